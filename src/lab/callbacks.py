@@ -1,0 +1,99 @@
+"""What a run tells while it trains: the progress bar, a line and a row of metrics.csv an epoch, histograms."""
+
+import csv
+import time
+from pathlib import Path
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from tqdm import tqdm
+
+from lab.files import whole
+
+
+def read_figures(trainer: Trainer) -> dict[str, float]:
+    """What the module logged, to the seven digits that float32 holds; a count is an int."""
+    logged = {name: float(f"{value.item():.7g}") for name, value in sorted(trainer.callback_metrics.items())}
+    return {name: int(value) if name.endswith("_images") else value for name, value in logged.items()}
+
+
+class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's figures are all logged
+    """`rows`: the figures of each epoch, kept in `path`, a CSV file, and told in a line.
+
+    `images` were trained on in `seconds`, validation apart.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.images, self.seconds = 0, 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
+        self.epoch_seconds = time.perf_counter() - self.started  # before the validation that may follow
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        figures = read_figures(trainer)
+        self.rows.append({"epoch": trainer.current_epoch + 1, **figures, "seconds": round(self.epoch_seconds, 3)})
+        self.images, self.seconds = self.images + figures["train_images"], self.seconds + self.epoch_seconds
+        if trainer.is_global_zero:
+            self._write()
+            tqdm.write(self._line(trainer.max_epochs))
+
+    def _write(self) -> None:
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with whole(self.path) as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def _line(self, epochs: int) -> str:
+        row = self.rows[-1]
+        told = [f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%}"]
+        if "val_loss" in row:
+            told.append(f"validation {row['val_loss']:.4f}, {row['val_accuracy']:.2%}")
+        return " | ".join([*told, f"{row['train_images'] / row['seconds']:,.0f} images/s"])
+
+
+class ProgressBar(Callback):
+    """One bar over all epochs, on a terminal: images/s, time left, loss and accuracy of the last batches."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        self.bar = tqdm(
+            total=epochs and epochs * trainer.num_training_batches,
+            unit=" batches",
+            disable=None if trainer.is_global_zero else True,  # None: only where it is not a terminal
+            leave=False,
+            dynamic_ncols=True,
+            mininterval=0.2,
+            smoothing=0.1,
+        )
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
+        if self.bar.update():  # it was drawn: the next time with figures of now
+            figures = module.figures("train", batches=50)
+            self.bar.set_postfix_str(
+                f"loss {figures['train_loss']:.4f} accuracy {figures['train_accuracy']:.2%}", refresh=False
+            )
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.bar.close()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+class Histograms(Callback):
+    """Every weight and bias as a TensorBoard histogram, each epoch."""
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            for name, parameter in module.net.named_parameters():
+                trainer.logger.experiment.add_histogram(name, parameter, trainer.current_epoch)

@@ -1,0 +1,220 @@
+"""What a command may be told, checked before torch is imported: Hydra's config, its types, its help."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Optional
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lab import UserError
+
+PROJECT = Path(__file__).parents[2]
+CONF = PROJECT / "conf"
+
+
+@dataclass
+class Augment:
+    """Random changes of the training images: degrees, fraction of the side, left to right."""
+
+    rotation: float = 0.0
+    shift: float = 0.0
+    flip: bool = False
+
+
+@dataclass
+class Recipe:
+    """A network and how it is trained: conf/model/."""
+
+    name: str = "${hydra:runtime.choices.model}"
+    net: dict[str, Any] = MISSING
+    optimizer: dict[str, Any] = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    scale: float = 255.0
+    augment: Augment = field(default_factory=Augment)
+
+
+@dataclass
+class Data:
+    """A data set and its split: conf/data/. Fractions are of the images that are not the official test part."""
+
+    name: str = "${hydra:runtime.choices.data}"
+    source: dict[str, Any] = MISSING
+    root: Optional[str] = "${oc.env:LAB_DATA,null}"
+    classes: Optional[list[str]] = None
+    validation: Optional[float] = None
+    test: Optional[float] = None
+    split_seed: int = 42
+    stratify: bool = True
+    folds: Optional[int] = None
+    fold: int = 0
+    fold_seed: int = 1
+    stratify_folds: bool = False
+    sample: Optional[bool] = None
+
+
+@dataclass
+class Train:
+    """conf/train.yaml"""
+
+    model: Recipe = MISSING
+    data: Data = MISSING
+    trainer: dict[str, Any] = MISSING
+    seed: int = 1
+    weights: Optional[str] = None
+    histograms: bool = False
+
+
+ConfigStore.instance().store("schema", Train)
+OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache=True)
+
+
+def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
+    """Compose the config from the command line and give it to `task`, once a job of a multirun.
+
+    A user's mistake ends in one line on stderr and exit code 1; HYDRA_FULL_ERROR=1 shows the traceback.
+    In a multirun it is told at once and the other jobs go on.
+    """
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text())
+        return
+    show_traceback = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in many lines
+    failed_jobs = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            check(config)
+            task(config)
+        except (UserError, OSError) as error:
+            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            if show_traceback:
+                raise
+            if HydraConfig.get().mode == RunMode.RUN:
+                raise SystemExit(f"error: {_one_line(error)}") from None
+            failed_jobs.append(HydraConfig.get().job.num)
+            print(f"error: {HydraConfig.get().job.override_dirname}: {_one_line(error)}", file=sys.stderr)
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        if show_traceback:
+            raise
+        raise SystemExit(f"error: {_explain(error, config_name)}") from None
+    if failed_jobs:
+        raise SystemExit(f"error: {len(failed_jobs)} jobs failed, numbers {failed_jobs}: the lines above say why")
+
+
+def check(config: DictConfig) -> None:
+    """Refuse values that have the right type and still make no sense."""
+    for node, schema in ((config, Train), (config.model, Recipe), (config.data, Data)):
+        for key in set(node) - {known.name for known in fields(schema)}:
+            raise UserError(f"{key}: there is no such key{_nearest(key, _keys(config))}")
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{key} is missing: give {key}=...")
+    model, data = config.model, config.data
+    rate = model.optimizer.get("lr")
+    folds = 2 if data.folds is None else data.folds
+    for key, value, holds, rule in (
+        ("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 4294967295"),
+        ("model.epochs", model.epochs, model.epochs >= 1, "1 or more"),
+        ("model.batch_size", model.batch_size, model.batch_size >= 1, "1 or more"),
+        ("model.scale", model.scale, model.scale > 0, "more than 0: pixels are divided by it"),
+        ("model.optimizer.lr", rate, isinstance(rate, int | float) and rate > 0, "a number above 0"),
+        ("model.augment.shift", model.augment.shift, 0 <= model.augment.shift < 1, "a fraction from 0 up to 1"),
+        ("data.validation", data.validation, 0 <= (data.validation or 0) < 1, "a fraction from 0 up to 1"),
+        ("data.test", data.test, 0 <= (data.test or 0) < 1, "a fraction from 0 up to 1"),
+        ("data.folds", folds, folds >= 2, "2 or more"),
+        ("data.fold", data.fold, data.folds is None or 0 <= data.fold < folds, f"from 0 to {folds - 1}"),
+    ):
+        if not holds:
+            raise UserError(f"{key}={value}: must be {rule}")
+    if (data.validation or 0) + (data.test or 0) >= 1:
+        raise UserError(f"data.validation={data.validation} data.test={data.test}: nothing is left to train on")
+    if config.weights is not None and "weights" not in model.net:
+        raise UserError(f"weights={config.weights}: model={model.name} takes none, only model=resnet50")
+
+
+def help_text() -> str:
+    """What --help prints: the recipes and data sets with the first line of their files."""
+
+    def lines(group: str) -> Iterator[str]:
+        for path in sorted((CONF / group).glob("*.yaml")):
+            yield f"  {path.stem:18}{path.read_text().partition(chr(10))[0].removeprefix('# ')}"
+
+    return "\n".join(
+        [
+            "Train a network of the labs: python src/train.py [model=NAME] [data=NAME] [KEY=VALUE ...]",
+            "\nmodel=",
+            *lines("model"),
+            "\ndata=",
+            *lines("data"),
+            "\ntrainer=",
+            *lines("trainer"),
+            (CONF / "options.txt").read_text(),
+        ]
+    )
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted path of every key."""
+    for key in config:
+        yield prefix + key
+        if OmegaConf.is_dict(config) and not OmegaConf.is_missing(config, key) and OmegaConf.is_dict(config[key]):
+            yield from _keys(config[key], f"{prefix}{key}.")
+
+
+def _nearest(key: str, known: Iterator[str]) -> str:
+    """`; did you mean 'x'?`, or nothing where no key is near."""
+    known = list(known)
+    last = key.split(".")[-1]
+    exact = [path for path in known if path.split(".")[-1] == last]
+    by_name = {path.split(".")[-1]: path for path in known}
+    close = [by_name[name] for name in difflib.get_close_matches(last, by_name, 1)]
+    found = exact or difflib.get_close_matches(key, known, 1) or close
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def _explain(error: Exception, config_name: str) -> str:
+    """Hydra's refusal in one line, with the nearest key or value that there is."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={name}: there is none{_nearest(name, error.options)} Known: {', '.join(error.options)}"
+    wrong_key = re.match(r"Could not override '([^']+)'", str(error))
+    if wrong_key:
+        key = wrong_key[1]
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            groups = [word for word in sys.argv[1:] if word.partition("=")[0] in ("model", "data", "trainer")]
+            groups = [word for word in groups if "," not in word and "(" not in word]
+            known = list(_keys(hydra.compose(config_name, groups)))
+        more = "+trainer.KEY=VALUE reaches the rest of Lightning's Trainer" if key.startswith("trainer.") else "see --help"
+        return f"{key}: there is no such key{_nearest(key, known)} ({more})"
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
+        return f"{_one_line(error).removeprefix('Error merging override ')}: {_one_line(error.__cause__)}"
+    return _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error).partition("\n")[0] if not isinstance(error, UserError) else " ".join(str(error).split())
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        pass

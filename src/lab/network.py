@@ -1,0 +1,63 @@
+"""From an architecture to a network for images of one shape: shapes found, weights drawn, parameters counted."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lab import UserError
+from lab.layers import Scale
+
+
+@dataclass
+class Layer:
+    """A row of the table that Keras' summary() prints."""
+
+    name: str
+    shape: tuple[int, ...]  # of the output, without the batch
+    parameters: int
+
+
+def build(architecture: nn.Sequential, shape: tuple[int, int, int], scale: float, name: str) -> tuple[nn.Sequential, list[Layer]]:
+    """The network for uint8 images [n, *shape], pixels divided by `scale`, and its layers.
+
+    Weights are drawn from torch's global generator, biases are zero, in channels_last, which is faster on CPUs.
+    Raises UserError, with the layer, where the images are too small for the architecture called `name`.
+    """
+    net = nn.Sequential(Scale(scale), *architecture)
+    layers = _run_dry(net, shape, name)
+    for module in net.modules():
+        if hasattr(module, "initialize"):
+            module.initialize(module.weight)
+            nn.init.zeros_(module.bias)
+    return net.to(memory_format=torch.channels_last), layers
+
+
+def count_parameters(module: nn.Module, trainable_only: bool = False) -> int:
+    """As Keras counts: with the moving mean and variance of batch normalisation, which are not trainable."""
+    total = sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable_only)
+    if not trainable_only:
+        total += sum(b.numel() for n, b in module.named_buffers() if n.endswith(("running_mean", "running_var")))
+    return total
+
+
+def _run_dry(net: nn.Sequential, shape: tuple[int, int, int], name: str) -> list[Layer]:
+    """One image through the network, which fixes what its lazy layers take in."""
+    net.eval()
+    outputs = torch.zeros(1, *shape, dtype=torch.uint8)
+    layers = []
+    for number, layer in enumerate(net):
+        incoming = "x".join(map(str, outputs.shape[1:]))
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Lazy modules are a new feature")
+                outputs = layer(outputs)
+        except (RuntimeError, IndexError) as error:
+            raise UserError(
+                f"model={name}: images of {'x'.join(map(str, shape))} are too small or of the wrong kind: "
+                f"its layer {number}, {type(layer).__name__}, cannot take {incoming} ({error})"
+            ) from None
+        layers.append(Layer(type(layer).__name__, tuple(outputs.shape[1:]), count_parameters(layer)))
+    net.train()
+    return layers

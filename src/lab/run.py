@@ -1,0 +1,267 @@
+"""A run: the one place where recipe, data, network and trainer meet, and where its folder is written."""
+
+import functools
+import inspect
+import json
+import logging
+import platform
+import time
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lab import UserError
+from lab.augment import augment
+from lab.callbacks import Epochs, Histograms, ProgressBar, read_figures
+from lab.classifier import Classifier
+from lab.config import PROJECT
+from lab.data import ImageData, Parts, split, take_fold
+from lab.datasets import Dataset
+from lab.files import whole
+from lab.network import Layer, build, count_parameters
+from lab.plots import curves
+from lab.terminal import print_data, print_layers, print_result, warn
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "hydra-core")
+MOST_CLASSES = 10_000
+
+
+class Events(TensorBoardLogger):
+    """TensorBoard's files beside the others of the run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="", log_graph=True, default_hp_metric=False)
+
+    def save(self) -> None:
+        """No hparams.yaml: config.yaml has it all."""
+        self.experiment.flush()
+
+
+def fit(config: DictConfig) -> None:
+    """Train the recipe on the data, test its best and its last epoch, leave everything in Hydra's run folder."""
+    _silence_libraries()
+    seed_everything(config.seed, verbose=False)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    dataset, parts, classes = load_data(config.data)
+    classifier, layers = build_classifier(config.model, dataset, len(classes))
+    trainer = make_trainer(config, folder, validates=len(parts["validation"]) > 0)
+    if rank_zero_only.rank == 0:
+        claim(folder, config)
+        print_start(config, dataset, parts, classes, classifier, layers)
+    data = ImageData(dataset, parts, config.model.batch_size, config.seed)
+    started = time.perf_counter()
+    trainer.fit(classifier, datamodule=data)
+    seconds = time.perf_counter() - started
+    history = next(callback for callback in trainer.callbacks if isinstance(callback, Epochs))
+    figures = final_figures(trainer, classifier, data, history.rows, folder)
+    if trainer.is_global_zero:
+        result = describe(config, dataset, parts, classes, classifier) | figures | {
+            "seconds": seconds,
+            "images_per_second": history.images / history.seconds,
+            "device": str(trainer.strategy.root_device),
+            "processes": trainer.world_size,
+        }
+        save(result, history.rows, trainer, folder)
+        print_result(result, folder)
+
+
+def load_data(config: DictConfig) -> tuple[Dataset, Parts, list[str]]:
+    """The data set that `config`, a Data, names, the indices of its parts, the names of its classes."""
+    root = Path(config.root).expanduser() if config.root else PROJECT / "data"
+    reads_sample = {"sample": config.sample} if config.sample is not None else {}
+    dataset: Dataset = hydra.utils.instantiate(config.source, root=root, **reads_sample)
+    classes = list(config.classes or map(str, range(min(dataset.labels.max() + 1, MOST_CLASSES))))
+    if dataset.labels.min() < 0 or dataset.labels.max() >= len(classes):
+        raise UserError(
+            f"data={config.name}: labels run from {dataset.labels.min()} to {dataset.labels.max()}, "
+            f"but the {len(classes)} classes are numbered from 0 to {len(classes) - 1}"
+        )
+    parts = split(dataset, config.validation, config.test, config.split_seed, config.stratify)
+    if config.folds:
+        parts = take_fold(parts, dataset.labels, config.folds, config.fold, config.fold_seed, config.stratify_folds)
+    if len(parts["train"]) == 0 or len(parts["test"]) == 0:
+        raise UserError(f"data={config.name}: no images are left to {'test' if len(parts['train']) else 'train'} on")
+    return dataset, parts, classes
+
+
+def build_classifier(recipe: DictConfig, dataset: Dataset, classes: int) -> tuple[Classifier, list[Layer]]:
+    """The network of `recipe` for the images of `dataset`, ready to train, and its layers."""
+    height, width, channels = dataset.images.shape[1:]
+    architecture = hydra.utils.instantiate(recipe.net, classes=classes)
+    net, layers = build(architecture, (channels, height, width), recipe.scale, recipe.name)
+    changes = dict(recipe.augment)
+    changing = functools.partial(augment, **changes) if any(changes.values()) else None
+    classifier = Classifier(net, classes, _optimizer(recipe.optimizer), changing)
+    classifier.example_input_array = torch.zeros(1, channels, height, width, dtype=torch.uint8)  # for the graph
+    classifier.configure_optimizers()  # refuses its options now, not after the run folder is made
+    return classifier, layers
+
+
+def make_trainer(config: DictConfig, folder: Path, validates: bool) -> Trainer:
+    """Lightning's Trainer, with our callbacks and what `config.trainer` says."""
+    options = OmegaConf.to_container(config.trainer, resolve=True)
+    options["max_epochs"] = options["max_epochs"] or config.model.epochs
+    unknown = set(options) - set(inspect.signature(Trainer.__init__).parameters)
+    if unknown:
+        raise UserError(f"trainer.{min(unknown)}: Lightning's Trainer has no such option")
+    checkpoints = [ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)]
+    if validates and options["limit_val_batches"] != 0:
+        checkpoints.append(
+            ModelCheckpoint(folder, "best", monitor="val_accuracy", mode="max", enable_version_counter=False)
+        )
+    try:
+        return Trainer(
+            **options,
+            logger=Events(folder),
+            callbacks=[Epochs(folder / "metrics.csv"), ProgressBar(), *checkpoints, *[Histograms()] * config.histograms],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"trainer: {error}") from None
+
+
+def claim(folder: Path, config: DictConfig) -> None:
+    """Write config.yaml, which makes the folder this run's: a folder that has one is another run's."""
+    try:
+        with (folder / "config.yaml").open("x") as file:
+            file.write(OmegaConf.to_yaml(config, resolve=True))
+    except FileExistsError:
+        raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
+
+
+def final_figures(
+    trainer: Trainer, classifier: Classifier, data: ImageData, history: list[dict[str, float]], folder: Path
+) -> dict[str, Any]:
+    """Loss and accuracy of the last epoch, and of the best where there is a validation part; now the test part is used."""
+
+    def figures(row: Mapping[str, float], part: str) -> dict[str, float]:
+        return {name: row[f"{part}_{name}"] for name in ("loss", "accuracy", "images")}
+
+    epochs = {"last": history[-1]}
+    if (folder / "best.ckpt").exists():
+        epochs = {"best": max((row for row in history if "val_loss" in row), key=lambda row: row["val_accuracy"])} | epochs
+    tested: dict[int, dict[str, float]] = {}  # by epoch: the best may be the last
+    for which, row in epochs.items():
+        if row["epoch"] not in tested:
+            checkpoint = folder / f"{which}.ckpt"
+            trainer.test(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+            tested[row["epoch"]] = figures(read_figures(trainer), "test")
+    return {
+        "train": figures(history[-1], "train"),
+        "validation": {k: {"epoch": row["epoch"]} | figures(row, "val") for k, row in epochs.items() if "val_loss" in row},
+        "test": {which: {"epoch": row["epoch"]} | tested[row["epoch"]] for which, row in epochs.items()},
+    }
+
+
+def describe(
+    config: DictConfig, dataset: Dataset, parts: Parts, classes: list[str], classifier: Classifier
+) -> dict[str, Any]:
+    """What the figures of a run are figures of."""
+    recipe, data = config.model, config.data
+    return {
+        "model": recipe.name,
+        "data": {
+            "name": data.name + ("_sample" if dataset.is_sample else ""),
+            "images": {part: len(indices) for part, indices in parts.items()},
+            "shape": list(classifier.example_input_array.shape[1:]),
+            "classes": classes,
+            "split": {
+                key: data[key]
+                for key in ("validation", "test", "split_seed", "stratify")
+                + (("folds", "fold", "fold_seed", "stratify_folds") if data.folds else ())
+            },
+        },
+        "seed": config.seed,
+        "epochs": config.trainer.max_epochs or recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "optimizer": OmegaConf.to_container(recipe.optimizer, resolve=True),
+        "parameters": {
+            "total": count_parameters(classifier.net),
+            "trainable": count_parameters(classifier.net, trainable_only=True),
+        },
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def save(result: dict[str, Any], history: list[dict[str, float]], trainer: Trainer, folder: Path) -> None:
+    """result.json, curves.png, and TensorBoard's hyper-parameters with the final figures."""
+    with whole(folder / "result.json") as path:
+        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    test = result["test"]["last"]
+    title = f"{result['model']} on {result['data']['name']}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs"
+    curves(history, title, folder / "curves.png")
+    optimizer = dict(result["optimizer"])
+    trainer.logger.log_hyperparams(
+        {
+            "model": result["model"],
+            "data": result["data"]["name"],
+            "optimizer": optimizer.pop("_target_").rpartition(".")[2],
+            **{key: result[key] for key in ("epochs", "batch_size", "seed")},
+            **optimizer,
+        },
+        {f"final/{part}_{name}": value for part in ("validation", "test") for name, value in result[part].get("last", {}).items()},
+    )
+    trainer.logger.save()
+
+
+def print_start(
+    config: DictConfig, dataset: Dataset, parts: Parts, classes: list[str], classifier: Classifier, layers: list[Layer]
+) -> None:
+    """The data and the network, and whatever the user should know of them."""
+    shape = "x".join(map(str, classifier.example_input_array.shape[1:]))
+    name = config.data.name
+    if dataset.is_sample:
+        name += " SAMPLE"
+        warn(
+            "This is NOT the MNIST data set: neither its files nor a network were found, so this run uses a sample of "
+            "5,000 of its images. Its scores are not MNIST's. For the real set put the four files of "
+            "https://ossci-datasets.s3.amazonaws.com/mnist/ into data/MNIST/raw, or name their place with "
+            "data.root=FOLDER or LAB_DATA; data.sample=false makes this an error."
+        )
+    print_data(f"{name}: {len(dataset.labels):,} images of {shape}", dataset, parts, classes)
+    total, trainable = (count_parameters(classifier.net, only) for only in (False, True))
+    print_layers(f"{config.model.name}", layers, total, trainable)
+    if config.trainer.max_epochs:
+        print(f"trainer.max_epochs={config.trainer.max_epochs} wins over model.epochs={config.model.epochs}")
+
+
+def _optimizer(config: DictConfig) -> functools.partial:
+    """Takes the parameter groups; fused where torch has it, which computes the same in fewer passes over memory."""
+    options = OmegaConf.to_container(config, resolve=True)
+    kind = hydra.utils.get_class(options.pop("_target_"))
+    known = inspect.signature(kind).parameters
+    for key in options:
+        if key not in known:
+            raise UserError(f"model.optimizer.{key}: {kind.__name__} has no such option, it knows {', '.join(known)}")
+    if "fused" in known:
+        options.setdefault("fused", True)
+    return functools.partial(kind, **options)
+
+
+def _silence_libraries() -> None:
+    """What Lightning and torch say at every start, and what no user can act on."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    for message in (
+        ".*torch.jit",  # TensorBoard's graph is traced
+        ".*LeafSpec",
+        ".*does not have many workers",
+        "Checkpoint directory .* exists",
+    ):
+        warnings.filterwarnings("ignore", message)
