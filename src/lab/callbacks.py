@@ -51,14 +51,15 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
 
     def _line(self, epochs: int) -> str:
         row = self.rows[-1]
-        told = [f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%}"]
+        epoch = f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}"
+        told = [f"{epoch}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%}"]
         if "val_loss" in row:
             told.append(f"validation {row['val_loss']:.4f}, {row['val_accuracy']:.2%}")
         return " | ".join([*told, f"{row['train_images'] / row['seconds']:,.0f} images/s"])
 
 
 class ProgressBar(Callback):
-    """One bar over all epochs, on a terminal: images/s, time left, loss and accuracy of the last batches."""
+    """One bar over all epochs, on a terminal: batches/s, time left, loss and accuracy of the epoch so far."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
@@ -76,11 +77,9 @@ class ProgressBar(Callback):
         self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
-        if self.bar.update():  # it was drawn: the next time with figures of now
-            figures = module.figures("train", batches=50)
-            self.bar.set_postfix_str(
-                f"loss {figures['train_loss']:.4f} accuracy {figures['train_accuracy']:.2%}", refresh=False
-            )
+        if self.bar.update():  # it was drawn just now; what is set here shows the next time
+            loss, correct, images = module.train_score.loss, module.train_score.correct, module.train_score.images
+            self.bar.set_postfix_str(f"loss {loss / images:.4f}, accuracy {correct / images:.2%}", refresh=False)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.bar.close()

@@ -9,67 +9,84 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torchmetrics.functional.classification import multiclass_accuracy
+from torchmetrics import Metric
 
 Batch = tuple[Tensor, Tensor]  # images uint8 [n, c, h, w], labels int64 [n]
+
+
+class Score(Metric):
+    """Mean cross-entropy, accuracy as a fraction, and the number of images they are of.
+
+    Running sums, and of all processes of a distributed run: a kept tensor a step would pin torch's freed memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("loss", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """`loss` is the mean over the batch."""
+        self.loss += loss.detach() * len(labels)
+        self.correct += (logits.argmax(1) == labels).sum()
+        self.images += len(labels)
+
+    def compute(self) -> dict[str, Tensor]:
+        return {"loss": self.loss / self.images, "accuracy": self.correct / self.images, "images": self.images.float()}
 
 
 class Classifier(LightningModule):
     """`net` maps images uint8 or float [n, c, h, w] to logits [n, classes]; `augment` changes those it trains on.
 
-    Logged once an epoch: {train,val,test}_loss, the mean cross-entropy, and _accuracy, a fraction. Those of training
-    are of the weights as they were at each batch, with dropout, as Keras prints them. _images says of how many.
+    Logs the Score of each part once an epoch, as train_loss, val_accuracy, ... Training figures are of the weights as
+    they were at each batch, with dropout, as Keras prints them.
     """
 
     def __init__(
         self,
         net: nn.Module,
-        classes: int,
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.net, self.classes, self.make_optimizer, self.augment = net, classes, make_optimizer, augment
-        self.seen: dict[str, list[Batch]] = defaultdict(list)  # logits and labels: figures then cost no step
+        self.net, self.make_optimizer, self.augment = net, make_optimizer, augment
+        self.train_score, self.val_score, self.test_score = Score(), Score(), Score()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         images, labels = batch
-        logits = self.net(self.augment(images) if self.augment else images)
-        self.seen["train"].append((logits.detach(), labels))
-        return F.cross_entropy(logits, labels)
+        return self._step((self.augment(images) if self.augment else images, labels), self.train_score)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        self.seen["val"].append((self.net(batch[0]), batch[1]))
+        self._step(batch, self.val_score)
 
     def test_step(self, batch: Batch, _: int) -> None:
-        self.seen["test"].append((self.net(batch[0]), batch[1]))
+        self._step(batch, self.test_score)
 
-    def figures(self, part: str, batches: int | None = None) -> dict[str, Tensor]:
-        """Loss and accuracy of the last `batches` of this epoch, or of all."""
-        logits, labels = map(torch.cat, zip(*self.seen[part][-(batches or 0) :], strict=True))
-        return {
-            f"{part}_loss": F.cross_entropy(logits.float(), labels),
-            f"{part}_accuracy": multiclass_accuracy(logits, labels, self.classes, average="micro"),
-        }
+    def _step(self, batch: Batch, score: Score) -> Tensor:
+        images, labels = batch
+        logits = self.net(images)
+        loss = F.cross_entropy(logits, labels)
+        score.update(loss, logits, labels)
+        return loss
 
     def on_train_epoch_end(self) -> None:
-        self._log_figures("train")
+        self._log("train", self.train_score)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_figures("val")
+        self._log("val", self.val_score)
 
     def on_test_epoch_end(self) -> None:
-        self._log_figures("test")
+        self._log("test", self.test_score)
 
-    def _log_figures(self, part: str) -> None:
-        images = sum(len(labels) for _, labels in self.seen[part])
-        # weighted by the images of each process; the test figures belong to the end, not on a curve
-        self.log_dict(self.figures(part), batch_size=images, sync_dist=True, logger=part != "test")
-        self.log(f"{part}_images", float(images), reduce_fx="sum", sync_dist=True, logger=False)
-        self.seen[part].clear()
+    def _log(self, part: str, score: Score) -> None:
+        for name, value in score.compute().items():
+            # the test figures belong to the end, not on a curve
+            self.log(f"{part}_{name}", value, logger=part != "test" and name != "images")
+        score.reset()
 
     def configure_optimizers(self) -> Optimizer:
         """Keras' l2(x) adds x * w ** 2 to the loss: the same gradient as a weight decay of 2 x."""

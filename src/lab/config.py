@@ -1,10 +1,11 @@
 """What a command may be told, checked before torch is imported: Hydra's config, its types, its help."""
 
+import contextlib
 import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
@@ -99,7 +100,8 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
             check(config)
             task(config)
         except (UserError, OSError) as error:
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            with contextlib.suppress(OSError):
+                Path(HydraConfig.get().runtime.output_dir).rmdir()  # Hydra made it; with files in it, it stays
             if show_traceback:
                 raise
             if HydraConfig.get().mode == RunMode.RUN:
@@ -121,7 +123,7 @@ def check(config: DictConfig) -> None:
     """Refuse values that have the right type and still make no sense."""
     for node, schema in ((config, Train), (config.model, Recipe), (config.data, Data)):
         for key in set(node) - {known.name for known in fields(schema)}:
-            raise UserError(f"{key}: there is no such key{_nearest(key, _keys(config))}")
+            raise UserError(f"{key}: there is no such key{_nearest(key, _keys(OmegaConf.to_container(config)))}")
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is missing: give {key}=...")
     model, data = config.model, config.data
@@ -143,8 +145,15 @@ def check(config: DictConfig) -> None:
             raise UserError(f"{key}={value}: must be {rule}")
     if (data.validation or 0) + (data.test or 0) >= 1:
         raise UserError(f"data.validation={data.validation} data.test={data.test}: nothing is left to train on")
+    if data.sample is not None and "sample" not in data.source:
+        raise UserError(f"data.sample={data.sample}: data={data.name} has none, only data=mnist")
     if config.weights is not None and "weights" not in model.net:
         raise UserError(f"weights={config.weights}: model={model.name} takes none, only model=resnet50")
+
+
+def data_folder(root: str | None) -> Path:
+    """`root`, which is $LAB_DATA unless data.root says otherwise; else data/ in the project."""
+    return Path(root).expanduser() if root else PROJECT / "data"
 
 
 def help_text() -> str:
@@ -168,15 +177,15 @@ def help_text() -> str:
     )
 
 
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """The dotted path of every key."""
-    for key in config:
+    for key, value in node.items():
         yield prefix + key
-        if OmegaConf.is_dict(config) and not OmegaConf.is_missing(config, key) and OmegaConf.is_dict(config[key]):
-            yield from _keys(config[key], f"{prefix}{key}.")
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
 
 
-def _nearest(key: str, known: Iterator[str]) -> str:
+def _nearest(key: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing where no key is near."""
     known = list(known)
     last = key.split(".")[-1]
@@ -199,8 +208,10 @@ def _explain(error: Exception, config_name: str) -> str:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             groups = [word for word in sys.argv[1:] if word.partition("=")[0] in ("model", "data", "trainer")]
             groups = [word for word in groups if "," not in word and "(" not in word]
-            known = list(_keys(hydra.compose(config_name, groups)))
-        more = "+trainer.KEY=VALUE reaches the rest of Lightning's Trainer" if key.startswith("trainer.") else "see --help"
+            known = _keys(OmegaConf.to_container(hydra.compose(config_name, groups)))
+        more = (
+            "+trainer.KEY=VALUE reaches the rest of Lightning's Trainer" if key.startswith("trainer.") else "see --help"
+        )
         return f"{key}: there is no such key{_nearest(key, known)} ({more})"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         return f"{_one_line(error).removeprefix('Error merging override ')}: {_one_line(error.__cause__)}"
@@ -211,10 +222,3 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error).partition("\n")[0] if not isinstance(error, UserError) else " ".join(str(error).split())
-
-
-def _remove_if_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:
-        pass

@@ -18,9 +18,7 @@ Parts = dict[str, npt.NDArray[np.int64]]  # "train", "validation", "test": indic
 EVALUATION_BATCH = 256
 
 
-def split(
-    dataset: Dataset, validation: float | None, test: float | None, seed: int, stratify: bool
-) -> Parts:
+def split(dataset: Dataset, validation: float | None, test: float | None, seed: int, stratify: bool) -> Parts:
     """The labs' splits. None takes the data set's own part; a fraction is cut from the images to train on.
 
     The images held out are drawn first and then divided, as lab E does. A test part that the data set has is never

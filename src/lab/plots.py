@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("agg")  # no display
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from lab.files import whole  # noqa: E402
+from lab.files import whole
 
 BLUE, ORANGE = "#0072b2", "#e69f00"  # Okabe and Ito: told apart by the colour-blind, and in grey
 
@@ -20,7 +20,9 @@ def curves(history: Sequence[dict[str, float]], title: str, path: Path) -> None:
         for part, name, style in (("train", "training", "o-"), ("val", "validation", "s--")):
             points = [(row["epoch"], row[f"{part}_{metric}"] * percent) for row in history if f"{part}_{metric}" in row]
             if points:
-                axis.plot(*zip(*points, strict=True), style, color=BLUE if part == "train" else ORANGE, ms=4, label=name)
+                axis.plot(
+                    *zip(*points, strict=True), style, color=BLUE if part == "train" else ORANGE, ms=4, label=name
+                )
         axis.set_xlabel("epoch")
         axis.set_ylabel("cross-entropy loss" if metric == "loss" else "accuracy (%)")
         axis.xaxis.get_major_locator().set_params(integer=True)

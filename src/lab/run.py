@@ -4,6 +4,7 @@ import functools
 import inspect
 import json
 import logging
+import pkgutil
 import platform
 import time
 import warnings
@@ -12,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +26,7 @@ from lab import UserError
 from lab.augment import augment
 from lab.callbacks import Epochs, Histograms, ProgressBar, read_figures
 from lab.classifier import Classifier
-from lab.config import PROJECT
+from lab.config import data_folder
 from lab.data import ImageData, Parts, split, take_fold
 from lab.datasets import Dataset
 from lab.files import whole
@@ -52,6 +52,7 @@ class Events(TensorBoardLogger):
 def fit(config: DictConfig) -> None:
     """Train the recipe on the data, test its best and its last epoch, leave everything in Hydra's run folder."""
     _silence_libraries()
+    torch.set_flush_denormal(True)  # as TensorFlow does: the tiny gradients of raw pixels take twice the time without
     seed_everything(config.seed, verbose=False)
     folder = Path(HydraConfig.get().runtime.output_dir)
     dataset, parts, classes = load_data(config.data)
@@ -67,21 +68,23 @@ def fit(config: DictConfig) -> None:
     history = next(callback for callback in trainer.callbacks if isinstance(callback, Epochs))
     figures = final_figures(trainer, classifier, data, history.rows, folder)
     if trainer.is_global_zero:
-        result = describe(config, dataset, parts, classes, classifier) | figures | {
-            "seconds": seconds,
-            "images_per_second": history.images / history.seconds,
-            "device": str(trainer.strategy.root_device),
-            "processes": trainer.world_size,
-        }
+        result = (
+            describe(config, dataset, parts, classes, classifier)
+            | figures
+            | {
+                "seconds": seconds,
+                "images_per_second": history.images / history.seconds,
+                "device": str(trainer.strategy.root_device),
+                "processes": trainer.world_size,
+            }
+        )
         save(result, history.rows, trainer, folder)
         print_result(result, folder)
 
 
 def load_data(config: DictConfig) -> tuple[Dataset, Parts, list[str]]:
     """The data set that `config`, a Data, names, the indices of its parts, the names of its classes."""
-    root = Path(config.root).expanduser() if config.root else PROJECT / "data"
-    reads_sample = {"sample": config.sample} if config.sample is not None else {}
-    dataset: Dataset = hydra.utils.instantiate(config.source, root=root, **reads_sample)
+    dataset: Dataset = _call("data.source", config.source, root=data_folder(config.root))
     classes = list(config.classes or map(str, range(min(dataset.labels.max() + 1, MOST_CLASSES))))
     if dataset.labels.min() < 0 or dataset.labels.max() >= len(classes):
         raise UserError(
@@ -99,11 +102,11 @@ def load_data(config: DictConfig) -> tuple[Dataset, Parts, list[str]]:
 def build_classifier(recipe: DictConfig, dataset: Dataset, classes: int) -> tuple[Classifier, list[Layer]]:
     """The network of `recipe` for the images of `dataset`, ready to train, and its layers."""
     height, width, channels = dataset.images.shape[1:]
-    architecture = hydra.utils.instantiate(recipe.net, classes=classes)
+    architecture = _call("model.net", recipe.net, classes=classes)
     net, layers = build(architecture, (channels, height, width), recipe.scale, recipe.name)
     changes = dict(recipe.augment)
     changing = functools.partial(augment, **changes) if any(changes.values()) else None
-    classifier = Classifier(net, classes, _optimizer(recipe.optimizer), changing)
+    classifier = Classifier(net, functools.partial(_call, "model.optimizer", recipe.optimizer), changing)
     classifier.example_input_array = torch.zeros(1, channels, height, width, dtype=torch.uint8)  # for the graph
     classifier.configure_optimizers()  # refuses its options now, not after the run folder is made
     return classifier, layers
@@ -125,7 +128,12 @@ def make_trainer(config: DictConfig, folder: Path, validates: bool) -> Trainer:
         return Trainer(
             **options,
             logger=Events(folder),
-            callbacks=[Epochs(folder / "metrics.csv"), ProgressBar(), *checkpoints, *[Histograms()] * config.histograms],
+            callbacks=[
+                Epochs(folder / "metrics.csv"),
+                ProgressBar(),
+                *checkpoints,
+                *[Histograms()] * config.histograms,
+            ],
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -146,14 +154,16 @@ def claim(folder: Path, config: DictConfig) -> None:
 def final_figures(
     trainer: Trainer, classifier: Classifier, data: ImageData, history: list[dict[str, float]], folder: Path
 ) -> dict[str, Any]:
-    """Loss and accuracy of the last epoch, and of the best where there is a validation part; now the test part is used."""
+    """Loss and accuracy of the last epoch, and of the best where there is validation: the test part's one use."""
 
     def figures(row: Mapping[str, float], part: str) -> dict[str, float]:
         return {name: row[f"{part}_{name}"] for name in ("loss", "accuracy", "images")}
 
     epochs = {"last": history[-1]}
     if (folder / "best.ckpt").exists():
-        epochs = {"best": max((row for row in history if "val_loss" in row), key=lambda row: row["val_accuracy"])} | epochs
+        epochs = {
+            "best": max((row for row in history if "val_loss" in row), key=lambda row: row["val_accuracy"])
+        } | epochs
     tested: dict[int, dict[str, float]] = {}  # by epoch: the best may be the last
     for which, row in epochs.items():
         if row["epoch"] not in tested:
@@ -162,7 +172,9 @@ def final_figures(
             tested[row["epoch"]] = figures(read_figures(trainer), "test")
     return {
         "train": figures(history[-1], "train"),
-        "validation": {k: {"epoch": row["epoch"]} | figures(row, "val") for k, row in epochs.items() if "val_loss" in row},
+        "validation": {
+            k: {"epoch": row["epoch"]} | figures(row, "val") for k, row in epochs.items() if "val_loss" in row
+        },
         "test": {which: {"epoch": row["epoch"]} | tested[row["epoch"]] for which, row in epochs.items()},
     }
 
@@ -204,8 +216,10 @@ def save(result: dict[str, Any], history: list[dict[str, float]], trainer: Train
     with whole(folder / "result.json") as path:
         path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     test = result["test"]["last"]
-    title = f"{result['model']} on {result['data']['name']}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs"
-    curves(history, title, folder / "curves.png")
+    title = f"{result['model']} on {result['data']['name']}"
+    curves(
+        history, f"{title}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs", folder / "curves.png"
+    )
     optimizer = dict(result["optimizer"])
     trainer.logger.log_hyperparams(
         {
@@ -215,7 +229,11 @@ def save(result: dict[str, Any], history: list[dict[str, float]], trainer: Train
             **{key: result[key] for key in ("epochs", "batch_size", "seed")},
             **optimizer,
         },
-        {f"final/{part}_{name}": value for part in ("validation", "test") for name, value in result[part].get("last", {}).items()},
+        {
+            f"final/{part}_{name}": value
+            for part in ("validation", "test")
+            for name, value in result[part].get("last", {}).items()
+        },
     )
     trainer.logger.save()
 
@@ -241,17 +259,21 @@ def print_start(
         print(f"trainer.max_epochs={config.trainer.max_epochs} wins over model.epochs={config.model.epochs}")
 
 
-def _optimizer(config: DictConfig) -> functools.partial:
-    """Takes the parameter groups; fused where torch has it, which computes the same in fewer passes over memory."""
+def _call(key: str, config: DictConfig, *args: Any, **kwargs: Any) -> Any:
+    """What `_target_` names, called with the other keys of `config`, which lies at `key`."""
     options = OmegaConf.to_container(config, resolve=True)
-    kind = hydra.utils.get_class(options.pop("_target_"))
-    known = inspect.signature(kind).parameters
-    for key in options:
-        if key not in known:
-            raise UserError(f"model.optimizer.{key}: {kind.__name__} has no such option, it knows {', '.join(known)}")
-    if "fused" in known:
+    target = options.pop("_target_")
+    try:
+        function = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}._target_={target}: there is no such thing ({error})") from None
+    known = inspect.signature(function).parameters
+    for option in options:
+        if option not in known:
+            raise UserError(f"{key}.{option}: {target} has no such option, it knows {', '.join(known)}")
+    if "fused" in known:  # an optimizer: the same sums in fewer passes over memory
         options.setdefault("fused", True)
-    return functools.partial(kind, **options)
+    return function(*args, **options, **kwargs)
 
 
 def _silence_libraries() -> None:
@@ -261,7 +283,7 @@ def _silence_libraries() -> None:
     for message in (
         ".*torch.jit",  # TensorBoard's graph is traced
         ".*LeafSpec",
-        ".*does not have many workers",
+        ".*sync_dist=True",  # Score has added up the processes
         "Checkpoint directory .* exists",
     ):
         warnings.filterwarnings("ignore", message)

@@ -1,0 +1,72 @@
+"""Make CIFAR4_X.npy and CIFAR4_Y.npy from CIFAR-10's binary version: python src/make_cifar4.py"""
+
+import argparse
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lab import UserError
+from lab.config import data_folder
+from lab.download import OfflineError, download
+from lab.files import whole
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+FILES = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin"]
+CLASSES = {2: "bird", 3: "cat", 6: "frog", 7: "horse"}  # CIFAR-10's number: CIFAR4's name
+RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
+
+
+def make_cifar4(cifar10: Path, root: Path) -> None:
+    """Write the images uint8 [n, 32, 32, 3] and labels uint8 [n] of the four classes, class by class, train then test.
+
+    `cifar10` is cifar-10-binary.tar.gz or the folder of its .bin files.
+    """
+    records = np.concatenate([_records(cifar10, name) for name in FILES])
+    chosen = np.concatenate([np.flatnonzero(records[:, 0] == number) for number in CLASSES])
+    images = records[chosen, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    labels = np.searchsorted(list(CLASSES), records[chosen, 0]).astype(np.uint8)
+    root.mkdir(parents=True, exist_ok=True)
+    for name, array in (("CIFAR4_X.npy", np.ascontiguousarray(images)), ("CIFAR4_Y.npy", labels)):
+        with whole(root / name) as path, path.open("wb") as file:
+            np.save(file, array)
+        print(f"{root / name}: {array.dtype} {list(array.shape)}")
+    print(", ".join(f"{name} {(labels == label).sum():,}" for label, name in enumerate(CLASSES.values())))
+
+
+def _records(cifar10: Path, name: str) -> npt.NDArray[np.uint8]:
+    try:
+        if cifar10.is_dir():
+            content = (cifar10 / name).read_bytes()
+        else:
+            with tarfile.open(cifar10) as archive:
+                content = archive.extractfile(f"cifar-10-batches-bin/{name}").read()
+    except (OSError, tarfile.TarError, KeyError) as error:
+        raise UserError(f"{cifar10}: cannot read {name} ({error}): give CIFAR-10's binary version, {URL}") from None
+    if not content or len(content) % RECORD:
+        raise UserError(f"{cifar10}: {name} is truncated, {len(content)} bytes are no multiple of {RECORD}")
+    return np.frombuffer(content, np.uint8).reshape(-1, RECORD)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=make_cifar4.__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--cifar10", type=Path, help="cifar-10-binary.tar.gz or the folder of its .bin files; else downloaded"
+    )
+    parser.add_argument("--root", help="where the two files go; else $LAB_DATA, else data/ in the project")
+    given = parser.parse_args()
+    root = data_folder(given.root or os.environ.get("LAB_DATA"))
+    try:
+        make_cifar4(given.cifar10 or download([URL], root / "cifar-10-binary.tar.gz", MD5), root)
+    except OfflineError as error:
+        sys.exit(f"error: CIFAR-10 cannot be downloaded ({error}): get {URL} and give --cifar10 FILE")
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
