@@ -93,13 +93,26 @@ class Batches:
 
 
 class ShuffledBatches(Batches):
-    """In the order of `sampler`, which Lightning tells the epoch, in batches of `batch_size`, the last one smaller."""
+    """In batches of `batch_size`, the last one smaller, shuffled by seed and epoch alone, whatever happened before.
+
+    Each process of a distributed run gets its share, padded to the same length, as torch does.
+    """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, indices: Tensor, batch_size: int, sampler: DistributedSampler
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
+        # torch adds the epoch to the seed: apart as they are here, no two seeds share an order
+        sampler = DistributedSampler(range(len(indices)), processes, rank, seed=seed * 1_000_000)
         super().__init__(images, labels, indices, ceil(len(sampler) / batch_size))
-        self.batch_size, self.sampler, self.batch_sampler = batch_size, sampler, None
+        self.batch_size = batch_size
+        self.sampler, self.batch_sampler = sampler, None  # Lightning looks for both, and tells one the epoch
 
     def _batches(self) -> Sequence[Tensor]:
         return self.indices[list(self.sampler)].split(self.batch_size)
@@ -116,10 +129,9 @@ class ImageData(LightningDataModule):
         self.batch_size, self.seed = batch_size, seed
 
     def train_dataloader(self) -> ShuffledBatches:
-        """Shuffled by seed and epoch alone, whatever happened before; a process's share is padded, as torch does."""
-        indices, rank, processes = self.parts["train"], self.trainer.global_rank, self.trainer.world_size
-        sampler = DistributedSampler(range(len(indices)), processes, rank, seed=self.seed)
-        return ShuffledBatches(self.images, self.labels, indices, max(self.batch_size // processes, 1), sampler)
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        share = max(self.batch_size // processes, 1)
+        return ShuffledBatches(self.images, self.labels, self.parts["train"], share, self.seed, rank, processes)
 
     def val_dataloader(self) -> Batches | list:
         return self._evaluation_batches("validation")

@@ -53,7 +53,7 @@ def _run_dry(net: nn.Sequential, shape: tuple[int, int, int], name: str) -> list
         incoming = "x".join(map(str, outputs.shape[1:]))
         try:
             with torch.no_grad(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Lazy modules are a new feature")
+                warnings.filterwarnings("ignore", "Lazy modules are a new feature|Using padding='same' with even")
                 outputs = layer(outputs)
         except (RuntimeError, IndexError) as error:
             raise UserError(

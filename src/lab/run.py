@@ -42,7 +42,7 @@ class Events(TensorBoardLogger):
     """TensorBoard's files beside the others of the run."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, name="", version="", log_graph=True, default_hp_metric=False)
+        super().__init__(folder, name="", version="", default_hp_metric=False)
 
     def save(self) -> None:
         """No hparams.yaml: config.yaml has it all."""
@@ -56,7 +56,8 @@ def fit(config: DictConfig) -> None:
     seed_everything(config.seed, verbose=False)
     folder = Path(HydraConfig.get().runtime.output_dir)
     dataset, parts, classes = load_data(config.data)
-    classifier, layers = build_classifier(config.model, dataset, len(classes))
+    height, width, channels = dataset.images.shape[1:]
+    classifier, layers = build_classifier(config.model, (channels, height, width), len(classes))
     trainer = make_trainer(config, folder, validates=len(parts["validation"]) > 0)
     if rank_zero_only.rank == 0:
         claim(folder, config)
@@ -78,7 +79,7 @@ def fit(config: DictConfig) -> None:
                 "processes": trainer.world_size,
             }
         )
-        save(result, history.rows, trainer, folder)
+        save(result, history.rows, classifier, folder)
         print_result(result, folder)
 
 
@@ -99,15 +100,14 @@ def load_data(config: DictConfig) -> tuple[Dataset, Parts, list[str]]:
     return dataset, parts, classes
 
 
-def build_classifier(recipe: DictConfig, dataset: Dataset, classes: int) -> tuple[Classifier, list[Layer]]:
-    """The network of `recipe` for the images of `dataset`, ready to train, and its layers."""
-    height, width, channels = dataset.images.shape[1:]
+def build_classifier(recipe: DictConfig, shape: tuple[int, int, int], classes: int) -> tuple[Classifier, list[Layer]]:
+    """The network of `recipe` for images [n, *shape], ready to train, and its layers."""
     architecture = _call("model.net", recipe.net, classes=classes)
-    net, layers = build(architecture, (channels, height, width), recipe.scale, recipe.name)
+    net, layers = build(architecture, shape, recipe.scale, recipe.name)
     changes = dict(recipe.augment)
     changing = functools.partial(augment, **changes) if any(changes.values()) else None
     classifier = Classifier(net, functools.partial(_call, "model.optimizer", recipe.optimizer), changing)
-    classifier.example_input_array = torch.zeros(1, channels, height, width, dtype=torch.uint8)  # for the graph
+    classifier.example_input_array = torch.zeros(1, *shape, dtype=torch.uint8)  # for the graph
     classifier.configure_optimizers()  # refuses its options now, not after the run folder is made
     return classifier, layers
 
@@ -211,8 +211,8 @@ def describe(
     }
 
 
-def save(result: dict[str, Any], history: list[dict[str, float]], trainer: Trainer, folder: Path) -> None:
-    """result.json, curves.png, and TensorBoard's hyper-parameters with the final figures."""
+def save(result: dict[str, Any], history: list[dict[str, float]], classifier: Classifier, folder: Path) -> None:
+    """result.json, curves.png, and TensorBoard's graph and hyper-parameters with the final figures."""
     with whole(folder / "result.json") as path:
         path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     test = result["test"]["last"]
@@ -221,7 +221,7 @@ def save(result: dict[str, Any], history: list[dict[str, float]], trainer: Train
         history, f"{title}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs", folder / "curves.png"
     )
     optimizer = dict(result["optimizer"])
-    trainer.logger.log_hyperparams(
+    classifier.logger.log_hyperparams(
         {
             "model": result["model"],
             "data": result["data"]["name"],
@@ -235,7 +235,8 @@ def save(result: dict[str, Any], history: list[dict[str, float]], trainer: Train
             for name, value in result[part].get("last", {}).items()
         },
     )
-    trainer.logger.save()
+    classifier.logger.experiment.add_graph(classifier, classifier.example_input_array.to(classifier.device))
+    classifier.logger.save()
 
 
 def print_start(
@@ -285,5 +286,6 @@ def _silence_libraries() -> None:
         ".*LeafSpec",
         ".*sync_dist=True",  # Score has added up the processes
         "Checkpoint directory .* exists",
+        ".*number of training batches",  # and of steps between logs: we log epochs
     ):
         warnings.filterwarnings("ignore", message)

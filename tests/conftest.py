@@ -1,0 +1,117 @@
+"""Small data that the tests make, and the commands as a user types them."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab.config import run_command
+from train import train as train_task
+
+PROJECT = Path(__file__).parents[1]
+REAL_DATA = os.environ.get("LAB_DATA")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("data") and not REAL_DATA:
+            item.add_marker(pytest.mark.skip(reason="LAB_DATA does not name the real data sets"))
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory):
+    """A folder with small data sets in the files of the real ones: classes are bright squares in different places."""
+    root = tmp_path_factory.mktemp("data")
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 300), ("t10k", 100)):
+        images, labels = squares(count, 10, 28, 1)
+        write_idx(raw / f"{part}-images-idx3-ubyte", images[..., 0])
+        write_idx(raw / f"{part}-labels-idx1-ubyte", labels)
+    images, labels = squares(400, 4, 32, 3)
+    np.save(root / "CIFAR4_X.npy", images)
+    np.save(root / "CIFAR4_Y.npy", labels)
+    parts = {key: squares(count, 2, 28, 1) for key, count in (("train", 60), ("val", 20), ("test", 20))}
+    np.savez(
+        root / "pneumoniamnist.npz",
+        **{f"{key}_images": images[..., 0] for key, (images, _) in parts.items()},
+        **{f"{key}_labels": labels[:, None] for key, (_, labels) in parts.items()},
+    )
+    return root
+
+
+def squares(count, classes, side, channels):
+    """Images uint8 [n, side, side, channels] of noise with a bright square whose place tells the label, and labels."""
+    random = np.random.default_rng(count)
+    labels = np.arange(count, dtype=np.uint8) % classes
+    images = random.integers(0, 100, (count, side, side, channels), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = 3 + 6 * (label // 4), 3 + 6 * (label % 4)
+        image[row : row + 5, column : column + 5] = 255
+    return images, labels
+
+
+def write_idx(path, array):
+    path.write_bytes(struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
+
+
+@pytest.fixture
+def train(tmp_path, data_root):
+    """Run `train.py ARGUMENTS` on the small data: its process, and the run folder where it has one."""
+
+    def run(*arguments, root=data_root, environment=None, threads="1"):
+        command = [sys.executable, PROJECT / "src" / "train.py", *arguments]
+        inherited = {k: v for k, v in os.environ.items() if k != "LAB_DATA"}
+        given = {"LAB_DATA": str(root), "OMP_NUM_THREADS": threads, "COLUMNS": "120"} | (environment or {})
+        return subprocess.run(command, cwd=tmp_path, env=inherited | given, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture
+def train_here(monkeypatch, capfd, tmp_path, data_root):
+    """`train.py ARGUMENTS` in this process, which has imported torch already: the command's output."""
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("LAB_DATA", str(data_root))
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        run_command(train_task, "train")
+        return capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(train_here, capfd):
+    """The one line on stderr with which `train.py ARGUMENTS` is refused."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as refusal:
+            train_here(*arguments)
+        told = capfd.readouterr().err + str(refusal.value.code)
+        assert told.startswith("error: ") and "\n" not in told, told
+        return told
+
+    return run
+
+
+SMALL_MNIST = ("data=mnist", "data.source.md5=null", "data.validation=0.1")
+
+
+def one_line(process):
+    """The error of a refused command: one line, exit code not 0, no traceback."""
+    assert process.returncode != 0, process.stdout
+    lines = [line for line in process.stderr.strip().splitlines() if not line.startswith("import time:")]
+    assert len(lines) == 1 and lines[0].startswith("error: "), process.stderr
+    return lines[0]
+
+
+def read_result(folder):
+    return json.loads((folder / "result.json").read_text())

@@ -1,0 +1,198 @@
+"""The networks are the labs': parameter counts, Keras' defaults, HOG; each YAML builds."""
+
+import math
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from skimage.feature import hog as reference_hog
+from torch import nn
+
+from lab import UserError, models
+from lab.augment import augment
+from lab.classifier import Classifier
+from lab.config import CONF
+from lab.layers import Hog
+from lab.network import build, count_parameters
+
+MNIST, LENET, CIFAR = (1, 28, 28), (1, 32, 32), (3, 32, 32)
+# name: image shape, classes, total and trainable parameters as Keras' summary() counts them
+COUNTS = {
+    "baseline": (MNIST, 10, 542_230, 542_230),
+    "batchnorm": (MNIST, 10, 542_758, 542_494),
+    "deep": (MNIST, 10, 159_254, 159_254),
+    "dropout": (MNIST, 10, 693_962, 693_962),
+    "lenet5": (LENET, 10, 81_194, 81_194),
+    "alexnet_224": (CIFAR, 4, 147_432_196, 147_429_444),
+    "dense": (MNIST, 10, 328_810, 328_810),
+    "conv": (MNIST, 10, 2_770_634, 2_770_634),
+    "conv_pool": (MNIST, 10, 693_962, 693_962),
+    "small_dense": (MNIST, 10, 104_938, 104_938),
+    "small_conv": (MNIST, 10, 1_185_482, 1_185_482),
+    "small_pool": (MNIST, 10, 57_034, 57_034),
+    "small_batchnorm": (MNIST, 10, 57_770, 57_402),
+    "sigmoid": (MNIST, 10, 407_050, 407_050),
+    "sigmoid_dropout": (MNIST, 10, 407_050, 407_050),
+    "sigmoid_deep": (MNIST, 10, 535_818, 535_818),
+    "hog8": (MNIST, 10, 25_802, 25_802),
+    "hog16": (MNIST, 10, 50_890, 50_890),
+    "hog16_wide": (MNIST, 10, 101_770, 101_770),
+    "conv2x2": (MNIST, 10, 410_538, 410_538),
+    "conv2x2_wide": (MNIST, 10, 812_650, 812_650),
+    "conv5x5": (MNIST, 10, 856_330, 856_330),
+    "mlp20": (CIFAR, 4, 61_544, 61_544),
+    "mlp_deep": (CIFAR, 4, 4_492_420, 4_492_420),
+    "mlp_deep_dropout": (CIFAR, 4, 4_492_420, 4_492_420),
+    "cnn": (CIFAR, 4, 28_612, 28_612),
+    "cnn_augmented": (CIFAR, 4, 28_612, 28_612),
+    "resnet50": (CIFAR, 4, 24_119_108, 557_956),
+}
+# ours: conf/model has them, the labs have no count of them
+OURS = {"alexnet": (CIFAR, 4), "pneumonia": (MNIST, 2)}
+
+
+@pytest.fixture(scope="module")
+def imagenet_weights(tmp_path_factory):
+    from torchvision.models import resnet50
+
+    path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
+    torch.save(resnet50().state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def recipe(request):
+    """The composed conf/model/NAME.yaml as train.py gets it."""
+
+    def composed(name, *overrides):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", [f"model={name}", *overrides], return_hydra_config=True)
+
+    return composed
+
+
+def make(recipe_config, shape, classes):
+    from hydra.core.hydra_config import HydraConfig
+
+    from lab.run import build_classifier
+
+    HydraConfig.instance().set_config(recipe_config)
+    return build_classifier(recipe_config.model, shape, classes)[0]
+
+
+def test_the_table_names_every_recipe():
+    assert COUNTS.keys() | OURS.keys() == {path.stem for path in (CONF / "model").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameters_are_as_keras_counts_them(name, recipe, imagenet_weights):
+    shape, classes, total, trainable = COUNTS[name]
+    weights = [f"weights={imagenet_weights}"] if name == "resnet50" else []
+    net = make(recipe(name, *weights), shape, classes).net
+    assert (count_parameters(net), count_parameters(net, trainable_only=True)) == (total, trainable)
+
+
+def test_alexnet_224_with_a_thousand_classes_is_lab_a_printed_summary():
+    with torch.device("meta"):
+        net = models.alexnet_224(1000)
+        net(torch.zeros(1, 3, 32, 32))
+    assert (count_parameters(net), count_parameters(net, True)) == (151_512_808, 151_510_056)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_own_networks_turn_images_into_logits(name, recipe):
+    shape, classes = OURS[name]
+    net = make(recipe(name), shape, classes).net.eval()
+    assert net(torch.zeros(2, *shape, dtype=torch.uint8)).shape == (2, classes)
+
+
+def test_weights_are_drawn_as_keras_draws_them():
+    net, _ = build(models.baseline(10), MNIST, 255, "baseline")
+    conv, hidden, logits = (layer for layer in net if isinstance(layer, nn.Conv2d | nn.Linear))
+    limits = [layer.weight.abs().max().item() for layer in (conv, hidden, logits)]
+    he_of_9_inputs, he_of_5408_inputs, glorot_of_100_to_10 = (math.sqrt(6 / fan) for fan in (9, 5408, 110))
+    assert limits == pytest.approx([he_of_9_inputs, he_of_5408_inputs, glorot_of_100_to_10], rel=0.05)
+    assert not any(layer.bias.any() for layer in (conv, hidden, logits))
+
+
+def test_batch_normalisation_and_optimizers_have_keras_constants(recipe):
+    net = make(recipe("small_batchnorm"), MNIST, 10).net
+    norms = [layer for layer in net if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)} and len(norms) == 4
+    adam = make(recipe("dense"), MNIST, 10).configure_optimizers()
+    assert type(adam) is torch.optim.Adam and adam.defaults["eps"] == 1e-7 and adam.defaults["lr"] == 1e-4
+    rms = make(recipe("sigmoid"), MNIST, 10).configure_optimizers()
+    assert type(rms) is torch.optim.RMSprop and (rms.defaults["alpha"], rms.defaults["eps"]) == (0.9, 1e-7)
+
+
+def test_l2_has_the_gradient_of_keras_penalty():
+    torch.manual_seed(0)
+    net, _ = build(models.alexnet(4), CIFAR, 255, "alexnet")
+    sgd = Classifier(net, lambda groups: torch.optim.SGD(groups, lr=1.0)).configure_optimizers()
+    kernels = [layer.weight for layer in net if isinstance(layer, nn.Conv2d)]
+    penalty = 5e-4 * sum((kernel**2).sum() for kernel in kernels[1:])  # the first kernel has none
+    expected = [
+        kernel - gradient
+        for kernel, gradient in zip(kernels[1:], torch.autograd.grad(penalty, kernels[1:]), strict=True)
+    ]
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    first = kernels[0].clone()
+    sgd.step()
+    assert torch.equal(kernels[0], first)
+    for kernel, wanted in zip(kernels[1:], expected, strict=True):
+        torch.testing.assert_close(kernel, wanted)
+
+
+@pytest.mark.parametrize("orientations", [8, 16])
+def test_hog_agrees_with_scikit_image(orientations):
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    ours = Hog(orientations)(images).permute(0, 2, 3, 1).flatten(1)  # skimage: cells first, then orientations
+    for image, features in zip(images, ours, strict=True):
+        wanted = reference_hog(image[0].double().numpy(), orientations, (4, 4), (1, 1))
+        torch.testing.assert_close(features, torch.from_numpy(wanted).float(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["conv2x2", "hog8", "lenet5", "pneumonia", "small_pool"])
+def test_a_network_takes_other_shapes_and_classes(name, recipe):
+    net = make(recipe(name), (3, 40, 36), 7).net.eval()
+    assert net(torch.randint(256, (2, 3, 40, 36), dtype=torch.uint8)).shape == (2, 7)
+
+
+def test_images_too_small_are_refused_with_the_layer():
+    with pytest.raises(UserError, match=r"model=deep: images of 1x6x6 .* layer 4, Conv2d, cannot take 32x2x2"):
+        build(models.deep(10), (1, 6, 6), 255, "deep")
+
+
+def test_the_frozen_backbone_stays_as_imagenet_left_it(recipe, imagenet_weights):
+    net = make(recipe("resnet50", f"weights={imagenet_weights}"), MNIST, 4).net.train()
+    before = {name: value.clone() for name, value in net[1].state_dict().items()}
+    net(torch.randint(256, (4, *MNIST), dtype=torch.uint8)).sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in net[1].state_dict().items())
+    assert not any(parameter.requires_grad for parameter in net[1].parameters())
+
+
+def test_augmentation_without_any_change_is_the_identity():
+    images = torch.randint(256, (5, 3, 9, 7), dtype=torch.uint8)
+    torch.testing.assert_close(augment(images, 0, 0, False), images.float(), atol=1e-3, rtol=0)
+
+
+def test_augmentation_flips_about_half_and_shifts_within_its_bounds():
+    images = torch.zeros(400, 1, 10, 20, dtype=torch.uint8)
+    images[..., 4] = 200
+    columns = augment(images, 0, 0, True)[:, 0, 0].argmax(1)
+    assert set(columns.tolist()) == {4, 15} and 150 < (columns == 4).sum() < 250
+    shifted = augment(images, 0, 0.1, False)[:, 0, 5].argmax(1)
+    assert shifted.min() == 2 and shifted.max() == 6  # a tenth of 20 columns either way
+
+
+def test_augmentation_rotates_by_the_degrees_asked_for_and_keeps_the_shape_of_things():
+    images = torch.zeros(300, 1, 41, 61, dtype=torch.uint8)
+    images[:, :, 20, 35:56] = 255  # a ray from near the centre to the right
+    turned = augment(images, 15, 0, False)[:, 0]
+    rows, columns = torch.arange(41.0).view(1, 41, 1) - 20, torch.arange(61.0).view(1, 1, 61) - 30
+    mass = turned.sum((1, 2))
+    angles = torch.atan2((turned * rows).sum((1, 2)) / mass, (turned * columns).sum((1, 2)) / mass).rad2deg()
+    assert 13 < angles.max() < 15.5 and -15.5 < angles.min() < -13
+    reach = torch.hypot((turned * rows).sum((1, 2)) / mass, (turned * columns).sum((1, 2)) / mass)
+    torch.testing.assert_close(reach, torch.full_like(reach, 15), atol=0.5, rtol=0)

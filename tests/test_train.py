@@ -1,0 +1,240 @@
+"""train.py as a user types it: what it prints, what it leaves, what it refuses."""
+
+import csv
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL_MNIST, one_line, read_result
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+FAST = (*SMALL_MNIST, "model=small_pool", "model.epochs=2", "model.batch_size=50")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_root):
+    """One run with everything on: its process and its folder."""
+    from conftest import PROJECT, subprocess
+
+    folder = tmp_path_factory.mktemp("run") / "mine"
+    command = [sys.executable, PROJECT / "src" / "train.py", *FAST, "histograms=true", f"hydra.run.dir={folder}"]
+    environment = os.environ | {"LAB_DATA": str(data_root), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True), folder
+
+
+def test_a_run_tells_data_layers_epochs_and_figures(finished):
+    process, folder = finished
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    told = process.stdout
+    for part in (
+        "mnist: 400 images of 1x28x28",
+        "270 │         30 │  100",
+        "57,034",
+        "epoch 2/2: loss",
+        "test       │ best epoch",
+        f"Run folder: {folder}",
+    ):
+        assert part in told, told
+
+
+def test_a_run_folder_holds_what_the_readme_says(finished):
+    _, folder = finished
+    names = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents")}
+    assert names == {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "result.json", "curves.png"}
+    result = read_result(folder)
+    assert result["model"] == "small_pool" and result["data"]["name"] == "mnist"
+    assert result["data"]["images"] == {"train": 270, "validation": 30, "test": 100}
+    assert result["parameters"] == {"total": 57_034, "trainable": 57_034}
+    assert result["test"]["last"]["images"] == 100 and result["test"]["last"]["epoch"] == 2
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["val_accuracy"]) == result["validation"]["last"]["accuracy"]
+    with Image.open(folder / "curves.png") as picture:
+        assert picture.width >= 1000
+
+
+def test_checkpoints_hold_plain_values_and_give_the_reported_accuracy(finished, data_root):
+    from lab.datasets import idx
+    from lab.models import small_pool
+    from lab.network import build
+
+    _, folder = finished
+    net, _ = build(small_pool(10), (1, 28, 28), 255, "small_pool")
+    weights = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+    net.load_state_dict({name.removeprefix("net."): value for name, value in weights.items()})
+    mnist = idx(data_root, "MNIST/raw", [], None)
+    images = torch.from_numpy(mnist.images[300:]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        correct = net.eval()(images).argmax(1) == torch.from_numpy(mnist.labels[300:])
+    assert correct.float().mean().item() == pytest.approx(read_result(folder)["test"]["last"]["accuracy"], abs=1e-6)
+
+
+def test_tensorboard_shows_scalars_histograms_graph_and_hyper_parameters(finished):
+    _, folder = finished
+    events = EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()
+    tags = events.Tags()
+    assert {"train_loss", "val_accuracy", "final/test_accuracy"} <= set(tags["scalars"])
+    assert "1.weight" in tags["histograms"] and len(events.Histograms("1.weight")) == 2
+    assert tags["graph"]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    assert events.Scalars("final/test_accuracy")[-1].value == pytest.approx(
+        read_result(folder)["test"]["last"]["accuracy"]
+    )
+
+
+def test_another_runs_folder_is_never_written_into(finished, refused):
+    _, folder = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert "holds another run" in refused(*FAST, f"hydra.run.dir={folder}")
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_the_same_seed_gives_the_same_bits_even_for_runs_side_by_side(train, tmp_path):
+    """With dropout and augmentation; two of them begin in the same moment and get folders of their own."""
+    command = (*FAST, "model=small_conv", "model.augment.rotation=10", "model.augment.shift=0.1")
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda seed: train(*command, f"seed={seed}"), (3, 3, 4)))
+    assert [run.returncode for run in runs] == [0, 0, 0], [run.stderr for run in runs]
+    folders = sorted((tmp_path / "outputs").iterdir(), key=lambda folder: read_result(folder)["seed"])
+    assert len(folders) == 3
+    first, again, other = (torch.load(folder / "last.ckpt", weights_only=True)["state_dict"] for folder in folders)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["net.1.weight"], other["net.1.weight"])
+
+
+def test_two_processes_train_as_one_does(train, tmp_path):
+    alone = train(*FAST, "model=baseline", "model.batch_size=54", "hydra.run.dir=alone")
+    shared = train(*FAST, "model=baseline", "model.batch_size=54", "hydra.run.dir=shared", "trainer=ddp")
+    assert alone.returncode == shared.returncode == 0, shared.stderr
+    one, two = (read_result(tmp_path / name) for name in ("alone", "shared"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    for part in ("train", "validation", "test"):
+        first, second = (result[part] if part == "train" else result[part]["last"] for result in (one, two))
+        assert second["images"] == first["images"]
+        assert second["loss"] == pytest.approx(first["loss"], rel=1e-3)
+    assert shared.stdout.count("epoch 1/2") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"alone", "shared"}
+
+
+def test_a_fold_is_the_validation_part(train_here, tmp_path):
+    train_here(*FAST, "data.folds=3", "data.fold=2", "hydra.run.dir=fold")
+    result = read_result(tmp_path / "fold")
+    assert result["data"]["images"] == {"train": 200, "validation": 100, "test": 100}
+    assert result["data"]["split"]["fold"] == 2
+
+
+def test_without_validation_all_images_train_and_there_is_no_best_epoch(train_here, tmp_path):
+    train_here(*FAST, "data.validation=0", "hydra.run.dir=all")
+    result = read_result(tmp_path / "all")
+    assert result["data"]["images"] == {"train": 300, "validation": 0, "test": 100}
+    assert result["validation"] == {} and result["test"].keys() == {"last"}
+    assert not (tmp_path / "all" / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize(("data", "shape"), [("cifar4", [3, 32, 32]), ("pneumonia", [1, 28, 28]), ("npy", [3, 32, 32])])
+def test_other_data_sets_train(train_here, tmp_path, data, shape):
+    files = ("data.source.images=CIFAR4_X.npy", "data.source.labels=CIFAR4_Y.npy") if data == "npy" else ()
+    train_here(f"data={data}", *files, "model=small_pool", "model.epochs=1", "hydra.run.dir=run")
+    result = read_result(tmp_path / "run")
+    assert result["data"]["shape"] == shape
+    assert (
+        result["data"]["classes"]
+        == {
+            "cifar4": ["bird", "cat", "frog", "horse"],
+            "pneumonia": ["normal", "pneumonia"],
+            "npy": ["0", "1", "2", "3"],
+        }[data]
+    )
+
+
+def test_without_files_and_network_a_marked_sample_is_trained_on(train, tmp_path):
+    process = train("model=small_dense", "model.epochs=1", "hydra.run.dir=run", root=tmp_path / "nothing")
+    assert process.returncode == 0, process.stderr
+    assert "This is NOT the MNIST data set" in process.stderr
+    assert read_result(tmp_path / "run")["data"]["name"] == "mnist_sample"
+    assert "mnist_sample" in process.stdout
+
+
+def test_a_sweep_goes_on_past_a_job_that_fails_and_tells_why(train, tmp_path):
+    sweep = train("-m", *FAST, "model.epochs=1", "model=small_pool,resnet50", "seed=1,2", "hydra.sweep.dir=sweep")
+    assert sweep.returncode == 1
+    assert sweep.stderr.count("the ImageNet weights cannot be fetched") == 2, sweep.stderr
+    assert "2 jobs failed" in sweep.stderr and "Traceback" not in sweep.stderr
+    folders = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert folders == ["0_small_pool-mnist", "1_small_pool-mnist"]
+    assert [read_result(tmp_path / "sweep" / name)["seed"] for name in folders] == [1, 2]
+
+
+def test_trainers_epochs_win_over_the_recipes_and_say_so(train_here, tmp_path):
+    told = train_here(*FAST, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.run.dir=run")
+    assert "trainer.max_epochs=1 wins over model.epochs=2" in told.out
+    result = read_result(tmp_path / "run")
+    assert result["epochs"] == 1 and result["train"]["images"] == 100
+
+
+def test_help_lists_models_data_options_and_examples_without_torch(train):
+    process = train("--help", environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert process.returncode == 0
+    for part in ("deep ", "VGG-style", "cifar4 ", "data.root=FOLDER", "python src/train.py -m"):
+        assert part in process.stdout
+    assert "hydra" in process.stderr and "torch" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=dep"], "did you mean 'deep'?"),
+        (["data=minst"], "did you mean 'mnist'?"),
+        (["model.epoch=3"], "did you mean 'model.epochs'?"),
+        (["lr=0.1"], "did you mean 'model.optimizer.lr'?"),
+        (["+lr=0.1"], "did you mean 'model.optimizer.lr'?"),
+        (["trainer.maxepochs=1"], "did you mean 'trainer.max_epochs'?"),
+        (["model.epochs=abc"], "could not be converted to Integer"),
+        (["model.optimizer.lr=fast"], "must be a number above 0"),
+        (["model.batch_size=0"], "model.batch_size=0: must be 1 or more"),
+        (["data.folds=5", "data.fold=7"], "data.fold=7: must be from 0 to 4"),
+        (["data.validation=0.5", "data.test=0.5"], "nothing is left to train on"),
+        (["data=npy"], "data.source.images is missing"),
+        (["data=cifar4", "data.sample=true"], "only data=mnist"),
+        (["weights=resnet.pth"], "only model=resnet50"),
+        (["model=["], "no viable alternative"),
+    ],
+)
+def test_a_wrong_option_is_one_line_before_torch_is_imported(train, arguments, message):
+    process = train(*arguments, environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert message in one_line(process)
+    assert "omegaconf" in process.stderr and "| torch" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*SMALL_MNIST[:1]], "wrong checksum"),
+        ([*FAST, "data.root=nothing", "data.sample=false"], "cannot be downloaded"),
+        (["data=fashion_mnist"], "cannot be downloaded"),
+        (["data=cifar4", "data.root=nothing"], "make_cifar4.py"),
+        (["data=cifar4", "data.classes=[bird,cat]"], "labels run from 0 to 3"),
+        (["data=cifar4", "model=alexnet_224", "+model.net.units=3"], "it knows classes"),
+        (["data=cifar4", "+model.optimizer.speed=3"], "SGD has no such option"),
+        (["data=cifar4", "+trainer.speed=3"], "trainer.speed"),
+        (["data=cifar4", "trainer.precision=99"], "Precision 99 is invalid"),
+        (["model=resnet50", "data=cifar4", "weights=nothing.pth"], "there is no such file"),
+        (["data=cifar4", "hydra.run.dir=file/run"], "file"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_folder(refused, tmp_path, arguments, message):
+    (tmp_path / "file").touch()
+    assert message in refused(*arguments)
+    assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_images_too_small_for_a_network_are_refused_by_layer(refused, tmp_path):
+    np.save(tmp_path / "X.npy", np.zeros((40, 6, 6), np.uint8))
+    np.save(tmp_path / "Y.npy", np.arange(40) % 2)
+    files = ("data=npy", f"data.root={tmp_path}", "data.source.images=X.npy", "data.source.labels=Y.npy")
+    assert "images of 1x6x6 are too small" in refused(*files, "model=deep")
