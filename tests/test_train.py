@@ -233,6 +233,13 @@ def test_bad_input_is_one_line_and_leaves_no_folder(refused, tmp_path, arguments
     assert not list(tmp_path.glob("outputs/*"))
 
 
+def test_a_diverged_run_stops_with_the_epoch_and_the_learning_rate(refused, tmp_path):
+    arguments = (*FAST, "model=baseline", "model.optimizer.lr=1e30", "hydra.run.dir=run")
+    told = refused(*arguments)
+    assert "loss is nan after epoch 1 at a learning rate of 1e+30" in told
+    assert not list((tmp_path / "run").glob("*.ckpt"))
+
+
 def test_images_too_small_for_a_network_are_refused_by_layer(refused, tmp_path):
     np.save(tmp_path / "X.npy", np.zeros((40, 6, 6), np.uint8))
     np.save(tmp_path / "Y.npy", np.arange(40) % 2)

@@ -1,6 +1,7 @@
 """What a run tells while it trains: the progress bar, a line and a row of metrics.csv an epoch, histograms."""
 
 import csv
+import math
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from tqdm import tqdm
 
+from lab import UserError
 from lab.files import whole
 
 
@@ -41,6 +43,12 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         if trainer.is_global_zero:
             self._write()
             tqdm.write(self._line(trainer.max_epochs))
+        if not math.isfinite(figures["train_loss"]):  # checkpoints come after this: the last one is of a good epoch
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            raise UserError(
+                f"the training loss is {figures['train_loss']} after epoch {trainer.current_epoch + 1} at a learning "
+                f"rate of {rate:g}: try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1; see {self.path}"
+            )
 
     def _write(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -59,13 +67,14 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
 
 
 class ProgressBar(Callback):
-    """One bar over all epochs, on a terminal: batches/s, time left, loss and accuracy of the epoch so far."""
+    """One bar over all epochs, on a terminal: images/s, time left, loss and accuracy of the epoch so far."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        loader = trainer.train_dataloader
+        images = min(len(loader.indices), trainer.num_training_batches * loader.batch_size * trainer.world_size)
         self.bar = tqdm(
-            total=epochs and epochs * trainer.num_training_batches,
-            unit=" batches",
+            total=trainer.max_epochs * images if trainer.max_epochs > 0 else None,
+            unit=" images",
             disable=None if trainer.is_global_zero else True,  # None: only where it is not a terminal
             leave=False,
             dynamic_ncols=True,
@@ -77,7 +86,8 @@ class ProgressBar(Callback):
         self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
-        if self.bar.update():  # it was drawn just now; what is set here shows the next time
+        drawn = self.bar.update(len(batch[1]) * trainer.world_size)
+        if drawn:  # a few times a second; what is set here shows the next time
             loss, correct, images = module.train_score.loss, module.train_score.correct, module.train_score.images
             self.bar.set_postfix_str(f"loss {loss / images:.4f}, accuracy {correct / images:.2%}", refresh=False)
 

@@ -2,14 +2,10 @@
 
 import functools
 import inspect
-import json
 import logging
 import pkgutil
-import platform
 import time
 import warnings
-from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +20,15 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lab import UserError
 from lab.augment import augment
-from lab.callbacks import Epochs, Histograms, ProgressBar, read_figures
+from lab.callbacks import Epochs, Histograms, ProgressBar
 from lab.classifier import Classifier
 from lab.config import data_folder
 from lab.data import ImageData, Parts, split, take_fold
 from lab.datasets import Dataset
-from lab.files import whole
 from lab.network import Layer, build, count_parameters
-from lab.plots import curves
+from lab.results import describe, final_figures, save, speed
 from lab.terminal import print_data, print_layers, print_result, warn
 
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "hydra-core")
 MOST_CLASSES = 10_000
 
 
@@ -64,22 +58,16 @@ def fit(config: DictConfig) -> None:
         print_start(config, dataset, parts, classes, classifier, layers)
     data = ImageData(dataset, parts, config.model.batch_size, config.seed)
     started = time.perf_counter()
-    trainer.fit(classifier, datamodule=data)
+    try:
+        trainer.fit(classifier, datamodule=data)
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from None
     seconds = time.perf_counter() - started
-    history = next(callback for callback in trainer.callbacks if isinstance(callback, Epochs))
-    figures = final_figures(trainer, classifier, data, history.rows, folder)
+    epochs = next(callback for callback in trainer.callbacks if isinstance(callback, Epochs))
+    figures = final_figures(trainer, classifier, data, epochs.rows, folder)
     if trainer.is_global_zero:
-        result = (
-            describe(config, dataset, parts, classes, classifier)
-            | figures
-            | {
-                "seconds": seconds,
-                "images_per_second": history.images / history.seconds,
-                "device": str(trainer.strategy.root_device),
-                "processes": trainer.world_size,
-            }
-        )
-        save(result, history.rows, classifier, folder)
+        result = describe(config, dataset, parts, classes, classifier) | figures | speed(epochs, seconds, trainer)
+        save(result, epochs.rows, classifier, folder)
         print_result(result, folder)
 
 
@@ -151,94 +139,6 @@ def claim(folder: Path, config: DictConfig) -> None:
         raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
 
 
-def final_figures(
-    trainer: Trainer, classifier: Classifier, data: ImageData, history: list[dict[str, float]], folder: Path
-) -> dict[str, Any]:
-    """Loss and accuracy of the last epoch, and of the best where there is validation: the test part's one use."""
-
-    def figures(row: Mapping[str, float], part: str) -> dict[str, float]:
-        return {name: row[f"{part}_{name}"] for name in ("loss", "accuracy", "images")}
-
-    epochs = {"last": history[-1]}
-    if (folder / "best.ckpt").exists():
-        epochs = {
-            "best": max((row for row in history if "val_loss" in row), key=lambda row: row["val_accuracy"])
-        } | epochs
-    tested: dict[int, dict[str, float]] = {}  # by epoch: the best may be the last
-    for which, row in epochs.items():
-        if row["epoch"] not in tested:
-            checkpoint = folder / f"{which}.ckpt"
-            trainer.test(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-            tested[row["epoch"]] = figures(read_figures(trainer), "test")
-    return {
-        "train": figures(history[-1], "train"),
-        "validation": {
-            k: {"epoch": row["epoch"]} | figures(row, "val") for k, row in epochs.items() if "val_loss" in row
-        },
-        "test": {which: {"epoch": row["epoch"]} | tested[row["epoch"]] for which, row in epochs.items()},
-    }
-
-
-def describe(
-    config: DictConfig, dataset: Dataset, parts: Parts, classes: list[str], classifier: Classifier
-) -> dict[str, Any]:
-    """What the figures of a run are figures of."""
-    recipe, data = config.model, config.data
-    return {
-        "model": recipe.name,
-        "data": {
-            "name": data.name + ("_sample" if dataset.is_sample else ""),
-            "images": {part: len(indices) for part, indices in parts.items()},
-            "shape": list(classifier.example_input_array.shape[1:]),
-            "classes": classes,
-            "split": {
-                key: data[key]
-                for key in ("validation", "test", "split_seed", "stratify")
-                + (("folds", "fold", "fold_seed", "stratify_folds") if data.folds else ())
-            },
-        },
-        "seed": config.seed,
-        "epochs": config.trainer.max_epochs or recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "optimizer": OmegaConf.to_container(recipe.optimizer, resolve=True),
-        "parameters": {
-            "total": count_parameters(classifier.net),
-            "trainable": count_parameters(classifier.net, trainable_only=True),
-        },
-        "threads": torch.get_num_threads(),
-        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-    }
-
-
-def save(result: dict[str, Any], history: list[dict[str, float]], classifier: Classifier, folder: Path) -> None:
-    """result.json, curves.png, and TensorBoard's graph and hyper-parameters with the final figures."""
-    with whole(folder / "result.json") as path:
-        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-    test = result["test"]["last"]
-    title = f"{result['model']} on {result['data']['name']}"
-    curves(
-        history, f"{title}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs", folder / "curves.png"
-    )
-    optimizer = dict(result["optimizer"])
-    classifier.logger.log_hyperparams(
-        {
-            "model": result["model"],
-            "data": result["data"]["name"],
-            "optimizer": optimizer.pop("_target_").rpartition(".")[2],
-            **{key: result[key] for key in ("epochs", "batch_size", "seed")},
-            **optimizer,
-        },
-        {
-            f"final/{part}_{name}": value
-            for part in ("validation", "test")
-            for name, value in result[part].get("last", {}).items()
-        },
-    )
-    classifier.logger.experiment.add_graph(classifier, classifier.example_input_array.to(classifier.device))
-    classifier.logger.save()
-
-
 def print_start(
     config: DictConfig, dataset: Dataset, parts: Parts, classes: list[str], classifier: Classifier, layers: list[Layer]
 ) -> None:
@@ -286,6 +186,7 @@ def _silence_libraries() -> None:
         ".*LeafSpec",
         ".*sync_dist=True",  # Score has added up the processes
         "Checkpoint directory .* exists",
+        ".*across ranks is zero",  # no validation part
         ".*number of training batches",  # and of steps between logs: we log epochs
     ):
         warnings.filterwarnings("ignore", message)
