@@ -12,7 +12,6 @@ from typing import Any, Optional
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -114,7 +113,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     except (HydraException, OmegaConfBaseException, OSError) as error:
         if show_traceback:
             raise
-        raise SystemExit(f"error: {_explain(error, config_name)}") from None
+        raise SystemExit(f"error: {_explain(error)}") from None
     if failed_jobs:
         raise SystemExit(f"error: {len(failed_jobs)} jobs failed, numbers {failed_jobs}: the lines above say why")
 
@@ -185,6 +184,17 @@ def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _keys(value, f"{prefix}{key}.")
 
 
+def _known_keys() -> Iterator[str]:
+    """Of the recipe and data set on the command line, read from their files: a second composition takes too long."""
+    yield from (known.name for known in fields(Train))
+    yield from _keys(OmegaConf.to_container(OmegaConf.load(CONF / "trainer" / "default.yaml")), "trainer.")
+    for group, schema, default in (("model", Recipe, "deep"), ("data", Data, "mnist")):
+        given = [word.removeprefix(f"{group}=") for word in sys.argv[1:] if word.startswith(f"{group}=")]
+        paths = [CONF / group / f"{name}.yaml" for name in (*given[-1:], default)]
+        node = OmegaConf.merge(schema, OmegaConf.load(next(path for path in paths if path.exists())))
+        yield from _keys(OmegaConf.to_container(node), f"{group}.")
+
+
 def _nearest(key: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing where no key is near."""
     known = list(known)
@@ -196,22 +206,14 @@ def _nearest(key: str, known: Iterable[str]) -> str:
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
-def _explain(error: Exception, config_name: str) -> str:
+def _explain(error: Exception) -> str:
     """Hydra's refusal in one line, with the nearest key or value that there is."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={name}: there is none{_nearest(name, error.options)} Known: {', '.join(error.options)}"
-    wrong_key = re.match(r"Could not override '([^']+)'", str(error))
-    if wrong_key:
-        key = wrong_key[1]
-        GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            groups = [word for word in sys.argv[1:] if word.partition("=")[0] in ("model", "data", "trainer")]
-            groups = [word for word in groups if "," not in word and "(" not in word]
-            known = _keys(OmegaConf.to_container(hydra.compose(config_name, groups)))
-        more = (
-            "+trainer.KEY=VALUE reaches the rest of Lightning's Trainer" if key.startswith("trainer.") else "see --help"
-        )
+    if wrong_key := re.match(r"Could not override '([^']+)'", str(error)):
+        key, known = wrong_key[1], _known_keys()
+        more = "any other option of Lightning's: +trainer.KEY=VALUE" if key.startswith("trainer.") else "see --help"
         return f"{key}: there is no such key{_nearest(key, known)} ({more})"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         return f"{_one_line(error).removeprefix('Error merging override ')}: {_one_line(error.__cause__)}"
@@ -221,4 +223,4 @@ def _explain(error: Exception, config_name: str) -> str:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return str(error).partition("\n")[0] if not isinstance(error, UserError) else " ".join(str(error).split())
+    return " ".join((str(error) if isinstance(error, UserError) else str(error).partition("\n")[0]).split())

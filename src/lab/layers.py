@@ -35,9 +35,9 @@ def Dense(units: int, init: Initializer = glorot_uniform) -> nn.LazyLinear:  # n
     return _declare(nn.LazyLinear(units), init)
 
 
-def BatchNorm() -> nn.LazyBatchNorm2d:  # noqa: N802
+def BatchNorm(momentum: float = 0.01) -> nn.LazyBatchNorm2d:  # noqa: N802
     """Keras' BatchNormalization of feature maps: its momentum .99 is torch's .01."""
-    return nn.LazyBatchNorm2d(eps=1e-3, momentum=0.01)
+    return nn.LazyBatchNorm2d(eps=1e-3, momentum=momentum)
 
 
 def BatchNorm1d() -> nn.LazyBatchNorm1d:  # noqa: N802

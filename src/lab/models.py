@@ -256,15 +256,15 @@ def conv5x5(classes):
     )
 
 
-def pneumonia(classes):
+def pneumonia(classes):  # its epochs of 74 steps are too short for Keras' momentum
     return Sequential(
-        Conv(32, 3, padding="same"), BatchNorm(), ReLU(),
-        Conv(32, 3, padding="same"), BatchNorm(), ReLU(),
+        Conv(32, 3, padding="same"), BatchNorm(momentum=0.1), ReLU(),
+        Conv(32, 3, padding="same"), BatchNorm(momentum=0.1), ReLU(),
         MaxPool2d(2),
-        Conv(64, 3, padding="same"), BatchNorm(), ReLU(),
-        Conv(64, 3, padding="same"), BatchNorm(), ReLU(),
+        Conv(64, 3, padding="same"), BatchNorm(momentum=0.1), ReLU(),
+        Conv(64, 3, padding="same"), BatchNorm(momentum=0.1), ReLU(),
         MaxPool2d(2),
-        Conv(96, 3, padding="same"), BatchNorm(), ReLU(),
+        Conv(96, 3, padding="same"), BatchNorm(momentum=0.1), ReLU(),
         AdaptiveAvgPool2d(1),
         Flatten(), Dropout(0.5),
         Dense(classes),

@@ -101,9 +101,10 @@ def save(result: dict[str, Any], history: list[dict[str, float]], classifier: Cl
             **optimizer,
         },
         {
-            f"final/{part}_{name}": value
+            f"final/{part}_{name}": result[part]["last"][name]
             for part in ("validation", "test")
-            for name, value in result[part].get("last", {}).items()
+            for name in ("loss", "accuracy")
+            if "last" in result[part]
         },
     )
     classifier.logger.experiment.add_graph(classifier, classifier.example_input_array.to(classifier.device))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -24,7 +25,7 @@ def print_data(title: str, dataset: Dataset, parts: Parts, classes: Sequence[str
     for part in parts:
         table.add_column(part, justify="right")
     for number, name in enumerate(classes[:MOST_CLASSES]):
-        table.add_row(name, *(f"{counts[part][number]:,}" for part in parts))
+        table.add_row(escape(name), *(f"{counts[part][number]:,}" for part in parts))
     if len(classes) > MOST_CLASSES:
         table.add_row(f"... {len(classes) - MOST_CLASSES} more")
     table.add_section()
