@@ -163,6 +163,20 @@ def test_npy_files_of_the_wrong_kind_are_refused(tmp_path, images, labels, messa
         npy(tmp_path, "X.npy", "Y.npy")
 
 
+def test_archives_in_place_of_arrays_and_parts_of_two_sizes_are_refused(tmp_path):
+    with (tmp_path / "X.npy").open("wb") as file:
+        np.savez(file, np.zeros((4, 8, 8), np.uint8))
+    np.save(tmp_path / "Y.npy", np.zeros(4, int))
+    with pytest.raises(UserError, match="an archive of arrays"):
+        npy(tmp_path, "X.npy", "Y.npy")
+    parts = {
+        f"{key}_images": np.zeros((4, side, side), np.uint8) for key, side in (("train", 8), ("val", 8), ("test", 9))
+    }
+    np.savez(tmp_path / "p.npz", **parts, **{f"{key}_labels": np.zeros(4, int) for key in ("train", "val", "test")})
+    with pytest.raises(UserError, match=r"images of \[8, 8, 1\] and \[8, 8, 1\] and \[9, 9, 1\]"):
+        medmnist(tmp_path, "p.npz", "http://nowhere.invalid/", "0" * 32)
+
+
 def test_medmnists_file_keeps_its_official_parts(data_root, tmp_path):
     pneumonia = medmnist(data_root, "pneumoniamnist.npz", "http://nowhere.invalid/", "0" * 32)
     assert pneumonia.own_parts == {"train": 60, "validation": 20, "test": 20}

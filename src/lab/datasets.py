@@ -55,7 +55,7 @@ def idx(
         ) from None
     images, labels = zip(*(_read_idx_pair(*(found[n] for n in pair), sums) for pair in names.values()), strict=True)
     counts = dict(zip(("train", "test"), map(len, labels), strict=True))
-    return Dataset(np.concatenate(images)[..., None], np.concatenate(labels).astype(np.int64), counts)
+    return Dataset(_join(folder, images)[..., None], np.concatenate(labels).astype(np.int64), counts)
 
 
 def npy(root: Path, images: str, labels: str, remedy: str = "") -> Dataset:
@@ -85,7 +85,7 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Dataset:
             name: (arrays[f"{key}_images"], arrays[f"{key}_labels"])
             for name, key in (("train", "train"), ("validation", "val"), ("test", "test"))
         }
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:  # IndexError: a plain array
         raise UserError(f"{path}: not a MedMNIST file ({error})") from None
     return _dataset(path, parts)
 
@@ -149,6 +149,8 @@ def _dataset(path: Path, parts: Mapping[str, tuple[npt.NDArray, npt.NDArray]]) -
     """Check what people's files hold before anything is trained on it."""
     all_images, all_labels = [], []
     for part, (images, labels) in parts.items():
+        if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray):
+            raise UserError(f"{path}: an archive of arrays where images and labels are one .npy file each")
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
             raise UserError(
                 f"{path}: {part} images are {images.dtype} {list(images.shape)}: must be uint8 [n, h, w] or "
@@ -162,6 +164,10 @@ def _dataset(path: Path, parts: Mapping[str, tuple[npt.NDArray, npt.NDArray]]) -
         all_images.append(images if images.ndim == 4 else images[..., None])
         all_labels.append(labels.astype(np.int64))
     counts = {part: len(labels) for part, labels in zip(parts, all_labels, strict=True)}
-    # one part needs no copy: CIFAR4 is 74 MB
-    join = np.concatenate if len(parts) > 1 else lambda arrays: arrays[0]
-    return Dataset(join(all_images), join(all_labels), counts)
+    return Dataset(_join(path, all_images), np.concatenate(all_labels), counts)
+
+
+def _join(path: Path, arrays: Sequence[npt.NDArray]) -> npt.NDArray:
+    if len({array.shape[1:] for array in arrays}) > 1:
+        raise UserError(f"{path}: its parts have images of {' and '.join(str(list(a.shape[1:])) for a in arrays)}")
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]  # one part needs no copy: CIFAR4 is 74 MB
