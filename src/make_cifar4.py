@@ -4,6 +4,8 @@ import argparse
 import os
 import sys
 import tarfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ def make_cifar4(cifar10: Path, root: Path) -> None:
 
     `cifar10` is cifar-10-binary.tar.gz or the folder of its .bin files.
     """
-    records = np.concatenate([_records(cifar10, name) for name in FILES])
+    records = np.concatenate([_records(cifar10, name, content) for name, content in _contents(cifar10)])
     chosen = np.concatenate([np.flatnonzero(records[:, 0] == number) for number in CLASSES])
     images = records[chosen, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     labels = np.searchsorted(list(CLASSES), records[chosen, 0]).astype(np.uint8)
@@ -38,15 +40,19 @@ def make_cifar4(cifar10: Path, root: Path) -> None:
     print(", ".join(f"{name} {(labels == label).sum():,}" for label, name in enumerate(CLASSES.values())))
 
 
-def _records(cifar10: Path, name: str) -> npt.NDArray[np.uint8]:
+def _contents(cifar10: Path) -> Iterator[tuple[str, bytes]]:
     try:
         if cifar10.is_dir():
-            content = (cifar10 / name).read_bytes()
+            yield from ((name, (cifar10 / name).read_bytes()) for name in FILES)
         else:
             with tarfile.open(cifar10) as archive:
-                content = archive.extractfile(f"cifar-10-batches-bin/{name}").read()
-    except (OSError, tarfile.TarError, KeyError) as error:
-        raise UserError(f"{cifar10}: cannot read {name} ({error}): give CIFAR-10's binary version, {URL}") from None
+                for name in FILES:
+                    yield name, archive.extractfile(f"cifar-10-batches-bin/{name}").read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error, KeyError, AttributeError) as error:
+        raise UserError(f"{cifar10}: cannot be read ({error}): give CIFAR-10's binary version, {URL}") from None
+
+
+def _records(cifar10: Path, name: str, content: bytes) -> npt.NDArray[np.uint8]:
     if not content or len(content) % RECORD:
         raise UserError(f"{cifar10}: {name} is truncated, {len(content)} bytes are no multiple of {RECORD}")
     return np.frombuffer(content, np.uint8).reshape(-1, RECORD)

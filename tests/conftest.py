@@ -67,7 +67,8 @@ def train(tmp_path, data_root):
     def run(*arguments, root=data_root, environment=None, threads="1"):
         command = [sys.executable, PROJECT / "src" / "train.py", *arguments]
         inherited = {k: v for k, v in os.environ.items() if k != "LAB_DATA"}
-        given = {"LAB_DATA": str(root), "OMP_NUM_THREADS": threads, "COLUMNS": "120"} | (environment or {})
+        given = {"LAB_DATA": str(root), "OMP_NUM_THREADS": threads, "COLUMNS": "120", "TORCH_HOME": str(tmp_path)}
+        given |= OFFLINE | (environment or {})
         return subprocess.run(command, cwd=tmp_path, env=inherited | given, capture_output=True, text=True, timeout=300)
 
     return run
@@ -81,6 +82,9 @@ def train_here(monkeypatch, capfd, tmp_path, data_root):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("LAB_DATA", str(data_root))
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        for name, value in OFFLINE.items():
+            monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         run_command(train_task, "train")
         return capfd.readouterr()
@@ -102,6 +106,7 @@ def refused(train_here, capfd):
     return run
 
 
+OFFLINE = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
 SMALL_MNIST = ("data=mnist", "data.source.md5=null", "data.validation=0.1")
 
 

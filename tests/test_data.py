@@ -1,9 +1,12 @@
 """Which image is where: the labs' splits, the folds, the files that are refused."""
 
+import functools
 import gzip
 import hashlib
+import http.server
 import io
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +99,20 @@ def test_batches_are_shuffled_by_seed_and_epoch_alone():
     assert sorted(order(1, 3)) == list(range(100))
 
 
+def test_no_batch_is_of_one_image_alone():
+    images, labels = torch.zeros(65, 1, 1, 1, dtype=torch.uint8), torch.arange(65)
+    batches = ShuffledBatches(images, labels, torch.arange(65), 32, seed=1)
+    assert [len(y) for _, y in batches] == [32, 33] and len(batches) == 2
+    assert len(list(ShuffledBatches(images, labels, torch.arange(1), 32, seed=1))) == 1
+
+
+def test_processes_share_the_training_images():
+    images, labels = torch.zeros(100, 1, 1, 1, dtype=torch.uint8), torch.arange(100)
+    shares = [ShuffledBatches(images, labels, torch.arange(100), 16, 1, rank, 2) for rank in (0, 1)]
+    seen = [torch.cat([y for _, y in share]).tolist() for share in shares]
+    assert sorted(seen[0] + seen[1]) == list(range(100))
+
+
 def test_processes_share_the_evaluation_without_an_image_twice():
     images, labels = torch.zeros(101, 1, 1, 1, dtype=torch.uint8), torch.arange(101)
     shares = [list(Batches(images, labels, torch.arange(101)[rank::2], 3)) for rank in (0, 1)]
@@ -118,6 +135,13 @@ def test_idx_files_are_read_plain_and_gzipped(data_root, tmp_path):
     np.testing.assert_array_equal(zipped.labels, plain.labels)
 
 
+def flipped(name):
+    """Gzipped bytes of which some are others."""
+    zipped = bytearray(gzip.compress(name.encode() * 1000))
+    zipped[12:30] = bytes(18)
+    return bytes(zipped)
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -126,6 +150,7 @@ def test_idx_files_are_read_plain_and_gzipped(data_root, tmp_path):
         (lambda path: path.write_bytes(b"<html>Not Found</html>"), "not an IDX file of 3 dimensions"),
         (lambda path: path.write_bytes(b""), "not an IDX file"),
         (lambda path: (path.rename(f"{path}.gz"), Path(f"{path}.gz").write_bytes(b"no gzip")), "damaged or not gzip"),
+        (lambda path: (path.unlink(), Path(f"{path}.gz").write_bytes(flipped(path.name))), "damaged or not gzip"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\1"), "wrong checksum"),
         (lambda path: path.unlink(), "cannot be downloaded"),
     ],
@@ -183,6 +208,36 @@ def test_medmnists_file_keeps_its_official_parts(data_root, tmp_path):
     (tmp_path / "pneumoniamnist.npz").write_bytes(b"PK no zip")
     with pytest.raises(UserError, match="not a file of plain numbers"):
         medmnist(tmp_path, "pneumoniamnist.npz", "http://nowhere.invalid/", "0" * 32)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A folder, and the address where a server on this machine offers it."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_missing_files_are_downloaded_from_the_first_mirror_whose_file_is_right(server, tmp_path, data_root):
+    folder, address = server
+    sums = {}
+    for path in (data_root / "MNIST" / "raw").iterdir():
+        zipped = gzip.compress(path.read_bytes())
+        sums[path.name] = [None, hashlib.md5(zipped).hexdigest()]
+        for mirror, content in (("damaged", zipped[:-9]), ("right", zipped)):
+            (folder / mirror).mkdir(exist_ok=True)
+            (folder / mirror / f"{path.name}.gz").write_bytes(content)
+    mirrors = [f"{address}/{name}/" for name in ("empty", "damaged", "right")]
+    fetched = read_mnist(tmp_path / "new", sums, mirrors=mirrors)
+    np.testing.assert_array_equal(fetched.images, read_mnist(data_root).images)
+    assert read_mnist(tmp_path / "new", sums).own_parts == {"train": 300, "test": 100}  # now without the network
+    with pytest.raises(UserError, match="cannot be downloaded"):
+        read_mnist(tmp_path / "other", sums, mirrors=mirrors[:2])
+    assert not list((tmp_path / "other").rglob("*.gz"))
 
 
 def test_the_sample_needs_neither_files_nor_network_and_is_marked(tmp_path):

@@ -51,6 +51,47 @@ COUNTS = {
 OURS = {"alexnet": (CIFAR, 4), "pneumonia": (MNIST, 2)}
 
 
+SGD, ADAM, RMSPROP = {"momentum": 0.9}, {"eps": 1e-7}, {"alpha": 0.9, "eps": 1e-7}
+RAW, UNIT = 1, 255
+# name: the lab's optimizer, learning rate, batch size, epochs (10 where D states none), pixels divided by
+RECIPES = {
+    **dict.fromkeys(("baseline", "batchnorm", "deep", "lenet5"), ("SGD", SGD, 0.01, 32, 10, UNIT)),
+    **dict.fromkeys(("dense", "conv", "conv_pool", "dropout"), ("Adam", ADAM, 1e-4, 128, 20, RAW)),
+    **dict.fromkeys(
+        ("small_dense", "small_conv", "small_pool", "small_batchnorm"), ("Adam", ADAM, 1e-3, 512, 20, UNIT)
+    ),
+    "sigmoid": ("RMSprop", RMSPROP, 1e-3, 128, 10, UNIT),
+    "sigmoid_dropout": ("RMSprop", RMSPROP, 1e-3, 32, 20, UNIT),
+    "sigmoid_deep": ("RMSprop", RMSPROP, 1e-3, 128, 30, UNIT),
+    "hog8": ("RMSprop", RMSPROP, 1e-3, 128, 50, UNIT),
+    "hog16": ("RMSprop", RMSPROP, 1e-3, 128, 20, UNIT),
+    "hog16_wide": ("RMSprop", RMSPROP, 1e-3, 256, 10, UNIT),
+    "conv2x2": ("RMSprop", RMSPROP, 1e-3, 128, 3, UNIT),
+    "conv2x2_wide": ("RMSprop", RMSPROP, 1e-3, 128, 10, UNIT),
+    "conv5x5": ("RMSprop", RMSPROP, 1e-3, 128, 10, UNIT),
+    "mlp20": ("Adam", ADAM, 1e-3, 100, 10, RAW),
+    "mlp_deep": ("Adam", ADAM, 1e-3, 100, 22, RAW),
+    "mlp_deep_dropout": ("Adam", ADAM, 1e-3, 100, 60, RAW),
+    "cnn": ("Adam", ADAM, 1e-3, 100, 7, RAW),
+    "cnn_augmented": ("Adam", ADAM, 1e-3, 100, 60, RAW),
+    "resnet50": ("Adam", ADAM, 1e-3, 100, 15, UNIT),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_the_labs(name, recipe):
+    model = recipe(name).model
+    optimizer = dict(model.optimizer)
+    kind, rate = optimizer.pop("_target_").removeprefix("torch.optim."), optimizer.pop("lr")
+    assert (kind, optimizer, rate, model.batch_size, model.epochs, model.scale) == RECIPES[name]
+
+
+def test_only_cnn_augmented_of_the_labs_recipes_changes_its_images(recipe):
+    changed = {name: dict(recipe(name).model.augment) for name in RECIPES}
+    assert changed.pop("cnn_augmented") == {"rotation": 15, "shift": 0.1, "flip": True}
+    assert all(not any(augment.values()) for augment in changed.values())
+
+
 @pytest.fixture(scope="module")
 def imagenet_weights(tmp_path_factory):
     from torchvision.models import resnet50
@@ -157,6 +198,12 @@ def test_hog_agrees_with_scikit_image(orientations):
 def test_a_network_takes_other_shapes_and_classes(name, recipe):
     net = make(recipe(name), (3, 40, 36), 7).net.eval()
     assert net(torch.randint(256, (2, 3, 40, 36), dtype=torch.uint8)).shape == (2, 7)
+
+
+def test_weights_of_another_network_are_refused(recipe, tmp_path):
+    torch.save({"net.1.weight": torch.zeros(3)}, tmp_path / "best.ckpt")
+    with pytest.raises(UserError, match="not the weights of torchvision's ResNet50"):
+        make(recipe("resnet50", f"weights={tmp_path / 'best.ckpt'}"), MNIST, 4)
 
 
 def test_images_too_small_are_refused_with_the_layer():

@@ -177,6 +177,19 @@ def test_trainers_epochs_win_over_the_recipes_and_say_so(train_here, tmp_path):
     assert result["epochs"] == 1 and result["train"]["images"] == 100
 
 
+def test_an_epoch_without_validation_has_no_figures_of_another(train_here, tmp_path):
+    train_here(*FAST, "model.epochs=3", "trainer.check_val_every_n_epoch=2", "hydra.run.dir=run")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert [bool(row["val_loss"]) for row in rows] == [False, True, False]
+    assert read_result(tmp_path / "run")["validation"].keys() == {"best"}
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_train(train_here, tmp_path, precision):
+    train_here(*FAST, "model.epochs=1", f"trainer.precision={precision}", "hydra.run.dir=run")
+    assert read_result(tmp_path / "run")["test"]["last"]["images"] == 100
+
+
 def test_help_lists_models_data_options_and_examples_without_torch(train):
     process = train("--help", environment={"PYTHONPROFILEIMPORTTIME": "1"})
     assert process.returncode == 0
@@ -203,6 +216,10 @@ def test_help_lists_models_data_options_and_examples_without_torch(train):
         (["data=cifar4", "data.sample=true"], "only data=mnist"),
         (["weights=resnet.pth"], "only model=resnet50"),
         (["model=["], "no viable alternative"),
+        (["deep"], "missing EQUAL"),
+        (["++model.foo=1"], "model.foo: there is no such key"),
+        (["data.fold=3"], "go with data.folds=5"),
+        (["trainer.limit_test_batches=0"], "must be a number, and not 0"),
     ],
 )
 def test_a_wrong_option_is_one_line_before_torch_is_imported(train, arguments, message):
@@ -223,6 +240,10 @@ def test_a_wrong_option_is_one_line_before_torch_is_imported(train, arguments, m
         (["data=cifar4", "+model.optimizer.speed=3"], "SGD has no such option"),
         (["data=cifar4", "+trainer.speed=3"], "trainer.speed"),
         (["data=cifar4", "trainer.precision=99"], "Precision 99 is invalid"),
+        (["data=cifar4", "+trainer.val_check_interval=0.5"], "once an epoch"),
+        (["data=cifar4", "model.optimizer.momentum=-1"], "Invalid momentum"),
+        (["data=cifar4", "model=dropout", "model.net.rate=2"], "dropout probability"),
+        (["data=cifar4", "model=batchnorm", "model.batch_size=1"], "needs two images"),
         (["model=resnet50", "data=cifar4", "weights=nothing.pth"], "there is no such file"),
         (["data=cifar4", "hydra.run.dir=file/run"], "file"),
     ],
@@ -236,7 +257,7 @@ def test_bad_input_is_one_line_and_leaves_no_folder(refused, tmp_path, arguments
 def test_a_diverged_run_stops_with_the_epoch_and_the_learning_rate(refused, tmp_path):
     arguments = (*FAST, "model=baseline", "model.optimizer.lr=1e30", "hydra.run.dir=run")
     told = refused(*arguments)
-    assert "loss is nan after epoch 1 at a learning rate of 1e+30" in told
+    assert "the loss is no longer finite after epoch 1 at a learning rate of 1e+30" in told
     assert not list((tmp_path / "run").glob("*.ckpt"))
 
 

@@ -31,22 +31,29 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         self.images, self.seconds = 0, 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.started = time.perf_counter()
+        self.started, self.validated = time.perf_counter(), False
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
         self.epoch_seconds = time.perf_counter() - self.started  # before the validation that may follow
 
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         figures = read_figures(trainer)
+        if not self.validated:  # Lightning still has an earlier epoch's
+            figures = {name: value for name, value in figures.items() if not name.startswith("val_")}
         self.rows.append({"epoch": trainer.current_epoch + 1, **figures, "seconds": round(self.epoch_seconds, 3)})
         self.images, self.seconds = self.images + figures["train_images"], self.seconds + self.epoch_seconds
         if trainer.is_global_zero:
             self._write()
             tqdm.write(self._line(trainer.max_epochs))
-        if not math.isfinite(figures["train_loss"]):  # checkpoints come after this: the last one is of a good epoch
+        if not math.isfinite(
+            figures["train_loss"] + figures.get("val_loss", 0.0)
+        ):  # checkpoints come after this: the last one is of a good epoch
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise UserError(
-                f"the training loss is {figures['train_loss']} after epoch {trainer.current_epoch + 1} at a learning "
+                f"the loss is no longer finite after epoch {trainer.current_epoch + 1} at a learning "
                 f"rate of {rate:g}: try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1; see {self.path}"
             )
 

@@ -5,6 +5,7 @@ import difflib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -107,6 +108,11 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
                 raise SystemExit(f"error: {_one_line(error)}") from None
             failed_jobs.append(HydraConfig.get().job.num)
             print(f"error: {HydraConfig.get().job.override_dirname}: {_one_line(error)}", file=sys.stderr)
+        except Exception:
+            if HydraConfig.get().mode == RunMode.RUN:
+                raise
+            failed_jobs.append(HydraConfig.get().job.num)  # a mistake of ours ends this job, not the others
+            traceback.print_exc()
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
@@ -120,12 +126,12 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
 
 def check(config: DictConfig) -> None:
     """Refuse values that have the right type and still make no sense."""
-    for node, schema in ((config, Train), (config.model, Recipe), (config.data, Data)):
+    for prefix, node, schema in (("", config, Train), ("model.", config.model, Recipe), ("data.", config.data, Data)):
         for key in set(node) - {known.name for known in fields(schema)}:
-            raise UserError(f"{key}: there is no such key{_nearest(key, _keys(OmegaConf.to_container(config)))}")
+            raise UserError(f"{prefix}{key}: there is no such key{_nearest(key, _known_keys())}")
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is missing: give {key}=...")
-    model, data = config.model, config.data
+    model, data, trainer = config.model, config.data, config.trainer
     rate = model.optimizer.get("lr")
     folds = 2 if data.folds is None else data.folds
     for key, value, holds, rule in (
@@ -142,6 +148,13 @@ def check(config: DictConfig) -> None:
     ):
         if not holds:
             raise UserError(f"{key}={value}: must be {rule}")
+    for key in ("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches"):
+        if not isinstance(trainer[key], int | float | None) or trainer[key] == 0:
+            raise UserError(f"trainer.{key}={trainer[key]}: must be a number, and not 0")
+    if HydraConfig.get().mode == RunMode.MULTIRUN and (trainer.devices != 1 or trainer.num_nodes != 1):
+        raise UserError("trainer=ddp and other runs on several devices go one at a time: leave out -m")
+    if data.folds is None and (data.fold or data.stratify_folds):
+        raise UserError("data.fold and data.stratify_folds go with data.folds=5")
     if (data.validation or 0) + (data.test or 0) >= 1:
         raise UserError(f"data.validation={data.validation} data.test={data.test}: nothing is left to train on")
     if data.sample is not None and "sample" not in data.source:
@@ -216,11 +229,13 @@ def _explain(error: Exception) -> str:
         more = "any other option of Lightning's: +trainer.KEY=VALUE" if key.startswith("trainer.") else "see --help"
         return f"{key}: there is no such key{_nearest(key, known)} ({more})"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
-        return f"{_one_line(error).removeprefix('Error merging override ')}: {_one_line(error.__cause__)}"
+        override = str(error).partition("\n")[0].removeprefix("Error merging override ")
+        return f"{override}: {_one_line(error.__cause__)}"
     return _one_line(error)
 
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join((str(error) if isinstance(error, UserError) else str(error).partition("\n")[0]).split())
+    text = str(error).partition("\nSee https")[0]
+    return " ".join((text if isinstance(error, UserError | HydraException) else text.partition("\n")[0]).split())

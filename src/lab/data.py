@@ -93,7 +93,7 @@ class Batches:
 
 
 class ShuffledBatches(Batches):
-    """In batches of `batch_size`, the last one smaller, shuffled by seed and epoch alone, whatever happened before.
+    """In batches of `batch_size`, the last one of the rest, shuffled by seed and epoch alone, whatever happened before.
 
     Each process of a distributed run gets its share, padded to the same length, as torch does.
     """
@@ -110,12 +110,14 @@ class ShuffledBatches(Batches):
     ) -> None:
         # torch adds the epoch to the seed: apart as they are here, no two seeds share an order
         sampler = DistributedSampler(range(len(indices)), processes, rank, seed=seed * 1_000_000)
-        super().__init__(images, labels, indices, ceil(len(sampler) / batch_size))
+        # a last batch of one image joins the one before: batch normalisation cannot train on it
+        super().__init__(images, labels, indices, max(ceil((len(sampler) - 1) / batch_size), 1))
         self.batch_size = batch_size
         self.sampler, self.batch_sampler = sampler, None  # Lightning looks for both, and tells one the epoch
 
     def _batches(self) -> Sequence[Tensor]:
-        return self.indices[list(self.sampler)].split(self.batch_size)
+        order = self.indices[list(self.sampler)]
+        return order.tensor_split(list(range(self.batch_size, self.n_batches * self.batch_size, self.batch_size)))
 
 
 class ImageData(LightningDataModule):

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Dataset:
             name: (arrays[f"{key}_images"], arrays[f"{key}_labels"])
             for name, key in (("train", "train"), ("validation", "val"), ("test", "test"))
         }
-    except (KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:  # IndexError: a plain array
+    except (KeyError, IndexError, ValueError, zipfile.BadZipFile, zlib.error) as error:  # IndexError: a plain array
         raise UserError(f"{path}: not a MedMNIST file ({error})") from None
     return _dataset(path, parts)
 
@@ -119,7 +120,7 @@ def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | Non
     actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
     try:
         content = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path}: damaged or not gzip ({error}): delete it, it is downloaded anew") from None
     start = 4 + 4 * dimensions
     if len(content) < start or content[:4] != bytes([0, 0, 8, dimensions]):
@@ -141,7 +142,7 @@ def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | Non
 def _load(path: Path) -> npt.NDArray | np.lib.npyio.NpzFile:
     try:
         return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged header raises whatever its parser does
         raise UserError(f"{path}: not a file of plain numbers that numpy can read ({error})") from None
 
 

@@ -51,14 +51,14 @@ def _declare(layer: nn.Module, init: Initializer, l2: float = 0.0) -> nn.Module:
 
 
 class Scale(nn.Module):
-    """uint8 or float pixels [n, c, h, w] to float, divided by `divisor`."""
+    """uint8 or float pixels [n, c, h, w] to the network's floats, divided by `divisor`."""
 
     def __init__(self, divisor: float) -> None:
         super().__init__()
-        self.divisor = divisor
+        self.register_buffer("divisor", torch.tensor(float(divisor)), persistent=False)  # has the network's precision
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.float() / self.divisor
+        return images.to(self.divisor.dtype) / self.divisor
 
     def extra_repr(self) -> str:
         return f"divisor={self.divisor:g}"
@@ -129,7 +129,11 @@ class ImageNetResNet50(nn.Module):
         from torchvision.models import ResNet50_Weights, resnet50  # 1 s, and no other network needs it
 
         self.backbone = resnet50()
-        self.backbone.load_state_dict(_read_weights(Path(weights)) if weights else _download(ResNet50_Weights))
+        state = _read_weights(Path(weights)) if weights else _download(ResNet50_Weights)
+        try:
+            self.backbone.load_state_dict(state)
+        except (RuntimeError, TypeError):
+            raise UserError(f"weights={weights}: not the weights of torchvision's ResNet50") from None
         self.backbone.fc = nn.Identity()
         self.requires_grad_(False)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
@@ -157,7 +161,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _download(weights: type) -> dict[str, Tensor]:
     try:
         return weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except OSError as error:  # URLError is one
+    except (OSError, RuntimeError) as error:  # URLError is the one, a wrong checksum the other
         url = weights.IMAGENET1K_V1.url
         raise UserError(
             f"the ImageNet weights cannot be fetched ({error}): download {url} and give weights=FILE"

@@ -42,6 +42,7 @@ def final_figures(
             trainer.test(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
             tested[row["epoch"]] = figures(read_figures(trainer), "test")
     return {
+        "epochs": history[-1]["epoch"],
         "train": figures(history[-1], "train"),
         "validation": {
             k: {"epoch": row["epoch"]} | figures(row, "val") for k, row in epochs.items() if "val_loss" in row
@@ -69,7 +70,6 @@ def describe(
             },
         },
         "seed": config.seed,
-        "epochs": config.trainer.max_epochs or recipe.epochs,
         "batch_size": recipe.batch_size,
         "optimizer": OmegaConf.to_container(recipe.optimizer, resolve=True),
         "parameters": {

@@ -17,6 +17,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.optim import Optimizer
 
 from lab import UserError
 from lab.augment import augment
@@ -29,7 +31,7 @@ from lab.network import Layer, build, count_parameters
 from lab.results import describe, final_figures, save, speed
 from lab.terminal import print_data, print_layers, print_result, warn
 
-MOST_CLASSES = 10_000
+MOST_UNNAMED_CLASSES = 10_000
 
 
 class Events(TensorBoardLogger):
@@ -56,15 +58,17 @@ def fit(config: DictConfig) -> None:
     if rank_zero_only.rank == 0:
         claim(folder, config)
         print_start(config, dataset, parts, classes, classifier, layers)
+    if rank_zero_only.rank:  # dropout and augmentation of its own; the weights come from the first process
+        torch.manual_seed(config.seed + rank_zero_only.rank)
     data = ImageData(dataset, parts, config.model.batch_size, config.seed)
     started = time.perf_counter()
     try:
         trainer.fit(classifier, datamodule=data)
+        seconds = time.perf_counter() - started
+        epochs = next(callback for callback in trainer.callbacks if isinstance(callback, Epochs))
+        figures = final_figures(trainer, classifier, data, epochs.rows, folder)
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from None
-    seconds = time.perf_counter() - started
-    epochs = next(callback for callback in trainer.callbacks if isinstance(callback, Epochs))
-    figures = final_figures(trainer, classifier, data, epochs.rows, folder)
     if trainer.is_global_zero:
         result = describe(config, dataset, parts, classes, classifier) | figures | speed(epochs, seconds, trainer)
         save(result, epochs.rows, classifier, folder)
@@ -74,7 +78,7 @@ def fit(config: DictConfig) -> None:
 def load_data(config: DictConfig) -> tuple[Dataset, Parts, list[str]]:
     """The data set that `config`, a Data, names, the indices of its parts, the names of its classes."""
     dataset: Dataset = _call("data.source", config.source, root=data_folder(config.root))
-    classes = list(config.classes or map(str, range(min(dataset.labels.max() + 1, MOST_CLASSES))))
+    classes = list(config.classes or map(str, range(min(dataset.labels.max() + 1, MOST_UNNAMED_CLASSES))))
     if dataset.labels.min() < 0 or dataset.labels.max() >= len(classes):
         raise UserError(
             f"data={config.name}: labels run from {dataset.labels.min()} to {dataset.labels.max()}, "
@@ -94,8 +98,10 @@ def build_classifier(recipe: DictConfig, shape: tuple[int, int, int], classes: i
     net, layers = build(architecture, shape, recipe.scale, recipe.name)
     changes = dict(recipe.augment)
     changing = functools.partial(augment, **changes) if any(changes.values()) else None
-    classifier = Classifier(net, functools.partial(_call, "model.optimizer", recipe.optimizer), changing)
+    classifier = Classifier(net, functools.partial(_make_optimizer, recipe.optimizer), changing)
     classifier.example_input_array = torch.zeros(1, *shape, dtype=torch.uint8)  # for the graph
+    if recipe.batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
+        raise UserError(f"model.batch_size=1: model={recipe.name} has batch normalisation, which needs two images")
     classifier.configure_optimizers()  # refuses its options now, not after the run folder is made
     return classifier, layers
 
@@ -105,6 +111,8 @@ def make_trainer(config: DictConfig, folder: Path, validates: bool) -> Trainer:
     options = OmegaConf.to_container(config.trainer, resolve=True)
     options["max_epochs"] = options["max_epochs"] or config.model.epochs
     unknown = set(options) - set(inspect.signature(Trainer.__init__).parameters)
+    if unfit := {"val_check_interval", "fast_dev_run", "overfit_batches", "barebones"} & set(options):
+        raise UserError(f"trainer.{min(unfit)}: is not for these runs, which validate and keep figures once an epoch")
     if unknown:
         raise UserError(f"trainer.{min(unknown)}: Lightning's Trainer has no such option")
     checkpoints = [ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)]
@@ -150,12 +158,12 @@ def print_start(
         warn(
             "This is NOT the MNIST data set: neither its files nor a network were found, so this run uses a sample of "
             "5,000 of its images. Its scores are not MNIST's. For the real set put the four files of "
-            "https://ossci-datasets.s3.amazonaws.com/mnist/ into data/MNIST/raw, or name their place with "
-            "data.root=FOLDER or LAB_DATA; data.sample=false makes this an error."
+            f"{config.data.source.mirrors[0]} into {data_folder(config.data.root) / config.data.source.folder}, or "
+            "name their place with data.root=FOLDER or LAB_DATA; data.sample=false makes this an error."
         )
     print_data(f"{name}: {len(dataset.labels):,} images of {shape}", dataset, parts, classes)
     total, trainable = (count_parameters(classifier.net, only) for only in (False, True))
-    print_layers(f"{config.model.name}", layers, total, trainable)
+    print_layers(config.model.name, layers, total, trainable)
     if config.trainer.max_epochs:
         print(f"trainer.max_epochs={config.trainer.max_epochs} wins over model.epochs={config.model.epochs}")
 
@@ -172,9 +180,17 @@ def _call(key: str, config: DictConfig, *args: Any, **kwargs: Any) -> Any:
     for option in options:
         if option not in known:
             raise UserError(f"{key}.{option}: {target} has no such option, it knows {', '.join(known)}")
-    if "fused" in known:  # an optimizer: the same sums in fewer passes over memory
-        options.setdefault("fused", True)
-    return function(*args, **options, **kwargs)
+    try:
+        return function(*args, **options, **kwargs)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{key}: {error}") from None
+
+
+def _make_optimizer(config: DictConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    """Fused where torch has it and nothing speaks against it: the same sums in fewer passes over memory."""
+    known = inspect.signature(getattr(torch.optim, config._target_.rpartition(".")[2], object)).parameters
+    fused = "fused" in known and not {"fused", "foreach", "differentiable"} & set(config)
+    return _call("model.optimizer", config, groups, **({"fused": True} if fused else {}))
 
 
 def _silence_libraries() -> None:
@@ -183,6 +199,8 @@ def _silence_libraries() -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     for message in (
         ".*torch.jit",  # TensorBoard's graph is traced
+        "Converting a tensor to a Python boolean",
+        "Found .* module.* in eval mode",  # the frozen backbone
         ".*LeafSpec",
         ".*sync_dist=True",  # Score has added up the processes
         "Checkpoint directory .* exists",

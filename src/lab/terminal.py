@@ -14,7 +14,7 @@ from lab.data import Parts
 from lab.datasets import Dataset
 from lab.network import Layer
 
-MOST_CLASSES = 20
+MOST_ROWS = 20
 
 
 def print_data(title: str, dataset: Dataset, parts: Parts, classes: Sequence[str]) -> None:
@@ -24,10 +24,10 @@ def print_data(title: str, dataset: Dataset, parts: Parts, classes: Sequence[str
     table.add_column("class")
     for part in parts:
         table.add_column(part, justify="right")
-    for number, name in enumerate(classes[:MOST_CLASSES]):
+    for number, name in enumerate(classes[:MOST_ROWS]):
         table.add_row(escape(name), *(f"{counts[part][number]:,}" for part in parts))
-    if len(classes) > MOST_CLASSES:
-        table.add_row(f"... {len(classes) - MOST_CLASSES} more")
+    if len(classes) > MOST_ROWS:
+        table.add_row(f"... {len(classes) - MOST_ROWS} more")
     table.add_section()
     table.add_row("images", *(f"{len(indices):,}" for indices in parts.values()))
     Console().print(table)
