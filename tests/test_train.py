@@ -217,6 +217,7 @@ def test_help_lists_models_data_options_and_examples_without_torch(train):
         (["weights=resnet.pth"], "only model=resnet50"),
         (["model=["], "no viable alternative"),
         (["deep"], "missing EQUAL"),
+        (["model=null"], "Config group override must be"),
         (["++model.foo=1"], "model.foo: there is no such key"),
         (["data.fold=3"], "go with data.folds=5"),
         (["trainer.limit_test_batches=0"], "must be a number, and not 0"),

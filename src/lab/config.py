@@ -93,9 +93,11 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         return
     show_traceback = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in many lines
-    failed_jobs = []
+    composed, failed_jobs = False, []
 
     def job(config: DictConfig) -> None:
+        nonlocal composed
+        composed = True
         try:
             check(config)
             task(config)
@@ -116,8 +118,8 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-    except (HydraException, OmegaConfBaseException, OSError) as error:
-        if show_traceback:
+    except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
+        if show_traceback or (composed and type(error) is ValueError):  # before the job Hydra's, after it ours
             raise
         raise SystemExit(f"error: {_explain(error)}") from None
     if failed_jobs:
