@@ -91,7 +91,8 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text())
         return
-    show_traceback = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
+    # a process of trainer=ddp inherits the variable as it is set below
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in many lines
     composed, failed_jobs = False, []
 
@@ -101,20 +102,19 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         try:
             check(config)
             task(config)
-        except (UserError, OSError) as error:
+        except Exception as error:
             with contextlib.suppress(OSError):
                 Path(HydraConfig.get().runtime.output_dir).rmdir()  # Hydra made it; with files in it, it stays
-            if show_traceback:
-                raise
+            is_users = isinstance(error, UserError | OSError) and not show_traceback
             if HydraConfig.get().mode == RunMode.RUN:
-                raise SystemExit(f"error: {_one_line(error)}") from None
+                if is_users:
+                    raise SystemExit(f"error: {_one_line(error)}") from None
+                raise
             failed_jobs.append(HydraConfig.get().job.num)
-            print(f"error: {HydraConfig.get().job.override_dirname}: {_one_line(error)}", file=sys.stderr)
-        except Exception:
-            if HydraConfig.get().mode == RunMode.RUN:
-                raise
-            failed_jobs.append(HydraConfig.get().job.num)  # a mistake of ours ends this job, not the others
-            traceback.print_exc()
+            if is_users:
+                print(f"error: {HydraConfig.get().job.override_dirname}: {_one_line(error)}", file=sys.stderr)
+            else:  # a mistake of ours ends this job, not the others
+                traceback.print_exc()
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()

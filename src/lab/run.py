@@ -140,11 +140,15 @@ def make_trainer(config: DictConfig, folder: Path, validates: bool) -> Trainer:
 
 def claim(folder: Path, config: DictConfig) -> None:
     """Write config.yaml, which makes the folder this run's: a folder that has one is another run's."""
+    path = folder / "config.yaml"
     try:
-        with (folder / "config.yaml").open("x") as file:
+        with path.open("x") as file:
             file.write(OmegaConf.to_yaml(config, resolve=True))
     except FileExistsError:
         raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
+    except OSError:  # a full disk: half a config would claim the folder for good
+        path.unlink(missing_ok=True)
+        raise
 
 
 def print_start(
