@@ -2,13 +2,14 @@
 
 from omegaconf import DictConfig
 
-from lab.config import run_command
+from lab.config import run_command, run_folder
 
 
 def train(config: DictConfig) -> None:
-    from lab.run import fit  # torch takes seconds: --help and wrong options answer without it
+    """Train a network of the labs"""
+    from lab.fit import fit  # torch takes seconds: --help and wrong options answer without it
 
-    fit(config)
+    fit(config, run_folder())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """What a run tells while it trains: the progress bar, a line and a row of metrics.csv an epoch, histograms."""
 
-import csv
 import math
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -10,7 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from tqdm import tqdm
 
 from lab import UserError
-from lab.files import whole
+from lab.files import write_csv
 
 
 def read_figures(trainer: Trainer) -> dict[str, float]:
@@ -19,14 +20,31 @@ def read_figures(trainer: Trainer) -> dict[str, float]:
     return {name: int(value) if name.endswith("_images") else value for name, value in logged.items()}
 
 
+def images_an_epoch(trainer: Trainer) -> int:
+    loader = trainer.train_dataloader
+    return min(len(loader.indices), trainer.num_training_batches * loader.batch_size * trainer.world_size)
+
+
+def make_bar(images: int | None, shows: bool = True) -> tqdm:
+    return tqdm(
+        total=images,
+        unit=" images",
+        disable=None if shows else True,  # None: only where it is not a terminal
+        leave=False,
+        dynamic_ncols=True,
+        mininterval=0.2,
+        smoothing=0.1,
+    )
+
+
 class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's figures are all logged
-    """`rows`: the figures of each epoch, kept in `path`, a CSV file, and told in a line.
+    """`rows`: the figures of each epoch, kept in `path`, a CSV file, and given to `tell` as a line.
 
     `images` were trained on in `seconds`, validation apart.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, tell: Callable[[str], None] | None = None) -> None:
+        self.path, self.tell = path, tell
         self.rows: list[dict[str, float]] = []
         self.images, self.seconds = 0, 0.0
 
@@ -46,8 +64,9 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         self.rows.append({"epoch": trainer.current_epoch + 1, **figures, "seconds": round(self.epoch_seconds, 3)})
         self.images, self.seconds = self.images + figures["train_images"], self.seconds + self.epoch_seconds
         if trainer.is_global_zero:
-            self._write()
-            tqdm.write(self._line(trainer.max_epochs))
+            write_csv(self.rows, self.path)
+            if self.tell:
+                self.tell(self._line(trainer.max_epochs))
         if not math.isfinite(
             figures["train_loss"] + figures.get("val_loss", 0.0)
         ):  # checkpoints come after this: the last one is of a good epoch
@@ -56,13 +75,6 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
                 f"the loss is no longer finite after epoch {trainer.current_epoch + 1} at a learning "
                 f"rate of {rate:g}: try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1; see {self.path}"
             )
-
-    def _write(self) -> None:
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with whole(self.path) as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
 
     def _line(self, epochs: int) -> str:
         row = self.rows[-1]
@@ -77,17 +89,8 @@ class ProgressBar(Callback):
     """One bar over all epochs, on a terminal: images/s, time left, loss and accuracy of the epoch so far."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        loader = trainer.train_dataloader
-        images = min(len(loader.indices), trainer.num_training_batches * loader.batch_size * trainer.world_size)
-        self.bar = tqdm(
-            total=trainer.max_epochs * images if trainer.max_epochs > 0 else None,
-            unit=" images",
-            disable=None if trainer.is_global_zero else True,  # None: only where it is not a terminal
-            leave=False,
-            dynamic_ncols=True,
-            mininterval=0.2,
-            smoothing=0.1,
-        )
+        images = images_an_epoch(trainer)
+        self.bar = make_bar(trainer.max_epochs * images if trainer.max_epochs > 0 else None, trainer.is_global_zero)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
@@ -101,9 +104,41 @@ class ProgressBar(Callback):
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.bar.close()
 
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.bar = make_bar(len(trainer.test_dataloaders.indices) * trainer.world_size, trainer.is_global_zero)
+        self.bar.set_description("testing", refresh=False)
+
+    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
+        self.bar.update(len(batch[1]) * trainer.world_size)
+
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.bar.close()
+
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         if hasattr(self, "bar"):
             self.bar.close()
+
+
+class Turns(Callback):
+    """Asks at the other end of `connection` for each epoch's turn, and tells it of the images trained on.
+
+    `waited` seconds in all for turns.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection, self.waited, self.told, self.images = connection, 0.0, 0.0, 0
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        started = time.perf_counter()
+        self.connection.send(("epoch", trainer.current_epoch))
+        self.connection.recv()
+        self.waited += time.perf_counter() - started
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
+        self.images += len(batch[1])
+        if trainer.is_last_batch or time.perf_counter() - self.told > 0.2:
+            self.connection.send(("images", self.images))  # fails where nobody listens any more: then this ends too
+            self.told, self.images = time.perf_counter(), 0
 
 
 class Histograms(Callback):

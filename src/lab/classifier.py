@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-Batch = tuple[Tensor, Tensor]  # images uint8 [n, c, h, w], labels int64 [n]
+Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, c, h, w], labels int64 [n], their indices int64 [n]
 
 
 class Score(Metric):
@@ -36,11 +37,28 @@ class Score(Metric):
         return {"loss": self.loss / self.images, "accuracy": self.correct / self.images, "images": self.images.float()}
 
 
+class Outputs(Metric):
+    """The logits [n, classes] of every image of a part, in the data set's order, and the images' indices [n]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("indices", [], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, indices: Tensor) -> None:
+        self.logits.append(logits.float())
+        self.indices.append(indices)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        indices, order = dim_zero_cat(self.indices).sort()
+        return dim_zero_cat(self.logits)[order], indices
+
+
 class Classifier(LightningModule):
     """`net` maps images uint8 or float [n, c, h, w] to logits [n, classes]; `augment` changes those it trains on.
 
     Logs the Score of each part once an epoch, as train_loss, val_accuracy, ... Training figures are of the weights as
-    they were at each batch, with dropout, as Keras prints them.
+    they were at each batch, with dropout, as Keras prints them. After a test `outputs` holds the test's Outputs.
     """
 
     def __init__(
@@ -52,23 +70,26 @@ class Classifier(LightningModule):
         super().__init__()
         self.net, self.make_optimizer, self.augment = net, make_optimizer, augment
         self.train_score, self.val_score, self.test_score = Score(), Score(), Score()
+        self.test_outputs = Outputs()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        images, labels = batch
-        return self._step((self.augment(images) if self.augment else images, labels), self.train_score)
+        images, labels, _ = batch
+        return self._score(self.net(self.augment(images) if self.augment else images), labels, self.train_score)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        self._step(batch, self.val_score)
+        images, labels, _ = batch
+        self._score(self.net(images), labels, self.val_score)
 
     def test_step(self, batch: Batch, _: int) -> None:
-        self._step(batch, self.test_score)
-
-    def _step(self, batch: Batch, score: Score) -> Tensor:
-        images, labels = batch
+        images, labels, indices = batch
         logits = self.net(images)
+        self._score(logits, labels, self.test_score)
+        self.test_outputs.update(logits, indices)
+
+    def _score(self, logits: Tensor, labels: Tensor, score: Score) -> Tensor:
         loss = F.cross_entropy(logits, labels)
         score.update(loss, logits, labels)
         return loss
@@ -81,6 +102,8 @@ class Classifier(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_score)
+        self.outputs = self.test_outputs.compute()
+        self.test_outputs.reset()
 
     def _log(self, part: str, score: Score) -> None:
         for name, value in score.compute().items():

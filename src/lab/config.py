@@ -2,6 +2,8 @@
 
 import contextlib
 import difflib
+import hashlib
+import json
 import os
 import re
 import sys
@@ -78,8 +80,25 @@ class Train:
     histograms: bool = False
 
 
-ConfigStore.instance().store("schema", Train)
+@dataclass
+class CrossValidate(Train):
+    """conf/cross_validate.yaml"""
+
+    workers: Optional[int] = None
+
+
+def _digest(_root_: DictConfig) -> str:
+    """The same for the same cross-validation, whatever the number of workers and wherever the files lie."""
+    content = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [key.name for key in fields(Train)]), resolve=True)
+    content["data"].pop("root")
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+SCHEMAS = {"train": Train, "cross_validate": CrossValidate}
+for command, schema in SCHEMAS.items():
+    ConfigStore.instance().store(f"{command}_schema", schema)
 OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache=True)
+OmegaConf.register_new_resolver("digest", lambda *, _root_: _digest(_root_))
 
 
 def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -89,7 +108,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     In a multirun it is told at once and the other jobs go on.
     """
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(help_text())
+        print(help_text(task.__doc__, config_name))
         return
     # a process of trainer=ddp inherits the variable as it is set below
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
@@ -100,19 +119,19 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         nonlocal composed
         composed = True
         try:
-            check(config)
+            check(config, SCHEMAS[config_name])
             task(config)
         except Exception as error:
             with contextlib.suppress(OSError):
-                Path(HydraConfig.get().runtime.output_dir).rmdir()  # Hydra made it; with files in it, it stays
+                run_folder().rmdir()  # Hydra made it; with files in it, it stays
             is_users = isinstance(error, UserError | OSError) and not show_traceback
             if HydraConfig.get().mode == RunMode.RUN:
                 if is_users:
-                    raise SystemExit(f"error: {_one_line(error)}") from None
+                    raise SystemExit(f"error: {one_line(error)}") from None
                 raise
             failed_jobs.append(HydraConfig.get().job.num)
             if is_users:
-                print(f"error: {HydraConfig.get().job.override_dirname}: {_one_line(error)}", file=sys.stderr)
+                print(f"error: {HydraConfig.get().job.override_dirname}: {one_line(error)}", file=sys.stderr)
             else:  # a mistake of ours ends this job, not the others
                 traceback.print_exc()
 
@@ -126,9 +145,9 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         raise SystemExit(f"error: {len(failed_jobs)} jobs failed, numbers {failed_jobs}: the lines above say why")
 
 
-def check(config: DictConfig) -> None:
+def check(config: DictConfig, root: type[Train]) -> None:
     """Refuse values that have the right type and still make no sense."""
-    for prefix, node, schema in (("", config, Train), ("model.", config.model, Recipe), ("data.", config.data, Data)):
+    for prefix, node, schema in (("", config, root), ("model.", config.model, Recipe), ("data.", config.data, Data)):
         for key in set(node) - {known.name for known in fields(schema)}:
             raise UserError(f"{prefix}{key}: there is no such key{_nearest(key, _known_keys())}")
     for key in sorted(OmegaConf.missing_keys(config)):
@@ -153,7 +172,15 @@ def check(config: DictConfig) -> None:
     for key in ("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches"):
         if not isinstance(trainer[key], int | float | None) or trainer[key] == 0:
             raise UserError(f"trainer.{key}={trainer[key]}: must be a number, and not 0")
-    if HydraConfig.get().mode == RunMode.MULTIRUN and (trainer.devices != 1 or trainer.num_nodes != 1):
+    one_device = trainer.devices == trainer.num_nodes == 1
+    if root is CrossValidate:
+        if config.workers is not None and config.workers < 1:
+            raise UserError(f"workers={config.workers}: must be 1 or more")
+        if data.folds is None or data.fold:
+            raise UserError("cross_validate.py takes each fold in turn: give data.folds=5, and no data.fold")
+        if not one_device:
+            raise UserError("trainer=ddp and other runs on several devices are not for folds: workers=N is")
+    if HydraConfig.get().mode == RunMode.MULTIRUN and not one_device:
         raise UserError("trainer=ddp and other runs on several devices go one at a time: leave out -m")
     if data.folds is None and (data.fold or data.stratify_folds):
         raise UserError("data.fold and data.stratify_folds go with data.folds=5")
@@ -165,12 +192,17 @@ def check(config: DictConfig) -> None:
         raise UserError(f"weights={config.weights}: model={model.name} takes none, only model=resnet50")
 
 
+def run_folder() -> Path:
+    """Where Hydra puts the job's files."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
 def data_folder(root: str | None) -> Path:
     """`root`, which is $LAB_DATA unless data.root says otherwise; else data/ in the project."""
     return Path(root).expanduser() if root else PROJECT / "data"
 
 
-def help_text() -> str:
+def help_text(title: str, command: str) -> str:
     """What --help prints: the recipes and data sets with the first line of their files."""
 
     def lines(group: str) -> Iterator[str]:
@@ -179,7 +211,7 @@ def help_text() -> str:
 
     return "\n".join(
         [
-            "Train a network of the labs: python src/train.py [model=NAME] [data=NAME] [KEY=VALUE ...]",
+            f"{title}: python src/{command}.py [model=NAME] [data=NAME] [KEY=VALUE ...]",
             "\nmodel=",
             *lines("model"),
             "\ndata=",
@@ -201,7 +233,7 @@ def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _known_keys() -> Iterator[str]:
     """Of the recipe and data set on the command line, read from their files: a second composition takes too long."""
-    yield from (known.name for known in fields(Train))
+    yield from (known.name for known in fields(CrossValidate))
     yield from _keys(OmegaConf.to_container(OmegaConf.load(CONF / "trainer" / "default.yaml")), "trainer.")
     for group, schema, default in (("model", Recipe, "deep"), ("data", Data, "mnist")):
         given = [word.removeprefix(f"{group}=") for word in sys.argv[1:] if word.startswith(f"{group}=")]
@@ -232,11 +264,11 @@ def _explain(error: Exception) -> str:
         return f"{key}: there is no such key{_nearest(key, known)} ({more})"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         override = str(error).partition("\n")[0].removeprefix("Error merging override ")
-        return f"{override}: {_one_line(error.__cause__)}"
-    return _one_line(error)
+        return f"{override}: {one_line(error.__cause__)}"
+    return one_line(error)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     text = str(error).partition("\nSee https")[0]

@@ -49,18 +49,20 @@ def split(dataset: Dataset, validation: float | None, test: float | None, seed: 
     return {"train": train, "validation": own_validation if validation is None else held_out, "test": own_test}
 
 
-def take_fold(parts: Parts, labels: npt.NDArray, folds: int, fold: int, seed: int, stratify: bool) -> Parts:
-    """Fold number `fold` as the validation part, the other folds to train on; the test part is in none of them.
+def make_folds(parts: Parts, labels: npt.NDArray, folds: int, seed: int, stratify: bool) -> list[Parts]:
+    """For each fold its parts: it for validation, the other folds to train on; the test part is in none of them.
 
     The images lie in the data set's own order, so that on MNIST the folds are lab A's: KFold(5, shuffle, 1).
     """
     images = np.sort(np.concatenate([parts["train"], parts["validation"]]))
     splitter = (StratifiedKFold if stratify else KFold)(folds, shuffle=True, random_state=seed)
     try:
-        train, held_out = list(splitter.split(images, labels[images]))[fold]
+        return [
+            {"train": images[train], "validation": images[held_out], "test": parts["test"]}
+            for train, held_out in splitter.split(images, labels[images])
+        ]
     except ValueError as error:
         raise UserError(f"data.folds={folds}: {error}") from None
-    return {"train": images[train], "validation": images[held_out], "test": parts["test"]}
 
 
 def _draw(indices: npt.NDArray, labels: npt.NDArray, held_out: int, seed: int, stratify: bool) -> list[npt.NDArray]:
@@ -73,9 +75,9 @@ def _draw(indices: npt.NDArray, labels: npt.NDArray, held_out: int, seed: int, s
 
 
 class Batches:
-    """One pass over a part: images uint8 [n, c, h, w] and labels [n], each batch one indexed slice of the data set.
+    """One pass over a part, in batches of images uint8 [n, c, h, w], labels [n] and their indices [n].
 
-    Every image once, in order, in `n_batches` of one size within one.
+    Each batch is one indexed slice of the data set. Every image once, in order, in `n_batches` of one size within one.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, indices: Tensor, n_batches: int) -> None:
@@ -84,9 +86,9 @@ class Batches:
     def __len__(self) -> int:
         return self.n_batches
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for batch in self._batches():
-            yield self.images[batch].permute(0, 3, 1, 2), self.labels[batch]
+            yield self.images[batch].permute(0, 3, 1, 2), self.labels[batch], batch
 
     def _batches(self) -> Sequence[Tensor]:
         return self.indices.tensor_split(self.n_batches)
@@ -123,12 +125,12 @@ class ShuffledBatches(Batches):
 class ImageData(LightningDataModule):
     """A data set in memory and its parts, as batches."""
 
-    def __init__(self, dataset: Dataset, parts: Parts, batch_size: int, seed: int) -> None:
-        """`batch_size` is that of all processes of a distributed run together."""
+    def __init__(self, dataset: Dataset, parts: Parts, batch_size: int, seed: int, tested: str = "test") -> None:
+        """`batch_size` is that of all processes of a distributed run together, `tested` the part to test on."""
         super().__init__()
         self.images, self.labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
         self.parts = {part: torch.from_numpy(indices) for part, indices in parts.items()}
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.tested = batch_size, seed, tested
 
     def train_dataloader(self) -> ShuffledBatches:
         rank, processes = self.trainer.global_rank, self.trainer.world_size
@@ -139,7 +141,7 @@ class ImageData(LightningDataModule):
         return self._evaluation_batches("validation")
 
     def test_dataloader(self) -> Batches | list:
-        return self._evaluation_batches("test")
+        return self._evaluation_batches(self.tested)
 
     def _evaluation_batches(self, part: str) -> Batches | list:
         """Each process's share in as many batches as the others', for they wait for one another at each."""

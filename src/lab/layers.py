@@ -121,7 +121,7 @@ class Hog(nn.Module):
 class ImageNetResNet50(nn.Module):
     """torchvision's ResNet50 up to its global average, frozen: images in 0..1 [n, 1 or 3, h, w] to [n, 2048].
 
-    `weights` is a file of torchvision's state dict; without it torchvision downloads IMAGENET1K_V1.
+    `weights` is a file of torchvision's state dict; None downloads IMAGENET1K_V1; with "" a checkpoint follows.
     """
 
     def __init__(self, weights: str | None) -> None:
@@ -129,9 +129,10 @@ class ImageNetResNet50(nn.Module):
         from torchvision.models import ResNet50_Weights, resnet50  # 1 s, and no other network needs it
 
         self.backbone = resnet50()
-        state = _read_weights(Path(weights)) if weights else _download(ResNet50_Weights)
         try:
-            self.backbone.load_state_dict(state)
+            if weights != "":
+                state = _download(ResNet50_Weights) if weights is None else _read_weights(Path(weights))
+                self.backbone.load_state_dict(state)
         except (RuntimeError, TypeError):
             raise UserError(f"weights={weights}: not the weights of torchvision's ResNet50") from None
         self.backbone.fc = nn.Identity()

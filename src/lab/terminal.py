@@ -1,7 +1,6 @@
 """The tables that a command prints."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,8 +47,8 @@ def print_layers(title: str, layers: Sequence[Layer], total: int, trainable: int
     Console().print(table)
 
 
-def print_result(result: dict[str, Any], folder: Path) -> None:
-    """Loss and accuracy of each part, best and last epoch; where the run lies."""
+def print_result(result: dict[str, Any]) -> None:
+    """Loss and accuracy of each part, best and last epoch."""
     table = Table(title=f"{result['model']} on {result['data']['name']}", title_justify="left", title_style="bold")
     for column in ("part", "weights of", "images", "loss", "accuracy"):
         table.add_column(column, justify="left" if column in ("part", "weights of") else "right")
@@ -60,7 +59,16 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
             table.add_row(part, epoch, *values)
     Console().print(table)
     print(f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s in training on {result['device']}")
-    print(f"Run folder: {folder}")
+
+
+def print_confused(evaluation: dict[str, Any], most: int = 5) -> None:
+    """The pairs of classes that are most often confused."""
+    pairs = [f"{pair['class']} read as {pair['read_as']}: {_times(pair['times'])}" for pair in evaluation["confused"]]
+    print(f"Most confused: {', '.join(pairs[:most])}" if pairs else "No image was read as another class.")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def warn(message: str) -> None:

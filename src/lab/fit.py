@@ -1,0 +1,148 @@
+"""Training: Lightning's Trainer with our callbacks, and what is tested and saved when it ends."""
+
+import inspect
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from tqdm import tqdm
+
+from lab import UserError
+from lab.callbacks import Epochs, Histograms, ProgressBar, Turns
+from lab.config import data_folder
+from lab.data import ImageData
+from lab.evaluation import evaluate
+from lab.folder import claim
+from lab.network import count_parameters
+from lab.plots import confusion, curves
+from lab.predictions import Predictions
+from lab.results import describe, log_hyperparameters, save, summarise
+from lab.run import Run, predict, prepare
+from lab.terminal import print_confused, print_data, print_layers, print_result, warn
+
+
+class Events(TensorBoardLogger):
+    """TensorBoard's files beside the others of the run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="", default_hp_metric=False)
+
+    def save(self) -> None:
+        """No hparams.yaml: config.yaml has it all."""
+        self.experiment.flush()
+
+
+def fit(config: DictConfig, folder: Path) -> None:
+    """Train the recipe on the data, test its best and its last epoch, leave everything in `folder`."""
+    run = prepare(config)
+    epochs = Epochs(folder / "metrics.csv", tqdm.write)
+    trainer = make_trainer(config, folder, [epochs, ProgressBar()], keeps_best=len(run.parts["validation"]) > 0)
+    if rank_zero_only.rank == 0:
+        claim(folder, config)
+        print_start(run)
+    else:  # dropout and augmentation of its own; the weights come from the first process
+        torch.manual_seed(config.seed + rank_zero_only.rank)
+    result, predictions = _train(run, trainer, epochs, folder, "test")
+    if trainer.is_global_zero:
+        name = f"{result['model']} on {result['data']['name']}"
+        test, evaluation = result["test"]["last"], evaluate(predictions)
+        title = f"{name}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs"
+        curves([epochs.rows], title, folder / "curves.png")
+        confusion(evaluation["confusion"], run.classes, title, folder / "confusion.png")
+        log_hyperparameters(result, run.classifier)
+        save(result, predictions, folder)
+        print_result(result)
+        print_confused(evaluation)
+        print(f"Run folder: {folder}")
+
+
+def fit_fold(config: DictConfig, folder: Path, turns: Turns) -> None:
+    """Train on all folds but one, score the last epoch's weights on that one; the test part is not used."""
+    run = prepare(config)
+    epochs = Epochs(folder / "metrics.csv")
+    trainer = make_trainer(config, folder, [epochs, turns], keeps_best=False)
+    claim(folder, config)
+    result, predictions = _train(run, trainer, epochs, folder, "validation")
+    result["seconds"] = round(result["seconds"] - turns.waited, 3)
+    save(result, predictions, folder)
+
+
+def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], keeps_best: bool) -> Trainer:
+    """Lightning's Trainer, with checkpoints, our callbacks and what `config.trainer` says."""
+    options = OmegaConf.to_container(config.trainer, resolve=True)
+    options["max_epochs"] = options["max_epochs"] or config.model.epochs
+    unknown = set(options) - set(inspect.signature(Trainer.__init__).parameters)
+    if unfit := {"val_check_interval", "fast_dev_run", "overfit_batches", "barebones"} & set(options):
+        raise UserError(f"trainer.{min(unfit)}: is not for these runs, which validate and keep figures once an epoch")
+    if unknown:
+        raise UserError(f"trainer.{min(unknown)}: Lightning's Trainer has no such option")
+    checkpoints = [ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)]
+    if keeps_best and options["limit_val_batches"] != 0:
+        checkpoints.append(
+            ModelCheckpoint(folder, "best", monitor="val_accuracy", mode="max", enable_version_counter=False)
+        )
+    try:
+        return Trainer(
+            **options,
+            logger=Events(folder),
+            callbacks=[*callbacks, *checkpoints, *[Histograms()] * config.histograms],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"trainer: {error}") from None
+
+
+def _train(run: Run, trainer: Trainer, epochs: Epochs, folder: Path, part: str) -> tuple[dict[str, Any], Predictions]:
+    """Train, then test on `part`: the result, and the last epoch's predictions."""
+    data = ImageData(run.dataset, run.parts, run.config.model.batch_size, run.config.seed)
+    started = time.perf_counter()
+    try:
+        trainer.fit(run.classifier, datamodule=data)
+        seconds = time.perf_counter() - started
+        rows = {"last": epochs.rows[-1]}
+        if (folder / "best.ckpt").exists():
+            validated = (row for row in epochs.rows if "val_loss" in row)
+            rows = {"best": max(validated, key=lambda row: row["val_accuracy"])} | rows
+        tested = {}  # by epoch: the best may be the last
+        for which, row in rows.items():
+            if row["epoch"] not in tested:
+                tested[row["epoch"]] = predict(run, part, trainer, folder / f"{which}.ckpt")
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from None
+    figures = {which: {"epoch": row["epoch"]} | tested[row["epoch"]][0] for which, row in rows.items()}
+    result = describe(run) | summarise(rows) | {"test" if part == "test" else "held_out": figures}
+    speed = {
+        "seconds": round(seconds, 3),  # of the whole training, validation and checkpoints included
+        "images_per_second": round(epochs.images / epochs.seconds, 1),  # of the training batches alone
+        "device": str(trainer.strategy.root_device),
+        "processes": trainer.world_size,
+    }
+    return result | speed, tested[rows["last"]["epoch"]][1]
+
+
+def print_start(run: Run) -> None:
+    """The data and the network, and whatever the user should know of them."""
+    shape = "x".join(map(str, run.classifier.example_input_array.shape[1:]))
+    config, name = run.config, run.config.data.name
+    if run.dataset.is_sample:
+        name += " SAMPLE"
+        warn(
+            "This is NOT the MNIST data set: neither its files nor a network were found, so this run uses a sample of "
+            "5,000 of its images. Its scores are not MNIST's. For the real set put the four files of "
+            f"{config.data.source.mirrors[0]} into {data_folder(config.data.root) / config.data.source.folder}, or "
+            "name their place with data.root=FOLDER or LAB_DATA; data.sample=false makes this an error."
+        )
+    print_data(f"{name}: {len(run.dataset.labels):,} images of {shape}", run.dataset, run.parts, run.classes)
+    total, trainable = (count_parameters(run.classifier.net, only) for only in (False, True))
+    print_layers(config.model.name, run.layers, total, trainable)
+    if config.trainer.max_epochs:
+        print(f"trainer.max_epochs={config.trainer.max_epochs} wins over model.epochs={config.model.epochs}")
