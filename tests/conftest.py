@@ -1,7 +1,9 @@
 """Small data that the tests make, and the commands as a user types them."""
 
+import functools
 import json
 import os
+import runpy
 import struct
 import subprocess
 import sys
@@ -9,9 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from lab.config import run_command
-from train import train as train_task
 
 PROJECT = Path(__file__).parents[1]
 REAL_DATA = os.environ.get("LAB_DATA")
@@ -75,30 +74,36 @@ def train(tmp_path, data_root):
 
 
 @pytest.fixture
-def train_here(monkeypatch, capfd, tmp_path, data_root):
-    """`train.py ARGUMENTS` in this process, which has imported torch already: the command's output."""
+def here(monkeypatch, capfd, tmp_path, data_root):
+    """`COMMAND.py ARGUMENTS` in this process, which has imported torch already: the command's output."""
 
-    def run(*arguments):
+    def run(command, *arguments):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("LAB_DATA", str(data_root))
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         for name, value in OFFLINE.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        run_command(train_task, "train")
+        script = PROJECT / "src" / f"{command}.py"
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+        runpy.run_path(str(script), run_name="__main__")
         return capfd.readouterr()
 
     return run
 
 
 @pytest.fixture
-def refused(train_here, capfd):
-    """The one line on stderr with which `train.py ARGUMENTS` is refused."""
+def train_here(here):
+    return functools.partial(here, "train")
 
-    def run(*arguments):
+
+@pytest.fixture
+def refused(here, capfd):
+    """The one line on stderr with which `train.py ARGUMENTS`, or another `command`, is refused."""
+
+    def run(*arguments, command="train"):
         with pytest.raises(SystemExit) as refusal:
-            train_here(*arguments)
+            here(command, *arguments)
         told = capfd.readouterr().err + str(refusal.value.code)
         assert told.startswith("error: ") and "\n" not in told, told
         return told

@@ -16,7 +16,7 @@ from conftest import squares, write_idx
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from lab import UserError
-from lab.data import Batches, ShuffledBatches, split, take_fold
+from lab.data import Batches, ShuffledBatches, make_folds, split
 from lab.datasets import Dataset, idx, medmnist, npy
 from make_cifar4 import CLASSES, FILES, make_cifar4
 
@@ -63,8 +63,9 @@ def test_every_image_is_in_one_part(validation):
 def test_folds_are_lab_as_and_never_hold_a_test_image():
     mnist = dataset(7_000, 10, train=6_000, test=1_000)
     parts = split(mnist, 0.08333, None, seed=42, stratify=True)
-    for fold, (train, held_out) in enumerate(KFold(5, shuffle=True, random_state=1).split(np.arange(6_000))):
-        taken = take_fold(parts, mnist.labels, 5, fold, seed=1, stratify=False)
+    folds = make_folds(parts, mnist.labels, 5, seed=1, stratify=False)
+    wanted = KFold(5, shuffle=True, random_state=1).split(np.arange(6_000))
+    for taken, (train, held_out) in zip(folds, wanted, strict=True):
         np.testing.assert_array_equal(taken["train"], train)
         np.testing.assert_array_equal(taken["validation"], held_out)
         np.testing.assert_array_equal(taken["test"], np.arange(6_000, 7_000))
@@ -75,7 +76,7 @@ def test_stratified_folds_are_scikit_learns():
     parts = split(cifar4, 0.15, 0.15, seed=42, stratify=False)
     pool = np.setdiff1d(np.arange(400), parts["test"])
     wanted = list(StratifiedKFold(4, shuffle=True, random_state=7).split(pool, cifar4.labels[pool]))[2][1]
-    np.testing.assert_array_equal(take_fold(parts, cifar4.labels, 4, 2, 7, True)["validation"], pool[wanted])
+    np.testing.assert_array_equal(make_folds(parts, cifar4.labels, 4, 7, True)[2]["validation"], pool[wanted])
 
 
 def test_a_test_part_is_never_split_again():

@@ -94,7 +94,7 @@ def _digest(_root_: DictConfig) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-SCHEMAS = {"train": Train, "cross_validate": CrossValidate}
+SCHEMAS = {"train": Train, "cross_validate": CrossValidate, "show": Train}
 for command, schema in SCHEMAS.items():
     ConfigStore.instance().store(f"{command}_schema", schema)
 OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache=True)

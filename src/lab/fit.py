@@ -24,7 +24,7 @@ from lab.network import count_parameters
 from lab.plots import confusion, curves
 from lab.predictions import Predictions
 from lab.results import describe, log_hyperparameters, save, summarise
-from lab.run import Run, predict, prepare
+from lab.run import Run, count_classes, predict, prepare
 from lab.terminal import print_confused, print_data, print_layers, print_result, warn
 
 
@@ -141,7 +141,8 @@ def print_start(run: Run) -> None:
             f"{config.data.source.mirrors[0]} into {data_folder(config.data.root) / config.data.source.folder}, or "
             "name their place with data.root=FOLDER or LAB_DATA; data.sample=false makes this an error."
         )
-    print_data(f"{name}: {len(run.dataset.labels):,} images of {shape}", run.dataset, run.parts, run.classes)
+    by_part = count_classes(run.dataset, run.parts, run.classes)
+    print_data(f"{name}: {len(run.dataset.labels):,} images of {shape}", by_part, run.classes)
     total, trainable = (count_parameters(run.classifier.net, only) for only in (False, True))
     print_layers(config.model.name, run.layers, total, trainable)
     if config.trainer.max_epochs:

@@ -1,10 +1,11 @@
 """From an architecture to a network for images of one shape: shapes found, weights drawn, parameters counted."""
 
+import itertools
 import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lab import UserError
 from lab.layers import Scale
@@ -19,15 +20,35 @@ class Layer:
     parameters: int
 
 
+class Network(nn.Sequential):
+    """Layers in the order in which they are written, which each ReLU before a max pooling leaves: it runs after it.
+
+    The same function and the same gradients, for the largest of some numbers stays the largest, with a quarter of the
+    work for a pooling of 2x2.
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.order = list(layers)
+        for place, (layer, following) in enumerate(itertools.pairwise(layers)):
+            if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d):
+                self.order[place : place + 2] = following, layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self.order:
+            images = layer(images)
+        return images
+
+
 def build(
     architecture: nn.Sequential, shape: tuple[int, int, int], scale: float, name: str
-) -> tuple[nn.Sequential, list[Layer]]:
+) -> tuple[Network, list[Layer]]:
     """The network for uint8 images [n, *shape], pixels divided by `scale`, and its layers.
 
     Weights are drawn from torch's global generator, biases are zero, in channels_last, which is faster on CPUs.
     Raises UserError, with the layer, where the images are too small for the architecture called `name`.
     """
-    net = nn.Sequential(Scale(scale), *architecture)
+    net = Network(Scale(scale), *architecture)
     layers = _run_dry(net, shape, name)
     for module in net.modules():
         if hasattr(module, "initialize"):
@@ -44,7 +65,7 @@ def count_parameters(module: nn.Module, trainable_only: bool = False) -> int:
     return total
 
 
-def _run_dry(net: nn.Sequential, shape: tuple[int, int, int], name: str) -> list[Layer]:
+def _run_dry(net: Network, shape: tuple[int, int, int], name: str) -> list[Layer]:
     """One image through the network, which fixes what its lazy layers take in."""
     net.eval()
     outputs = torch.zeros(1, *shape, dtype=torch.uint8)

@@ -94,8 +94,8 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
     _save(figure, title, path)
 
 
-def gallery(images: npt.NDArray[np.uint8], captions: Sequence[str], title: str, path: Path, columns: int = 5) -> None:
-    """Images [n, h, w, c] with a caption each."""
+def gallery(images: Sequence[npt.NDArray], captions: Sequence[str], title: str, path: Path, columns: int = 5) -> None:
+    """Images, as show_image takes them, with a caption each."""
     rows = max(-(-len(images) // columns), 1)
     figure, axes = plt.subplots(
         rows, columns, figsize=(1.9 * columns, 2.25 * rows + 0.5), layout="constrained", squeeze=False

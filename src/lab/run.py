@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
@@ -19,7 +20,7 @@ from torch.optim import Optimizer
 
 from lab import UserError
 from lab.augment import augment
-from lab.callbacks import read_figures
+from lab.callbacks import ProgressBar, read_figures
 from lab.classifier import Classifier
 from lab.config import data_folder
 from lab.data import ImageData, Parts, make_folds, split
@@ -51,7 +52,7 @@ def prepare(config: DictConfig) -> Run:
     dataset, classes = load_data(config.data)
     parts = split_data(dataset, config.data)
     height, width, channels = dataset.images.shape[1:]
-    classifier, layers = _build_classifier(config.model, (channels, height, width), len(classes))
+    classifier, layers = build_classifier(config.model, (channels, height, width), len(classes))
     return Run(config, dataset, parts, classes, classifier, layers)
 
 
@@ -86,9 +87,21 @@ def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
 
 
 def predict(
-    run: Run, part: str, trainer: Trainer, checkpoint: Path | None = None
+    run: Run, part: str, trainer: Trainer | None = None, checkpoint: Path | None = None
 ) -> tuple[dict[str, float], Predictions]:
-    """Loss, accuracy and number of images of `part`, and the predictions, with the weights of `checkpoint`."""
+    """Loss, accuracy and number of images of `part`, and the predictions.
+
+    By `trainer` with the weights of `checkpoint`, else with those that the run has, in the precision it had.
+    """
+    trainer = trainer or Trainer(
+        devices=1,
+        precision=run.config.trainer.precision,
+        callbacks=[ProgressBar()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     data = ImageData(run.dataset, run.parts, run.config.model.batch_size, run.config.seed, tested=part)
     trainer.test(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     logged = read_figures(trainer)
@@ -123,6 +136,11 @@ def split_data(dataset: Dataset, config: DictConfig) -> Parts:
     return folds_of(dataset, parts, config)[config.fold] if config.folds else parts
 
 
+def count_classes(dataset: Dataset, parts: Parts, classes: list[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """Images of each class, [classes], in each part."""
+    return {part: np.bincount(dataset.labels[indices], minlength=len(classes)) for part, indices in parts.items()}
+
+
 def folds_of(dataset: Dataset, parts: Parts, config: DictConfig) -> list[Parts]:
     return make_folds(parts, dataset.labels, config.folds, config.fold_seed, config.stratify_folds)
 
@@ -132,7 +150,7 @@ def runs_on_gpu(config: DictConfig) -> bool:
     return config.trainer.accelerator != "cpu" and torch.accelerator.is_available()
 
 
-def _build_classifier(recipe: DictConfig, shape: tuple[int, int, int], classes: int) -> tuple[Classifier, list[Layer]]:
+def build_classifier(recipe: DictConfig, shape: tuple[int, int, int], classes: int) -> tuple[Classifier, list[Layer]]:
     """The network of `recipe` for images [n, *shape], ready to train, and its layers."""
     architecture = _call("model.net", recipe.net, classes=classes)
     net, layers = build(architecture, shape, recipe.scale, recipe.name)

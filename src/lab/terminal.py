@@ -1,38 +1,36 @@
 """The tables that a command prints."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from lab.data import Parts
-from lab.datasets import Dataset
-from lab.network import Layer
+if TYPE_CHECKING:  # torch takes seconds, and compare.py does without
+    from lab.comparison import Contestant
+    from lab.network import Layer
 
 MOST_ROWS = 20
 
 
-def print_data(title: str, dataset: Dataset, parts: Parts, classes: Sequence[str]) -> None:
+def print_data(title: str, by_part: Mapping[str, Sequence[int]], classes: Sequence[str]) -> None:
     """Images a class in each part."""
     table = Table(title=title, title_justify="left", title_style="bold")
-    counts = {part: np.bincount(dataset.labels[indices], minlength=len(classes)) for part, indices in parts.items()}
     table.add_column("class")
-    for part in parts:
+    for part in by_part:
         table.add_column(part, justify="right")
     for number, name in enumerate(classes[:MOST_ROWS]):
-        table.add_row(escape(name), *(f"{counts[part][number]:,}" for part in parts))
+        table.add_row(escape(name), *(f"{counts[number]:,}" for counts in by_part.values()))
     if len(classes) > MOST_ROWS:
         table.add_row(f"... {len(classes) - MOST_ROWS} more")
     table.add_section()
-    table.add_row("images", *(f"{len(indices):,}" for indices in parts.values()))
+    table.add_row("images", *(f"{sum(counts):,}" for counts in by_part.values()))
     Console().print(table)
 
 
-def print_layers(title: str, layers: Sequence[Layer], total: int, trainable: int) -> None:
+def print_layers(title: str, layers: Sequence["Layer"], total: int, trainable: int) -> None:
     """Keras' summary(): layer, output shape, parameters, totals as Keras counts them."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("layer")
@@ -59,6 +57,49 @@ def print_result(result: dict[str, Any]) -> None:
             table.add_row(part, epoch, *values)
     Console().print(table)
     print(f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s in training on {result['device']}")
+
+
+def print_evaluation(evaluation: dict[str, Any]) -> None:
+    """Precision, recall and F1 of each class; loss, accuracy, calibration and, of two classes, AUC and threshold."""
+    title = f"{evaluation['model']} on {evaluation['data']}, {evaluation['part']}, {evaluation['weights']} epoch"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("class")
+    for column in ("precision", "recall", "F1", "images"):
+        table.add_column(column, justify="right")
+    for name, figures in evaluation["classes"].items():
+        shares = ("" if figures[key] is None else f"{figures[key]:.2%}" for key in ("precision", "recall", "f1"))
+        table.add_row(escape(name), *shares, f"{figures['images']:,}")
+    Console().print(table)
+    low, high = evaluation["accuracy_interval"]
+    print(
+        f"Accuracy {evaluation['accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%}, loss {evaluation['loss']:.4f}"
+    )
+    if "auc" in evaluation:
+        print(f"AUC {evaluation['auc']:.4f}")
+    if chosen := evaluation.get("threshold"):
+        name = list(evaluation["classes"])[1]
+        print(
+            f"{name} from a probability of {chosen['threshold']:.3f} on, chosen on the validation part: "
+            f"accuracy {chosen['accuracy']:.2%}, balanced {chosen['balanced_accuracy']:.2%}, "
+            f"sensitivity {chosen['sensitivity']:.2%}, specificity {chosen['specificity']:.2%}"
+        )
+    error = evaluation["calibration"]["expected_calibration_error"]
+    print(f"Expected calibration error {error:.2%}: how far its probabilities lie from how often it is right")
+    print_confused(evaluation)
+
+
+def print_contestants(contestants: Sequence["Contestant"]) -> None:
+    """What each cost and what it scored."""
+    part = contestants[0].part
+    table = Table(title=contestants[0].data, title_justify="left", title_style="bold")
+    table.add_column("run")
+    for column in ("parameters", "training time", f"{part} loss", f"{part} accuracy", "95 % interval"):
+        table.add_column(column, justify="right")
+    for one in contestants:
+        interval = f"{one.interval[0]:.2%} to {one.interval[1]:.2%}"
+        cells = f"{one.parameters:,}", f"{one.seconds:,.0f} s", f"{one.loss:.4f}", f"{one.accuracy:.2%}", interval
+        table.add_row(escape(one.name), *cells)
+    Console().print(table)
 
 
 def print_confused(evaluation: dict[str, Any], most: int = 5) -> None:

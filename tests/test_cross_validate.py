@@ -1,0 +1,157 @@
+"""cross_validate.py: the folds, their scores, and going on after a kill."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import OFFLINE, PROJECT, SMALL_MNIST, read_result
+from sklearn.model_selection import KFold
+
+FAST = (*SMALL_MNIST, "model=small_conv", "model.epochs=2", "model.batch_size=50")
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory):
+    return tmp_path_factory.mktemp("folds") / "cv"
+
+
+@pytest.fixture
+def finished(folds, here):
+    """Five folds, two at a time: what was told, and their folder."""
+    if not (folds / "told").exists():
+        told = here("cross_validate", *FAST, "workers=2", f"hydra.run.dir={folds}").out
+        (folds / "told").write_text(told)
+    return (folds / "told").read_text(), folds
+
+
+def weights(fold):
+    return torch.load(fold / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_scores_mean_and_interval_are_told_and_saved(finished):
+    told, folder = finished
+    scores = [read_result(folder / f"fold_{k}")["held_out"]["last"]["accuracy"] * 100 for k in range(5)]
+    for k, score in enumerate(scores):
+        assert f"> {score:.3f}   fold {k}: 60 images held out" in told
+    assert f"Accuracy: mean={np.mean(scores):.3f} std={np.std(scores):.3f}, n=5" in told
+    result = read_result(folder)
+    assert result["accuracy"]["mean"] == pytest.approx(np.mean(scores) / 100)
+    assert result["accuracy"]["interval"][0] < result["accuracy"]["mean"] < result["accuracy"]["interval"][1]
+    assert np.sum(result["held_out"]["confusion"]) == 300
+    rows = list(csv.DictReader((folder / "scores.csv").open()))
+    assert [float(row["accuracy"]) * 100 for row in rows] == pytest.approx(scores)
+    assert {"curves.png", "boxplot.png", "confusion.png"} <= {path.name for path in folder.iterdir()}
+
+
+def test_saved_folds_are_lab_as_and_hold_every_training_image_once(finished):
+    _, folder = finished
+    rows = list(csv.DictReader((folder / "folds.csv").open()))
+    assert [int(row["image"]) for row in rows] == list(range(300))
+    for k, (_, held_out) in enumerate(KFold(5, shuffle=True, random_state=1).split(np.arange(300))):
+        assert [int(row["image"]) for row in rows if row["fold"] == str(k)] == held_out.tolist()
+        with np.load(folder / f"fold_{k}" / "predictions.npz", allow_pickle=False) as arrays:
+            assert arrays["indices"].tolist() == held_out.tolist()
+
+
+def test_the_test_part_is_never_used(finished):
+    _, folder = finished
+    for k in range(5):
+        assert "test" not in read_result(folder / f"fold_{k}")
+        assert not (folder / f"fold_{k}" / "best.ckpt").exists()
+
+
+def test_the_number_of_workers_changes_no_bit_and_a_fold_is_train_pys(finished, here, train, tmp_path):
+    _, folder = finished
+    here("cross_validate", *FAST, "workers=1", "data.folds=5", "hydra.run.dir=alone")
+    for k in range(5):
+        ours, theirs = weights(folder / f"fold_{k}"), weights(tmp_path / "alone" / f"fold_{k}")
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    train(*FAST, "data.folds=5", "data.fold=3", "hydra.run.dir=fold", threads="1")
+    ours, theirs = weights(folder / "fold_3"), weights(tmp_path / "fold")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_finished_one_is_told_again_without_training(finished, here, tmp_path):
+    told, folder = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("fold_*/*")}
+    again = here("cross_validate", *FAST, f"hydra.run.dir={folder}").out
+    assert "folds to train" not in again and again.splitlines()[-4:] == told.splitlines()[-4:]
+    assert before == {path: path.stat().st_mtime_ns for path in folder.glob("fold_*/*")}
+
+
+def test_killed_after_two_folds_the_same_command_trains_the_other_three(train, finished, data_root, tmp_path):
+    _, whole = finished
+    command = [sys.executable, PROJECT / "src" / "cross_validate.py", *FAST, "workers=1"]
+    environment = os.environ | OFFLINE | {"LAB_DATA": str(data_root)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    while len(done := list(tmp_path.glob("outputs/folds_*/fold_*/result.json"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in done}
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert f"{5 - len(done)} folds to train" in again.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    (folder,) = (tmp_path / "outputs").iterdir()
+    for k in range(5):
+        ours, theirs = weights(folder / f"fold_{k}"), weights(whole / f"fold_{k}")
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert {path.name for path in folder.glob(".*")} <= {".lock"}
+
+
+def test_cross_validations_are_compared_on_the_same_folds(finished, here, refused, tmp_path):
+    _, folder = finished
+    here("cross_validate", *FAST, "model=dense", "hydra.run.dir=dense")
+    told = here("compare", folder, "dense", "--out", "out").out
+    assert "Tested on the same 5 folds" in told
+    scores = [read_result(path)["accuracy"]["mean"] for path in (folder, tmp_path / "dense")]
+    pair = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"][0]
+    assert pair["value"] == pytest.approx(abs(scores[0] - scores[1]))
+    assert "cannot be told apart" in here("compare", folder, folder).out
+    assert "compare like with like" in refused(folder, folder / "fold_0", command="compare")
+
+
+def test_a_fold_is_evaluated_on_what_it_held_out(finished, here, refused, tmp_path):
+    _, folder = finished
+    fold = shutil.copytree(folder / "fold_1", tmp_path / "fold_1")
+    here("evaluate", fold)
+    evaluation = json.loads((fold / "evaluation.json").read_text())
+    assert evaluation["part"] == "validation" and evaluation["images"] == 60
+    assert f"give one of its folds, {folder}/fold_0" in refused(folder, command="evaluate")
+
+
+def test_a_fold_that_diverges_ends_it_in_one_line_and_leaves_no_half_fold(refused, tmp_path):
+    told = refused(*FAST, "model=baseline", "model.optimizer.lr=1e30", "hydra.run.dir=cv", command="cross_validate")
+    assert "fold " in told and "the loss is no longer finite after epoch 1" in told
+    assert not list((tmp_path / "cv").glob("*fold_*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["workers=0"], "workers=0: must be 1 or more"),
+        (["worker=2"], "did you mean 'workers'?"),
+        (["data.fold=2"], "takes each fold in turn"),
+        (["data.folds=1"], "data.folds=1: must be 2 or more"),
+        (["trainer=ddp"], "workers=N is"),
+        (["data.folds=400"], "data.folds=400"),
+    ],
+)
+def test_wrong_options_are_one_line_and_leave_no_folder(refused, tmp_path, arguments, message):
+    assert message in refused(*FAST, *arguments, command="cross_validate")
+    assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_another_runs_folder_is_not_written_into(finished, refused):
+    _, folder = finished
+    assert "holds another run" in refused(*FAST, "seed=2", f"hydra.run.dir={folder}", command="cross_validate")

@@ -1,0 +1,192 @@
+"""evaluate.py, compare.py and show.py on finished runs: what they tell, what they leave, what they refuse."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL_MNIST, read_result
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+FAST = ("model.epochs=2", "model.batch_size=50")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Where the runs of these tests lie, made once each."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def trained(runs, train_here):
+    """The folder of a finished run of these arguments."""
+
+    def run(name, *arguments):
+        if not (runs / name).exists():
+            data = () if any(argument.startswith("data=") for argument in arguments) else SMALL_MNIST
+            train_here(*data, *FAST, *arguments, f"hydra.run.dir={runs / name}")
+        return runs / name
+
+    return run
+
+
+def test_a_run_is_evaluated_as_it_was_tested(trained, here, tmp_path):
+    run = shutil.copytree(trained("conv", "model=small_pool"), tmp_path / "run")
+    told = here("evaluate", run).out
+    evaluation, test = json.loads((run / "evaluation.json").read_text()), read_result(run)["test"]["last"]
+    assert evaluation["accuracy"] == pytest.approx(test["accuracy"], abs=1e-6)
+    assert evaluation["loss"] == pytest.approx(test["loss"], abs=1e-5)
+    assert np.sum(evaluation["confusion"]) == evaluation["images"] == 100
+    low, high = evaluation["accuracy_interval"]
+    assert f"Accuracy {test['accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%}" in told
+    pair = evaluation["confused"][0]
+    assert f"Most confused: {pair['class']} read as {pair['read_as']}: {pair['times']} times" in told
+    for figure in ("confusion", "mistakes", "calibration"):
+        with Image.open(run / f"{figure}.png") as picture:
+            assert picture.width > 600
+
+
+def test_another_part_and_other_weights_are_written_beside(trained, here, tmp_path):
+    run = shutil.copytree(trained("conv", "model=small_pool"), tmp_path / "run")
+    before = (run / "predictions.npz").read_bytes()
+    told = here("evaluate", run, "--part", "validation", "--weights", "best").out
+    evaluation = json.loads((run / "evaluation_validation_best.json").read_text())
+    assert evaluation["accuracy"] == pytest.approx(read_result(run)["validation"]["best"]["accuracy"], abs=1e-6)
+    assert "mistakes_validation_best.png" in told and (run / "mistakes_validation_best.png").exists()
+    assert (run / "predictions.npz").read_bytes() == before
+
+
+def test_of_two_classes_a_threshold_is_chosen_on_the_validation_part(trained, here):
+    run = trained("xray", "data=pneumonia", "model=pneumonia")
+    told = here("evaluate", run).out
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert "AUC" in told and "pneumonia from a probability of" in told and "chosen on the validation part" in told
+    assert 0 <= evaluation["threshold"]["threshold"] <= 1
+
+
+def test_a_run_ends_with_its_confusion_matrix(trained):
+    run = trained("conv", "model=small_pool")
+    with np.load(run / "predictions.npz", allow_pickle=False) as arrays:
+        right = (arrays["logits"].argmax(1) == arrays["labels"]).mean()
+    assert right == pytest.approx(read_result(run)["test"]["last"]["accuracy"], abs=1e-6)
+    assert (run / "confusion.png").exists()
+
+
+def test_runs_are_compared_on_the_same_images(trained, here, tmp_path):
+    good = trained("good", "model=dense", "model.epochs=6")
+    bad = trained("bad", "model=small_dense", "model.optimizer.lr=1e-6")
+    told = here("compare", bad, good, "--out", tmp_path / "out").out
+    accuracies = [read_result(run)["test"]["last"]["accuracy"] * 100 for run in (good, bad)]
+    assert f"dense beats small_dense by {accuracies[0] - accuracies[1]:.2f} points" in told
+    for run in (good, bad):
+        assert f"{read_result(run)['parameters']['total']:,}" in told
+    pair = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"][0]
+    assert pair["p"] < 0.05 and pair["low"] <= pair["value"] <= pair["high"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"comparison.{end}" for end in ("csv", "json", "png")
+    }
+
+
+def test_a_run_cannot_be_told_from_itself(trained, here):
+    run = trained("conv", "model=small_pool")
+    told = here("compare", run, run).out
+    assert "conv (1) and conv (2) cannot be told apart with this data" in " ".join(told.split())
+
+
+def test_runs_on_other_images_are_not_compared(trained, refused):
+    runs = trained("conv", "model=small_pool"), trained("cifar", "model=small_pool", "data=cifar4")
+    assert "scored on different images (100 of mnist, 60 of cifar4)" in refused(*runs, command="compare")
+
+
+def test_a_data_set_is_shown(here, tmp_path):
+    told = here("show", "data=cifar4", "hydra.run.dir=shown").out
+    assert "cifar4: 400 images of 3x32x32" in told and "Pixels: uint8, from 0 to 255" in told
+    check_pictures(tmp_path / "shown", {"images", "classes", "steps"})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "figures"),
+    [
+        ("conv", ["model=small_pool"], {"feature_maps", "filters"}),
+        ("good", ["model=dense", "model.epochs=6"], {"feature_maps", "filters"}),
+        ("hog", ["model=hog8"], {"feature_maps"}),
+        ("cifar", ["model=small_pool", "data=cifar4"], {"feature_maps", "filters"}),
+    ],
+)
+def test_a_run_shows_what_it_sees(trained, here, tmp_path, name, arguments, figures):
+    run = shutil.copytree(trained(name, *arguments), tmp_path / "run")
+    told = here("show", run, "--image", 3).out
+    assert ("there are no filters" in told) == ("filters" not in figures)
+    check_pictures(run, figures)
+
+
+def check_pictures(folder, figures):
+    assert figures <= {path.stem for path in folder.glob("*.png")}
+    events = EventAccumulator(str(folder)).Reload()
+    assert set(events.Tags()["images"]) == figures
+
+
+def test_what_is_no_finished_run_is_one_line(trained, refused, tmp_path):
+    run = trained("conv", "model=small_pool")
+
+    def damaged(name, change):
+        change(shutil.copytree(run, tmp_path / name))
+        return tmp_path / name
+
+    def write(file, text):
+        return lambda folder: (folder / file).write_text(text)
+
+    def shorten(file):
+        return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:1000])
+
+    (tmp_path / "empty").mkdir()
+    cases = [
+        (tmp_path / "nothing", "there is no such folder", ("evaluate", "compare", "show")),
+        (tmp_path / "empty", "it has no config.yaml", ("evaluate", "compare", "show")),
+        (run / "best.ckpt", "a file: give the run's folder", ("evaluate", "compare", "show")),
+        (run.parent, "its runs are", ("evaluate", "compare", "show")),
+        (damaged("half", lambda f: (f / "result.json").unlink()), "has not finished", ("evaluate", "compare", "show")),
+        (damaged("result", write("result.json", "{")), "not the result of a run", ("evaluate", "compare", "show")),
+        (damaged("npz", shorten("predictions.npz")), "damaged", ("compare",)),
+        (damaged("old", lambda f: (f / "predictions.npz").unlink()), "evaluate.py writes it", ("compare",)),
+        (damaged("gone", lambda f: (f / "last.ckpt").unlink()), "there is no such file", ("evaluate", "show")),
+        (damaged("ckpt", shorten("last.ckpt")), "not a checkpoint of this run", ("evaluate", "show")),
+        (damaged("yaml", write("config.yaml", "model: 3")), "not the configuration", ("evaluate", "show")),
+        (damaged("foreign", write("config.yaml", "steps: 3")), "not the configuration", ("evaluate", "show")),
+    ]
+    for folder, message, commands in cases:
+        for command in commands:
+            assert message in refused(folder, command=command), (folder, command)
+
+
+def test_nothing_but_ours_is_called_and_nothing_is_unpickled(trained, refused, tmp_path):
+    run = shutil.copytree(trained("conv", "model=small_pool"), tmp_path / "run")
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("lab.models.small_pool", "os.system"))
+    assert "_target_ os.system is none of this project's" in refused(run, command="evaluate")
+    (run / "config.yaml").write_text(config)
+    torch.save({"state_dict": {}, "more": Harmful()}, run / "last.ckpt")
+    assert "not a checkpoint of this run" in refused(run, command="evaluate")
+    assert not (tmp_path / "harmed").exists()
+
+
+class Harmful:
+    def __reduce__(self):
+        return open, ("harmed", "w")
+
+
+def test_an_older_run_gets_its_predictions(trained, here, tmp_path):
+    run = shutil.copytree(trained("conv", "model=small_pool"), tmp_path / "run")
+    (run / "predictions.npz").unlink()
+    here("evaluate", run)
+    assert "cannot be told apart" in here("compare", run, trained("conv")).out
+
+
+def test_changed_test_images_are_noticed(trained, refused, data_root, tmp_path):
+    root = shutil.copytree(data_root, tmp_path / "data")
+    path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    run = trained("conv", "model=small_pool")
+    assert "not those that it was tested on" in refused(run, "--root", root, command="evaluate")
