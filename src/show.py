@@ -10,7 +10,7 @@ from lab.config import run_command, run_folder
 
 
 def show_data(config: DictConfig) -> None:
-    """Show the first images of a data set, its classes, a convolution and a pooling (show.py RUN: what a run sees)"""
+    """Show a data set, or what a run sees (show.py RUN [--image N] [--root FOLDER])"""
     from lab.pictures import convolve_and_pool, to_tensorboard  # torch takes seconds
     from lab.plots import counts, gallery
     from lab.run import count_classes, load_data, split_data

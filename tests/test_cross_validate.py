@@ -61,11 +61,16 @@ def test_saved_folds_are_lab_as_and_hold_every_training_image_once(finished):
             assert arrays["indices"].tolist() == held_out.tolist()
 
 
-def test_the_test_part_is_never_used(finished):
+def test_the_test_part_is_never_used(finished, here, data_root, tmp_path):
+    """Other test images, all of them blank, change nothing."""
     _, folder = finished
-    for k in range(5):
-        assert "test" not in read_result(folder / f"fold_{k}")
-        assert not (folder / f"fold_{k}" / "best.ckpt").exists()
+    root = shutil.copytree(data_root, tmp_path / "data")
+    path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:16] + bytes(100 * 784))
+    here("cross_validate", *FAST, f"data.root={root}", "hydra.run.dir=blank")
+    ours, theirs = read_result(folder), read_result(tmp_path / "blank")
+    assert ours["held_out"] == theirs["held_out"] and ours["accuracy"] == theirs["accuracy"]
+    assert "test" not in read_result(folder / "fold_0") and not (folder / "fold_0" / "best.ckpt").exists()
 
 
 def test_the_number_of_workers_changes_no_bit_and_a_fold_is_train_pys(finished, here, train, tmp_path):
@@ -92,11 +97,14 @@ def test_killed_after_two_folds_the_same_command_trains_the_other_three(train, f
     command = [sys.executable, PROJECT / "src" / "cross_validate.py", *FAST, "workers=1"]
     environment = os.environ | OFFLINE | {"LAB_DATA": str(data_root)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-    while len(done := list(tmp_path.glob("outputs/folds_*/fold_*/result.json"))) < 2:
-        assert process.poll() is None
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("outputs/folds_*/fold_*/result.json"))) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    done = list(tmp_path.glob("outputs/folds_*/fold_*/result.json"))
+    assert 2 <= len(done) < 5
     before = {path: path.stat().st_mtime_ns for path in done}
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
@@ -144,6 +152,8 @@ def test_a_fold_that_diverges_ends_it_in_one_line_and_leaves_no_half_fold(refuse
         (["data.fold=2"], "takes each fold in turn"),
         (["data.folds=1"], "data.folds=1: must be 2 or more"),
         (["trainer=ddp"], "workers=N is"),
+        (["trainer.limit_test_batches=1"], "scored whole"),
+        (["+trainer.speed=3"], "Lightning's Trainer has no such option"),
         (["data.folds=400"], "data.folds=400"),
     ],
 )
@@ -152,6 +162,30 @@ def test_wrong_options_are_one_line_and_leave_no_folder(refused, tmp_path, argum
     assert not list(tmp_path.glob("outputs/*"))
 
 
-def test_another_runs_folder_is_not_written_into(finished, refused):
+def test_another_runs_folder_is_not_written_into(finished, refused, data_root, tmp_path):
     _, folder = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert "holds another run" in refused(*FAST, "seed=2", f"hydra.run.dir={folder}", command="cross_validate")
+    assert "another run" in refused(*FAST, f"hydra.run.dir={folder}/fold_1", command="cross_validate")
+    root = shutil.copytree(data_root, tmp_path / "data")
+    path = root / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    others = refused(*FAST, f"data.root={root}", f"hydra.run.dir={folder}", command="cross_validate")
+    assert "is of other images" in others
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize("content", ["", "a: [", "- 1", "model: 3", "workers: null"])
+def test_a_damaged_folder_is_one_line(refused, tmp_path, content):
+    (tmp_path / "cv").mkdir()
+    (tmp_path / "cv" / "config.yaml").write_text(content)
+    assert "cv" in refused(*FAST, "hydra.run.dir=cv", command="cross_validate")
+
+
+def test_each_image_may_be_a_fold_of_its_own(here, tmp_path):
+    np.save(tmp_path / "X.npy", np.asfortranarray(np.random.default_rng(1).integers(0, 255, (6, 8, 8), dtype=np.uint8)))
+    np.save(tmp_path / "Y.npy", np.arange(6) % 2)
+    files = ("data=npy", f"data.root={tmp_path}", "data.source.images=X.npy", "data.source.labels=Y.npy")
+    split = ("data.validation=0", "data.test=0.34", "data.stratify=false", "data.folds=4", "data.classes=['$^$',b]")
+    here("cross_validate", *files, *split, "model=small_dense", "model.epochs=1", "hydra.run.dir=cv")
+    assert np.sum(read_result(tmp_path / "cv")["held_out"]["confusion"]) == 4

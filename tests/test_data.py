@@ -91,7 +91,7 @@ def test_batches_are_shuffled_by_seed_and_epoch_alone():
         batches = ShuffledBatches(images, labels, torch.arange(100), 32, seed)
         batches.sampler.set_epoch(epoch)
         torch.rand(epoch + 1)  # whatever else drew random numbers
-        sizes, seen = zip(*((len(y), y) for x, y in batches if torch.equal(x.flatten().long(), y)), strict=True)
+        sizes, seen = zip(*((len(y), y) for x, y, _ in batches if torch.equal(x.flatten().long(), y)), strict=True)
         assert sizes == (32, 32, 32, 4) and len(batches) == 4
         return torch.cat(seen).tolist()
 
@@ -103,14 +103,14 @@ def test_batches_are_shuffled_by_seed_and_epoch_alone():
 def test_no_batch_is_of_one_image_alone():
     images, labels = torch.zeros(65, 1, 1, 1, dtype=torch.uint8), torch.arange(65)
     batches = ShuffledBatches(images, labels, torch.arange(65), 32, seed=1)
-    assert [len(y) for _, y in batches] == [32, 33] and len(batches) == 2
+    assert [len(y) for _, y, _ in batches] == [32, 33] and len(batches) == 2
     assert len(list(ShuffledBatches(images, labels, torch.arange(1), 32, seed=1))) == 1
 
 
 def test_processes_share_the_training_images():
     images, labels = torch.zeros(100, 1, 1, 1, dtype=torch.uint8), torch.arange(100)
     shares = [ShuffledBatches(images, labels, torch.arange(100), 16, 1, rank, 2) for rank in (0, 1)]
-    seen = [torch.cat([y for _, y in share]).tolist() for share in shares]
+    seen = [torch.cat([y for _, y, _ in share]).tolist() for share in shares]
     assert sorted(seen[0] + seen[1]) == list(range(100))
 
 
@@ -118,7 +118,7 @@ def test_processes_share_the_evaluation_without_an_image_twice():
     images, labels = torch.zeros(101, 1, 1, 1, dtype=torch.uint8), torch.arange(101)
     shares = [list(Batches(images, labels, torch.arange(101)[rank::2], 3)) for rank in (0, 1)]
     assert [len(share) for share in shares] == [3, 3]
-    assert sorted(torch.cat([y for share in shares for _, y in share]).tolist()) == list(range(101))
+    assert sorted(torch.cat([y for share in shares for _, y, _ in share]).tolist()) == list(range(101))
 
 
 def test_idx_files_are_read_plain_and_gzipped(data_root, tmp_path):
@@ -280,14 +280,15 @@ def test_the_real_data_sets_have_the_labs_sizes():
     from hydra.core.hydra_config import HydraConfig
 
     from lab.config import CONF
-    from lab.run import load_data
+    from lab.run import load_data, split_data
 
     sizes = {}
     for name in ("mnist", "cifar4", "pneumonia"):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("train", [f"data={name}", f"data.root={REAL_DATA}"], return_hydra_config=True)
         HydraConfig.instance().set_config(config)
-        sizes[name] = [len(indices) for indices in load_data(config.data)[1].values()]
+        parts = split_data(load_data(config.data)[0], config.data)
+        sizes[name] = [len(indices) for indices in parts.values()]
     assert sizes == {
         "mnist": [55_000, 5_000, 10_000],
         "cifar4": [16_800, 3_600, 3_600],

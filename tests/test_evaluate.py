@@ -83,7 +83,7 @@ def test_runs_are_compared_on_the_same_images(trained, here, tmp_path):
     for run in (good, bad):
         assert f"{read_result(run)['parameters']['total']:,}" in told
     pair = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"][0]
-    assert pair["p"] < 0.05 and pair["low"] <= pair["value"] <= pair["high"]
+    assert pair["better"] == "dense" and pair["p"] < 0.05 and pair["low"] <= pair["value"] <= pair["high"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"comparison.{end}" for end in ("csv", "json", "png")
     }
@@ -158,7 +158,8 @@ def test_what_is_no_finished_run_is_one_line(trained, refused, tmp_path):
     ]
     for folder, message, commands in cases:
         for command in commands:
-            assert message in refused(folder, command=command), (folder, command)
+            told = refused(*[folder] * (2 if command == "compare" else 1), command=command)
+            assert message in told, (folder, command)
 
 
 def test_nothing_but_ours_is_called_and_nothing_is_unpickled(trained, refused, tmp_path):

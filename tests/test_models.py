@@ -1,5 +1,6 @@
 """The networks are the labs': parameter counts, Keras' defaults, HOG; each YAML builds."""
 
+import functools
 import math
 
 import pytest
@@ -123,6 +124,21 @@ def make(recipe_config, shape, classes):
 
 def test_the_table_names_every_recipe():
     assert COUNTS.keys() | OURS.keys() == {path.stem for path in (CONF / "model").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", ["baseline", "deep", "cnn", "dropout", "conv2x2", "small_pool", "alexnet"])
+def test_relus_run_after_max_pools_with_the_same_outputs_and_gradients(name):
+    torch.manual_seed(1)
+    net, _ = build(getattr(models, name)(10), CIFAR, 255, name)
+    images = torch.randint(0, 256, (8, *CIFAR), dtype=torch.uint8)
+    outcomes = []
+    for forward in (net, lambda images: functools.reduce(lambda outputs, layer: layer(outputs), net, images)):
+        torch.manual_seed(2)  # for the dropout
+        net.zero_grad()
+        logits = forward(images)
+        logits.logsumexp(1).sum().backward()
+        outcomes.append([logits, *(parameter.grad.clone() for parameter in net.parameters())])
+    assert all(torch.equal(ours, written) for ours, written in zip(*outcomes, strict=True))
 
 
 @pytest.mark.parametrize("name", COUNTS)

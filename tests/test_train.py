@@ -45,7 +45,10 @@ def test_a_run_tells_data_layers_epochs_and_figures(finished):
 def test_a_run_folder_holds_what_the_readme_says(finished):
     _, folder = finished
     names = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents")}
-    assert names == {"config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "result.json", "curves.png"}
+    assert names == {
+        *("config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "result.json", "predictions.npz"),
+        *("curves.png", "confusion.png"),
+    }
     result = read_result(folder)
     assert result["model"] == "small_pool" and result["data"]["name"] == "mnist"
     assert result["data"]["images"] == {"train": 270, "validation": 30, "test": 100}
@@ -118,6 +121,9 @@ def test_two_processes_train_as_one_does(train, tmp_path):
         assert second["images"] == first["images"]
         assert second["loss"] == pytest.approx(first["loss"], rel=1e-3)
     assert shared.stdout.count("epoch 1/2") == 1
+    ours, theirs = (np.load(tmp_path / name / "predictions.npz") for name in ("alone", "shared"))
+    assert all(np.array_equal(ours[key], theirs[key]) for key in ("labels", "indices", "sha256"))
+    np.testing.assert_allclose(ours["logits"], theirs["logits"], atol=0.01)
     assert {path.name for path in tmp_path.iterdir()} == {"alone", "shared"}
 
 

@@ -20,3 +20,5 @@ def run_parser(parser: Parser, task: Callable[..., None], words: Sequence[str] |
         task(**vars(given))
     except (UserError, OSError) as error:
         raise SystemExit(f"error: {one_line(error)}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("error: interrupted") from None

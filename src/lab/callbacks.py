@@ -128,6 +128,10 @@ class Turns(Callback):
     def __init__(self, connection: Connection) -> None:
         self.connection, self.waited, self.told, self.images = connection, 0.0, 0.0, 0
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        epochs = trainer.max_epochs
+        self.connection.send(("total", epochs * images_an_epoch(trainer) if epochs > 0 else None))
+
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         started = time.perf_counter()
         self.connection.send(("epoch", trainer.current_epoch))

@@ -102,7 +102,8 @@ class Classifier(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log("test", self.test_score)
-        self.outputs = self.test_outputs.compute()
+        logits, indices = self.test_outputs.compute()
+        self.outputs = logits, indices.reshape(-1)  # torchmetrics makes a number of one
         self.test_outputs.reset()
 
     def _log(self, part: str, score: Score) -> None:

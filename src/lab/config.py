@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lab import UserError
 
+PICTURES = ("photo", "on_black", "digit")  # on_black: inverted where it is light; digit: as MNIST was made
 PROJECT = Path(__file__).parents[2]
 CONF = PROJECT / "conf"
 
@@ -66,6 +67,7 @@ class Data:
     fold_seed: int = 1
     stratify_folds: bool = False
     sample: Optional[bool] = None
+    picture: str = "photo"  # how a device fits any picture: its middle, scaled
 
 
 @dataclass
@@ -141,6 +143,8 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         if show_traceback or (composed and type(error) is ValueError):  # before the job Hydra's, after it ours
             raise
         raise SystemExit(f"error: {_explain(error)}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("error: interrupted") from None
     if failed_jobs:
         raise SystemExit(f"error: {len(failed_jobs)} jobs failed, numbers {failed_jobs}: the lines above say why")
 
@@ -165,6 +169,7 @@ def check(config: DictConfig, root: type[Train]) -> None:
         ("data.validation", data.validation, 0 <= (data.validation or 0) < 1, "a fraction from 0 up to 1"),
         ("data.test", data.test, 0 <= (data.test or 0) < 1, "a fraction from 0 up to 1"),
         ("data.folds", folds, folds >= 2, "2 or more"),
+        ("data.picture", data.picture, data.picture in PICTURES, f"one of {', '.join(PICTURES)}"),
         ("data.fold", data.fold, data.folds is None or 0 <= data.fold < folds, f"from 0 to {folds - 1}"),
     ):
         if not holds:
@@ -178,6 +183,8 @@ def check(config: DictConfig, root: type[Train]) -> None:
             raise UserError(f"workers={config.workers}: must be 1 or more")
         if data.folds is None or data.fold:
             raise UserError("cross_validate.py takes each fold in turn: give data.folds=5, and no data.fold")
+        if trainer.limit_test_batches is not None:
+            raise UserError("trainer.limit_test_batches is not for folds, which are scored whole")
         if not one_device:
             raise UserError("trainer=ddp and other runs on several devices are not for folds: workers=N is")
     if HydraConfig.get().mode == RunMode.MULTIRUN and not one_device:
@@ -233,7 +240,7 @@ def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _known_keys() -> Iterator[str]:
     """Of the recipe and data set on the command line, read from their files: a second composition takes too long."""
-    yield from (known.name for known in fields(CrossValidate))
+    yield from (known.name for known in fields(SCHEMAS.get(Path(sys.argv[0]).stem, Train)))
     yield from _keys(OmegaConf.to_container(OmegaConf.load(CONF / "trainer" / "default.yaml")), "trainer.")
     for group, schema, default in (("model", Recipe, "deep"), ("data", Data, "mnist")):
         given = [word.removeprefix(f"{group}=") for word in sys.argv[1:] if word.startswith(f"{group}=")]

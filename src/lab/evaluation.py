@@ -62,10 +62,9 @@ def at_threshold(predictions: Predictions, threshold: float) -> dict[str, float]
 
 
 def worst_mistakes(predictions: Predictions, count: int) -> npt.NDArray[np.int64]:
-    """Rows of the wrong predictions, from the one in which the right class has the least probability."""
+    """Rows of the wrong predictions, the surest first."""
     wrong = np.flatnonzero(~predictions.correct())
-    of_label = predictions.probabilities()[wrong, predictions.labels[wrong]]
-    return wrong[np.argsort(of_label, kind="stable")][:count]
+    return wrong[np.argsort(-predictions.probabilities()[wrong].max(1), kind="stable")][:count]
 
 
 def _confused(matrix: npt.NDArray[np.int64], names: list[str]) -> list[dict[str, Any]]:
@@ -87,6 +86,7 @@ def _calibration(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool
     error = np.abs(means[0] - means[1]) @ images[filled] / len(right)
     return {
         "expected_calibration_error": float(error),
+        "bin_width": 1 / BINS,
         "bins": [
             {"from": number / BINS, "images": int(images[number]), "confidence": float(said), "accuracy": float(held)}
             for number, said, held in zip(np.flatnonzero(filled).tolist(), *means, strict=True)

@@ -19,11 +19,12 @@ from lab.callbacks import Epochs, Histograms, ProgressBar, Turns
 from lab.config import data_folder
 from lab.data import ImageData
 from lab.evaluation import evaluate
+from lab.files import write_json
 from lab.folder import claim
 from lab.network import count_parameters
 from lab.plots import confusion, curves
 from lab.predictions import Predictions
-from lab.results import describe, log_hyperparameters, save, summarise
+from lab.results import describe, log_hyperparameters, summarise
 from lab.run import Run, count_classes, predict, prepare
 from lab.terminal import print_confused, print_data, print_layers, print_result, warn
 
@@ -51,13 +52,14 @@ def fit(config: DictConfig, folder: Path) -> None:
         torch.manual_seed(config.seed + rank_zero_only.rank)
     result, predictions = _train(run, trainer, epochs, folder, "test")
     if trainer.is_global_zero:
+        predictions.save(folder / "predictions.npz")
         name = f"{result['model']} on {result['data']['name']}"
         test, evaluation = result["test"]["last"], evaluate(predictions)
         title = f"{name}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs"
         curves([epochs.rows], title, folder / "curves.png")
         confusion(evaluation["confusion"], run.classes, title, folder / "confusion.png")
         log_hyperparameters(result, run.classifier)
-        save(result, predictions, folder)
+        write_json(result, folder / "result.json")  # the run that has it has finished
         print_result(result)
         print_confused(evaluation)
         print(f"Run folder: {folder}")
@@ -71,7 +73,8 @@ def fit_fold(config: DictConfig, folder: Path, turns: Turns) -> None:
     claim(folder, config)
     result, predictions = _train(run, trainer, epochs, folder, "validation")
     result["seconds"] = round(result["seconds"] - turns.waited, 3)
-    save(result, predictions, folder)
+    predictions.save(folder / "predictions.npz")
+    write_json(result, folder / "result.json")
 
 
 def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], keeps_best: bool) -> Trainer:

@@ -1,7 +1,9 @@
 """A run's folder: claimed by the run that writes it, read by the commands that evaluate it."""
 
 import json
+import os
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,27 +13,32 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lab import UserError
-from lab.config import Train
+from lab.config import CrossValidate, Train
+
+NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
 
 
 def claim(folder: Path, config: DictConfig) -> None:
     """Write config.yaml, which makes the folder this run's: a folder that has one is another run's."""
-    path = folder / "config.yaml"
+    path, beside = folder / "config.yaml", folder / f".{os.getpid()}-config.yaml"
     try:
-        with path.open("x") as file:
-            file.write(OmegaConf.to_yaml(config, resolve=True))
-    except FileExistsError:
-        raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
-    except OSError:  # a full disk: half a config would claim the folder for good
-        path.unlink(missing_ok=True)
-        raise
+        beside.write_text(OmegaConf.to_yaml(config, resolve=True))
+        try:
+            os.link(beside, path)  # whole, and never over another's
+        except FileExistsError:
+            raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
+        except OSError:  # a file system without links
+            with path.open("x") as file:
+                file.write(beside.read_text())
+    finally:
+        beside.unlink(missing_ok=True)
 
 
-def read_config(folder: Path) -> DictConfig:
-    """The Train config of a run. What it names to be called is ours or torch's: a folder may be a stranger's."""
+def read_config(folder: Path, schema: type[Train] = Train) -> DictConfig:
+    """The config of a run. What it names to be called is ours or torch's: a folder may be a stranger's."""
     path = folder / "config.yaml"
     if folder.is_file():
-        raise UserError(f"{folder}: a file: give the run's folder")
+        raise UserError(f"{folder}: a file: give the run's folder, or its model.ts to evaluate.py")
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; run folders lie in outputs/")
     if not path.exists():
@@ -40,14 +47,53 @@ def read_config(folder: Path) -> DictConfig:
         raise UserError(f"{folder}: not a run's folder: {inside}")
     try:
         saved = OmegaConf.load(path)
-        if "workers" in saved:
-            raise UserError(f"{folder}: a cross-validation: give one of its folds, {folder}/fold_0")
-        config = OmegaConf.merge(OmegaConf.structured(Train), saved)
-        missing = OmegaConf.missing_keys(config)
-        targets = list(_targets(OmegaConf.to_container(config, resolve=True)))
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        line = str(error).partition("\n")[0]
-        raise UserError(f"{path}: not the configuration of a run of this version ({line})") from None
+        raise UserError(f"{path}: damaged ({_first_line(error)})") from None
+    if ("workers" in saved) != (schema is CrossValidate):
+        kind = f"a cross-validation: give one of its folds, {folder}/fold_0" if "workers" in saved else "another run"
+        raise UserError(f"{folder}: {kind}")
+    return _check_config(saved, path, schema)
+
+
+def read_exported(path: Path) -> dict[str, Any]:
+    """The metadata of a model.ts, its "config" a Train."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/extra/metadata.json"))
+            metadata = json.loads(archive.read(name))
+        config = OmegaConf.create(metadata["config"])
+        metadata["data"]
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: neither a run's folder nor the model.ts of one ({_first_line(error)})") from None
+    config.data.root = None
+    return metadata | {"config": _check_config(config, path, Train)}
+
+
+def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """The result.json of a finished run; `kind` is "test", or "held_out" for a fold, where it must be the one."""
+    path = folder / "result.json"
+    if not path.exists():
+        if folder.is_dir() and (folder / "config.yaml").exists():
+            raise UserError(f"{folder}: its run has not finished: it has no result.json")
+        read_config(folder)  # says what else the folder is
+    try:
+        result = json.loads(path.read_text())
+        result["model"], result["data"]["name"], result["parameters"]["total"], float(result["seconds"])
+        kind = kind or next(key for key in ("folds", "test", "held_out") if key in result)
+        result["folds"][0]["accuracy"] if kind == "folds" else result[kind]["last"]["accuracy"]
+    except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+        raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
+    return result
+
+
+def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictConfig:
+    try:
+        config = OmegaConf.merge(OmegaConf.structured(schema), saved)
+        missing = OmegaConf.missing_keys(config)
+        missing = missing or {key for key in NEEDED if OmegaConf.select(config, key) is None}
+        targets = list(_targets(OmegaConf.to_container(config, resolve=True)))
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not the configuration of a run of this version ({_first_line(error)})") from None
     if missing:
         raise UserError(f"{path}: not the configuration of a run of this version (it lacks {min(missing)})")
     for target in targets:
@@ -56,20 +102,8 @@ def read_config(folder: Path) -> DictConfig:
     return config
 
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """The result.json of a finished run or cross-validation."""
-    path = folder / "result.json"
-    if not path.exists():
-        if folder.is_dir() and (folder / "config.yaml").exists():
-            raise UserError(f"{folder}: its run has not finished: it has no result.json")
-        read_config(folder)  # says what else the folder is
-    try:
-        result = json.loads(path.read_text())
-        for key in ("model", "data", "parameters", "seconds"):
-            result[key]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
-    return result
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _targets(node: Any) -> Iterator[Any]:

@@ -14,11 +14,15 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from lab import UserError
+from lab.callbacks import make_bar
+from lab.config import CrossValidate
 from lab.evaluation import evaluate
 from lab.files import write_csv, write_json
-from lab.folder import claim, read_result
+from lab.fit import make_trainer, print_start
+from lab.folder import claim, read_config, read_result
 from lab.plots import box_plot, confusion, curves
 from lab.predictions import fingerprint, join, load_predictions
+from lab.run import folds_of, prepare, runs_on_gpu
 from lab.statistics import corrected_t
 from lab.terminal import print_confused
 from lab.workers import train_folds
@@ -28,71 +32,73 @@ KEPT = ("model", "data", "seed", "batch_size", "optimizer", "parameters", "threa
 
 def cross_validate(config: DictConfig, folder: Path) -> None:
     """Train and score the folds that `folder` lacks, each with the same bits in any company; sum up all of them."""
-    finished = _finished(config, folder)
-    for number in finished:
-        print(_line(number, folder))
-    if len(finished) < config.data.folds:
-        _train_missing(config, folder)
-    _sum_up(folder, config.data.folds)
-
-
-def _finished(config: DictConfig, folder: Path) -> list[int]:
-    """The folds that `folder` has already, where it is of the same cross-validation."""
-    if not (folder / "config.yaml").exists():
-        return []
-    if _decisive(OmegaConf.load(folder / "config.yaml")) != _decisive(config):
-        raise UserError(f"{folder} holds another run: choose another hydra.run.dir")
-    return [number for number in range(config.data.folds) if (folder / f"fold_{number}" / "result.json").exists()]
-
-
-def _decisive(config: DictConfig) -> dict[str, Any]:
-    """What decides the scores: neither the number of workers nor where the files lie."""
-    content = OmegaConf.to_container(config, resolve=True)
-    return content | {"workers": "workers" in content, "data": content["data"] | {"root": None}}
-
-
-def _train_missing(config: DictConfig, folder: Path) -> None:
-    from lab.fit import print_start  # torch takes seconds, and the folds may all be there
-    from lab.run import folds_of, prepare, runs_on_gpu
-
+    _finished(config, folder)  # refuses what is in the way before anything is read
     run = prepare(config)
     folds = [parts["validation"] for parts in folds_of(run.dataset, run.parts, config.data)]
+    prints = [fingerprint(run.dataset, fold) for fold in folds]
+    make_trainer(config, folder, [], keeps_best=False)  # refuses its options before the folder is claimed
     try:
         with FileLock(folder / ".lock", blocking=False):
             finished = _finished(config, folder)
-            for number in finished:
-                if str(load_predictions(folder / f"fold_{number}").sha256) != fingerprint(run.dataset, folds[number]):
-                    raise UserError(f"{folder}/fold_{number} is of other images: choose another hydra.run.dir")
+            _check_images(folder, prints, finished)
             if not (folder / "config.yaml").exists():
                 claim(folder, config)
             shown = {f"fold {number}": fold for number, fold in enumerate(folds)} | {"not used": run.parts["test"]}
             print_start(dataclasses.replace(run, parts=shown))
             places = sorted((int(image), number) for number, fold in enumerate(folds) for image in fold)
             write_csv([{"image": image, "fold": number} for image, number in places], folder / "folds.csv")
-            missing = [number for number in range(len(folds)) if number not in finished]
-            workers = min(config.workers or (1 if runs_on_gpu(config) else joblib.cpu_count()), len(missing))
-            _train(config, missing, folder, workers)
+            del run  # the workers have their own
+            for number in finished:
+                print(_line(number, folder))
+            if missing := sorted(set(range(len(folds))) - set(finished)):
+                _train(config, missing, folder)
+                _check_images(folder, prints, missing)
+            _sum_up(folder, len(folds))
     except Timeout:
         raise UserError(f"{folder}: another process is at this cross-validation") from None
 
 
-def _train(config: DictConfig, missing: Sequence[int], folder: Path, workers: int) -> None:
+def _finished(config: DictConfig, folder: Path) -> list[int]:
+    """The folds that `folder` has already, where it is of the same cross-validation."""
+    if not (folder / "config.yaml").exists():
+        return []
+    if _decisive(read_config(folder, CrossValidate)) != _decisive(config):
+        raise UserError(f"{folder} holds another run: choose another hydra.run.dir")
+    there = [number for number in range(config.data.folds) if (folder / f"fold_{number}").exists()]
+    for number in there:
+        if not (folder / f"fold_{number}" / "result.json").exists():
+            raise UserError(f"{folder}/fold_{number} has no result.json: delete it, and it is trained anew")
+    return there
+
+
+def _decisive(config: DictConfig) -> dict[str, Any]:
+    """What decides the scores: neither the number of workers nor where the files lie."""
+    content = OmegaConf.to_container(config, resolve=True)
+    return content | {"workers": None, "data": content["data"] | {"root": None}}
+
+
+def _check_images(folder: Path, prints: Sequence[str], numbers: Sequence[int]) -> None:
+    for number in numbers:
+        if str(load_predictions(folder / f"fold_{number}").sha256) != prints[number]:
+            raise UserError(f"{folder}/fold_{number} is of other images: choose another hydra.run.dir")
+
+
+def _train(config: DictConfig, missing: Sequence[int], folder: Path) -> None:
     for left_over in folder.glob(".fold_*"):
-        shutil.rmtree(left_over)
+        shutil.rmtree(left_over, ignore_errors=True)
+    workers = min(config.workers or (1 if runs_on_gpu(config) else joblib.cpu_count()), len(missing))
     print(f"{len(missing)} folds to train, {workers} at a time, a thread each. Each one's score is its last epoch's.")
     content = OmegaConf.to_container(config, resolve=True)
     del content["workers"]
     configs = {number: content | {"data": content["data"] | {"fold": number}} for number in missing}
     started = time.perf_counter()
-    from lab.callbacks import make_bar
-
     with make_bar(None) as bar:
         train_folds(configs, folder, workers, bar, lambda number: bar.write(_line(number, folder)))
     print(f"{time.perf_counter() - started:.0f} s")
 
 
 def _line(number: int, folder: Path) -> str:
-    result = read_result(folder / f"fold_{number}")
+    result = read_result(folder / f"fold_{number}", "held_out")
     figures = result["held_out"]["last"]
     return (
         f"> {figures['accuracy'] * 100:.3f}   fold {number}: {figures['images']:,} images held out, "
@@ -103,7 +109,8 @@ def _line(number: int, folder: Path) -> str:
 def _sum_up(folder: Path, n_folds: int) -> None:
     """Files and last lines."""
     folders = [folder / f"fold_{number}" for number in range(n_folds)]
-    results, predictions = [read_result(fold) for fold in folders], [load_predictions(fold) for fold in folders]
+    results = [read_result(fold, "held_out") for fold in folders]
+    predictions = [load_predictions(fold) for fold in folders]
     rows = [
         {"fold": number, **result["held_out"]["last"], "seconds": result["seconds"]}
         for number, result in enumerate(results)
@@ -112,7 +119,9 @@ def _sum_up(folder: Path, n_folds: int) -> None:
     # std as the labs print it, numpy's; the interval has its own
     mean, std, interval = np.mean(scores), np.std(scores), corrected_t(scores, 1 / (n_folds - 1))
     evaluation = evaluate(join(predictions))
-    result = {key: results[0][key] for key in KEPT} | {
+    result = {key: results[0][key] for key in KEPT}
+    del result["data"]["images"], result["data"]["split"]["fold"]  # the first fold's
+    result |= {
         "seconds": round(sum(row["seconds"] for row in rows), 3),
         "folds": rows,
         "accuracy": {"mean": mean / 100, "std": std / 100, "interval": [interval.low / 100, interval.high / 100]},
@@ -121,7 +130,7 @@ def _sum_up(folder: Path, n_folds: int) -> None:
     title = f"{result['model']} on {result['data']['name']}: {mean:.2f} ± {std:.2f} % over {n_folds} folds"
     curves([_history(fold) for fold in folders], title, folder / "curves.png")
     box_plot({result["model"]: scores}, "accuracy on the held-out fold (%)", title, folder / "boxplot.png")
-    confusion(evaluation["confusion"], result["data"]["classes"], f"{title}, held-out folds", folder / "confusion.png")
+    confusion(evaluation["confusion"], result["data"]["classes"], title, folder / "confusion.png")
     write_csv(rows, folder / "scores.csv")
     write_json(result, folder / "result.json")
     print(f"Accuracy: mean={mean:.3f} std={std:.3f}, n={n_folds}")
@@ -133,5 +142,9 @@ def _sum_up(folder: Path, n_folds: int) -> None:
 
 
 def _history(fold: Path) -> list[dict[str, float]]:
-    with (fold / "metrics.csv").open() as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    path = fold / "metrics.csv"
+    try:
+        with path.open() as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except (ValueError, TypeError):
+        raise UserError(f"{path}: damaged: delete {fold}, and it is trained anew") from None

@@ -73,7 +73,8 @@ class Pad(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = max(self.side - images.shape[2], 0), max(self.side - images.shape[3], 0)
-        return F.pad(images, (width // 2, width - width // 2, height // 2, height - height // 2))
+        # as F.pad, which torch of before 1.12 cannot read from a file
+        return torch.constant_pad_nd(images, (width // 2, width - width // 2, height // 2, height - height // 2))
 
 
 class Resize(nn.Module):
@@ -97,16 +98,16 @@ class Hog(nn.Module):
     def __init__(self, orientations: int, cell: int = 4) -> None:
         super().__init__()
         self.orientations, self.cell = orientations, cell
+        self.register_buffer("bins", torch.arange(orientations).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        down = F.pad(images[:, :, 2:] - images[:, :, :-2], (0, 0, 1, 1))
-        right = F.pad(images[:, :, :, 2:] - images[:, :, :, :-2], (1, 1))
+        down = torch.constant_pad_nd(images[:, :, 2:] - images[:, :, :-2], (0, 0, 1, 1))
+        right = torch.constant_pad_nd(images[:, :, :, 2:] - images[:, :, :, :-2], (1, 1))
         magnitude, channel = torch.hypot(down, right).max(1, keepdim=True)
         down, right = down.gather(1, channel), right.gather(1, channel)
         angle = torch.remainder(torch.atan2(down, right) * (180 / math.pi), 180.0)
         bins = torch.floor(angle * (self.orientations / 180)).clamp(max=self.orientations - 1)
-        each = torch.arange(self.orientations, device=images.device).view(1, -1, 1, 1)
-        histogram = F.avg_pool2d((bins == each) * magnitude, self.cell)
+        histogram = F.avg_pool2d((bins == self.bins) * magnitude, self.cell)
         clipped = self._normalise(histogram).clamp(max=0.2)
         return self._normalise(clipped)
 
@@ -121,16 +122,16 @@ class Hog(nn.Module):
 class ImageNetResNet50(nn.Module):
     """torchvision's ResNet50 up to its global average, frozen: images in 0..1 [n, 1 or 3, h, w] to [n, 2048].
 
-    `weights` is a file of torchvision's state dict; None downloads IMAGENET1K_V1; with "" a checkpoint follows.
+    `weights` is a file of torchvision's state dict; None downloads IMAGENET1K_V1, False leaves it to a checkpoint.
     """
 
-    def __init__(self, weights: str | None) -> None:
+    def __init__(self, weights: str | bool | None) -> None:
         super().__init__()
         from torchvision.models import ResNet50_Weights, resnet50  # 1 s, and no other network needs it
 
         self.backbone = resnet50()
         try:
-            if weights != "":
+            if weights is not False:
                 state = _download(ResNet50_Weights) if weights is None else _read_weights(Path(weights))
                 self.backbone.load_state_dict(state)
         except (RuntimeError, TypeError):

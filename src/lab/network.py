@@ -1,6 +1,5 @@
 """From an architecture to a network for images of one shape: shapes found, weights drawn, parameters counted."""
 
-import itertools
 import warnings
 from dataclasses import dataclass
 
@@ -21,21 +20,18 @@ class Layer:
 
 
 class Network(nn.Sequential):
-    """Layers in the order in which they are written, which each ReLU before a max pooling leaves: it runs after it.
+    """Layers as they are written; but a ReLU before a max pooling runs after it, on a quarter of the numbers for 2x2.
 
-    The same function and the same gradients, for the largest of some numbers stays the largest, with a quarter of the
-    work for a pooling of 2x2.
+    The same outputs and gradients, for the largest of some numbers stays the largest.
     """
 
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__(*layers)
-        self.order = list(layers)
-        for place, (layer, following) in enumerate(itertools.pairwise(layers)):
-            if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d):
-                self.order[place : place + 2] = following, layer
-
     def forward(self, images: Tensor) -> Tensor:
-        for layer in self.order:
+        layers = list(self)
+        for place in range(len(layers) - 1):
+            layer, following = layers[place : place + 2]
+            if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d):
+                layers[place : place + 2] = following, layer
+        for layer in layers:
             images = layer(images)
         return images
 

@@ -19,11 +19,12 @@ def convolve_and_pool(image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray]:
     """An image [h, w, c], its edges, and these pooled 2x2, under names that state the sizes."""
     grey = torch.from_numpy(image).float().mean(2)[None]
     edges = F.conv2d(grey[None], EDGES[None, None], padding=1)[0].relu()
+    smallest = min(image.shape[:2]) < 2  # a row or a column, which is pooled along
     steps = {
         "image": image,
         "3x3 edge filter, ReLU": edges[0].numpy(),
-        "2x2 max pooling": F.max_pool2d(edges, 2)[0].numpy(),
-        "2x2 mean pooling": F.avg_pool2d(edges, 2)[0].numpy(),
+        "2x2 max pooling": F.max_pool2d(edges, 2, ceil_mode=smallest)[0].numpy(),
+        "2x2 mean pooling": F.avg_pool2d(edges, 2, ceil_mode=smallest)[0].numpy(),
     }
     return {f"{name}\n{step.shape[0]}x{step.shape[1]}": step for name, step in steps.items()}
 

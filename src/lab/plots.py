@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 matplotlib.use("agg")  # no display
+matplotlib.rcParams["text.parse_math"] = False  # a class may be named $
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from lab.files import whole
 
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#999999"  # of Okabe and Ito
-MOST_CELLS_WITH_NUMBERS = 20
+MOST_TICKS = 20
 
 
 def curves(histories: Sequence[Sequence[dict[str, float]]], title: str, path: Path) -> None:
@@ -81,7 +82,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
     side = max(5.0, min(0.55 * len(classes) + 2, 14))
     figure, axis = plt.subplots(figsize=(side + 1, side), layout="constrained")
     image = axis.imshow(shares * 100, cmap="Blues", norm=PowerNorm(0.35, 0, 100))
-    if len(classes) <= MOST_CELLS_WITH_NUMBERS:
+    if len(classes) <= MOST_TICKS:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.3 else "black"
             axis.text(column, row, f"{count:,}" if count else "", ha="center", va="center", color=colour, fontsize=8)
@@ -110,14 +111,20 @@ def gallery(images: Sequence[npt.NDArray], captions: Sequence[str], title: str, 
 
 def calibration(figures: dict[str, Any], title: str, path: Path) -> None:
     """Reliability plot: accuracy against the probability of the class chosen, and how many images have it."""
-    bins, width = figures["bins"], 100 / 15
+    bins, width = figures["bins"], 100 * figures["bin_width"]
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(5.5, 6.5), layout="constrained", height_ratios=(3, 1), sharex=True
     )
     middle = [bin["from"] * 100 + width / 2 for bin in bins]
     above.bar(middle, [bin["accuracy"] * 100 for bin in bins], width, color=BLUE, edgecolor="white", label="accuracy")
     above.plot([0, 100], [0, 100], "--", color="black", lw=1, label="perfectly calibrated")
-    above.plot([bin["confidence"] * 100 for bin in bins], [bin["accuracy"] * 100 for bin in bins], "o", color=ORANGE)
+    above.plot(
+        [bin["confidence"] * 100 for bin in bins],
+        [bin["accuracy"] * 100 for bin in bins],
+        "o",
+        color=ORANGE,
+        label="at the mean",
+    )
     above.set_ylabel("accuracy (%)")
     above.legend()
     below.bar(middle, [bin["images"] for bin in bins], width, color=GREY, edgecolor="white")
@@ -129,11 +136,12 @@ def calibration(figures: dict[str, Any], title: str, path: Path) -> None:
 
 def counts(by_part: Mapping[str, Sequence[int]], classes: Sequence[str], title: str, path: Path) -> None:
     """Images a class, a bar for each part."""
-    figure, axis = plt.subplots(figsize=(max(7, 0.7 * len(classes) + 2), 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(min(max(7, 0.7 * len(classes) + 2), 30), 4), layout="constrained")
     for number, ((part, heights), colour) in enumerate(zip(by_part.items(), (BLUE, ORANGE, GREY), strict=False)):
         places = np.arange(len(classes)) + (number - (len(by_part) - 1) / 2) * 0.27
         axis.bar(places, heights, 0.27, color=colour, hatch=("", "//", "..")[number], edgecolor="white", label=part)
-    axis.set_xticks(range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 5 else 0)
+    if len(classes) <= MOST_TICKS:
+        axis.set_xticks(range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 5 else 0)
     axis.set_xlabel("class")
     axis.set_ylabel("images")
     axis.legend()

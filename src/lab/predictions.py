@@ -68,6 +68,6 @@ def join(parts: Sequence[Predictions]) -> Predictions:
 
 def fingerprint(dataset: Dataset, indices: npt.NDArray[np.int64]) -> str:
     """SHA-256 of the images and labels at `indices`."""
-    digest = hashlib.sha256(dataset.images[indices])
+    digest = hashlib.sha256(np.ascontiguousarray(dataset.images[indices]))
     digest.update(dataset.labels[indices])
     return digest.hexdigest()

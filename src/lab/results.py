@@ -1,18 +1,15 @@
-"""What a finished run leaves: result.json, predictions.npz, TensorBoard's hyper-parameters."""
+"""What a finished run says of itself: in result.json, and as TensorBoard's hyper-parameters."""
 
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
 from lab.classifier import Classifier
-from lab.files import write_json
 from lab.network import count_parameters
-from lab.predictions import Predictions
 from lab.run import Run, data_name
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "hydra-core")
@@ -60,12 +57,6 @@ def summarise(rows: Mapping[str, dict[str, float]]) -> dict[str, Any]:
             which: {"epoch": row["epoch"]} | figures(row, "val") for which, row in rows.items() if "val_loss" in row
         },
     }
-
-
-def save(result: dict[str, Any], predictions: Predictions, folder: Path) -> None:
-    """predictions.npz, then result.json: the run that has it has finished."""
-    predictions.save(folder / "predictions.npz")
-    write_json(result, folder / "result.json")
 
 
 def log_hyperparameters(result: dict[str, Any], classifier: Classifier) -> None:

@@ -25,11 +25,11 @@ from lab.classifier import Classifier
 from lab.config import data_folder
 from lab.data import ImageData, Parts, make_folds, split
 from lab.datasets import Dataset
-from lab.folder import read_config, read_result
+from lab.folder import read_config, read_exported, read_result
 from lab.network import Layer, build
 from lab.predictions import Predictions, fingerprint
 
-MOST_UNNAMED_CLASSES = 10_000
+MOST_UNNAMED_CLASSES = 1_000
 
 
 @dataclass
@@ -61,21 +61,12 @@ def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
 
     Without `root` it lies where it lay, else in $LAB_DATA.
     """
-    config = read_config(folder)
-    result = read_result(folder)
+    config, result = read_config(folder), read_result(folder)
     path = folder / f"{weights}.ckpt"
     if not path.exists():
-        hint = "it had no validation part: only its last epoch has weights" if weights == "best" else "it is gone"
+        hint = "this run kept its last epoch's weights only" if weights == "best" else "it is gone"
         raise UserError(f"{path}: there is no such file: {hint}")
-    if root or not data_folder(config.data.root).is_dir():
-        config.data.root = str(root) if root else os.environ.get("LAB_DATA")
-    if "weights" in config.model.net:
-        config.model.net.weights = ""  # the checkpoint has them
-    run = prepare(config)
-    if data_name(run) != result["data"]["name"]:
-        raise UserError(
-            f"{folder}: it is of {result['data']['name']}, but {data_folder(config.data.root)} gives {data_name(run)}"
-        )
+    run = _prepare_again(config, folder, result["data"]["name"], root)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         run.classifier.load_state_dict(state)
@@ -83,6 +74,40 @@ def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
         line = str(error).partition("\n")[0]
         raise UserError(f"{path}: not a checkpoint of this run and this version ({line})") from None
     run.classifier.eval()
+    return run
+
+
+def load_exported(path: Path, root: Path | None = None) -> Run:
+    """The same of a model.ts, which answers in the place of its network."""
+    metadata = read_exported(path)
+    metadata["config"].trainer.precision = "32-true"
+    run = _prepare_again(metadata["config"], path, metadata["data"], root)
+    try:
+        run.classifier.net = Exported(torch.jit.load(path, map_location="cpu"))
+    except RuntimeError as error:
+        raise UserError(f"{path}: torch cannot load it ({str(error).partition(chr(10))[0]})") from None
+    return run
+
+
+class Exported(nn.Module):
+    """Class probabilities as logits, whose softmax they are."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.module(images).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def _prepare_again(config: DictConfig, folder: Path, data: str, root: Path | None) -> Run:
+    if root or config.data.root is None or not data_folder(config.data.root).is_dir():
+        config.data.root = str(root) if root else os.environ.get("LAB_DATA")
+    if "weights" in config.model.net:
+        config.model.net.weights = False  # the checkpoint has them
+    run = prepare(config)
+    if data_name(run) != data:
+        raise UserError(f"{folder}: it is of {data}, but {data_folder(config.data.root)} gives {data_name(run)}")
     return run
 
 
@@ -106,6 +131,8 @@ def predict(
     trainer.test(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     logged = read_figures(trainer)
     logits, indices = (tensor.numpy(force=True) for tensor in run.classifier.outputs)
+    if not np.isfinite(logits).all():
+        raise UserError(f"model={run.config.model.name}: its answers are not finite: try a smaller learning rate")
     labels, sha256 = run.dataset.labels[indices], np.array(fingerprint(run.dataset, indices))
     predictions = Predictions(logits, labels, indices, np.array(run.classes), sha256)
     return {name: logged[f"test_{name}"] for name in ("loss", "accuracy", "images")}, predictions
@@ -119,6 +146,8 @@ def data_name(run: Run) -> str:
 def load_data(config: DictConfig) -> tuple[Dataset, list[str]]:
     """The data set that `config`, a Data, names, and the names of its classes."""
     dataset: Dataset = _call("data.source", config.source, root=data_folder(config.root))
+    if config.classes and len(set(config.classes)) < len(config.classes):
+        raise UserError(f"data.classes={config.classes}: each class needs a name of its own")
     classes = list(config.classes or map(str, range(min(dataset.labels.max() + 1, MOST_UNNAMED_CLASSES))))
     if dataset.labels.min() < 0 or dataset.labels.max() >= len(classes):
         raise UserError(
@@ -172,6 +201,8 @@ def _call(key: str, config: DictConfig, *args: Any, **kwargs: Any) -> Any:
         function = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{key}._target_={target}: there is no such thing ({error})") from None
+    if not callable(function):
+        raise UserError(f"{key}._target_={target}: not a thing to call")
     known = inspect.signature(function).parameters
     for option in options:
         if option not in known:

@@ -48,8 +48,8 @@ def corrected_t(differences: Sequence[float], test_per_train: float) -> Estimate
     """
     mean, spread, folds = np.mean(differences), np.std(differences, ddof=1), len(differences)
     error = spread * np.sqrt(1 / folds + test_per_train)
-    if error == 0:
-        return Estimate(float(mean), float(mean), float(mean), float(mean == 0))
+    if spread <= 1e-12:  # of rounding
+        return Estimate(float(mean), float(mean), float(mean), float(abs(mean) <= 1e-12))
     half = stats.t.ppf((1 + CONFIDENCE) / 2, folds - 1) * error
     p = 2 * stats.t.sf(abs(mean / error), folds - 1)
     return Estimate(float(mean), float(mean - half), float(mean + half), float(p))

@@ -66,9 +66,11 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     table.add_column("class")
     for column in ("precision", "recall", "F1", "images"):
         table.add_column(column, justify="right")
-    for name, figures in evaluation["classes"].items():
+    for name, figures in list(evaluation["classes"].items())[:MOST_ROWS]:
         shares = ("" if figures[key] is None else f"{figures[key]:.2%}" for key in ("precision", "recall", "f1"))
         table.add_row(escape(name), *shares, f"{figures['images']:,}")
+    if len(evaluation["classes"]) > MOST_ROWS:
+        table.add_row(f"... {len(evaluation['classes']) - MOST_ROWS} more")
     Console().print(table)
     low, high = evaluation["accuracy_interval"]
     print(
@@ -99,6 +101,16 @@ def print_contestants(contestants: Sequence["Contestant"]) -> None:
         interval = f"{one.interval[0]:.2%} to {one.interval[1]:.2%}"
         cells = f"{one.parameters:,}", f"{one.seconds:,.0f} s", f"{one.loss:.4f}", f"{one.accuracy:.2%}", interval
         table.add_row(escape(one.name), *cells)
+    Console().print(table)
+
+
+def print_parity(parity: dict[str, Any]) -> None:
+    """How far the runtimes agree with the network."""
+    table = Table(title=f"Against the trained network, {parity['images']:,} test images", title_justify="left")
+    for column in ("runtime", "other predictions", "largest difference in a probability"):
+        table.add_column(column, justify="left" if column == "runtime" else "right")
+    for name, figures in parity["runtimes"].items():
+        table.add_row(name, str(figures["other_predictions"]), f"{figures['largest_difference']:.1e}")
     Console().print(table)
 
 

@@ -1,10 +1,12 @@
 """Folds trained side by side: one process of one thread each, epoch by epoch in turn where cores are fewer."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -43,7 +45,9 @@ def start_importing() -> BaseContext:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), before.get("PYTHONPATH", "")])
     # glibc keeps what a step frees for the next one: 8 % faster where two work side by side
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+    interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is this process's to answer
     multiprocessing.forkserver.ensure_running()
+    signal.signal(signal.SIGINT, interrupted)
     os.environ.clear()
     os.environ.update(before)
     return context
@@ -54,7 +58,7 @@ def train_folds(
 ) -> None:
     """Train fold k as configs[k] says, into `folder`/fold_k, which is there when it is whole; `tell` its number then.
 
-    At most `workers` are at work at a time. The last ones, too few to fill the workers evenly, take turns.
+    At most `workers` train at a time. The last ones, too few to fill the workers evenly, take turns.
     """
     context, todo, running = start_importing(), list(configs), []
     try:
@@ -100,7 +104,7 @@ def _start(context: BaseContext, number: int, config: dict[str, Any], folder: Pa
 def _give_turns(running: Sequence[Fold], workers: int) -> None:
     """To those who are furthest behind, as many as are free to work."""
     waiting = sorted((fold for fold in running if fold.waits), key=lambda fold: fold.epoch)
-    for fold in waiting[: workers - (len(running) - len(waiting))]:
+    for fold in waiting[: max(workers - (len(running) - len(waiting)), 0)]:
         fold.connection.send("go")
         fold.waits = False
 
@@ -110,9 +114,10 @@ def _receive(fold: Fold) -> tuple[str, Any]:
         return fold.connection.recv()
     except (EOFError, ConnectionError):
         fold.process.join()
+        hint = " (no memory left? workers=1 takes the least)" if fold.process.exitcode == -signal.SIGKILL else ""
         raise UserError(
-            f"fold {fold.number}: its process ended with exit code {fold.process.exitcode} (-9: no memory left?): "
-            "the same command goes on with the folds that are missing; workers=1 takes the least memory"
+            f"fold {fold.number}: its process ended with exit code {fold.process.exitcode}{hint}: "
+            "the same command goes on with the folds that are missing"
         ) from None
 
 
@@ -126,13 +131,13 @@ def _train_fold(config: dict[str, Any], folder: Path, connection: Connection) ->
 
     torch.set_num_threads(1)
     try:
-        try:
-            fit_fold(OmegaConf.create(config), folder, Turns(connection))
-        except UserError as error:
-            connection.send(("failed", str(error)))
-        else:
-            connection.send(("done", None))
+        fit_fold(OmegaConf.create(config), folder, Turns(connection))
+        said = "done", None
     except (EOFError, ConnectionError):
         return  # nobody waits for this fold any more
-    except OSError as error:
-        connection.send(("failed", one_line(error)))
+    except Exception as error:
+        if not isinstance(error, UserError | OSError):
+            traceback.print_exc()  # a mistake of ours
+        said = "failed", one_line(error)
+    with contextlib.suppress(OSError):
+        connection.send(said)

@@ -1,0 +1,62 @@
+"""Do all runtimes give the answers of the network that was trained?"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lab import UserError
+
+TOLERANCE = 1e-5  # in a probability
+BATCH = 256
+
+Runtime = Callable[[Tensor], npt.NDArray[np.float32]]  # images uint8 [n, c, h, w] to probabilities [n, classes]
+
+
+def check_parity(deployed: nn.Module, files: Mapping[str, Path], images: Tensor) -> dict[str, Any]:
+    """Of the files against `deployed`, on images uint8 [n, c, h, w]; UserError where they disagree."""
+    wanted = _probabilities("network", _torch(deployed), images)
+    runtimes = {
+        "TorchScript": _torch(torch.jit.load(files["model.ts"])),
+        "ONNX Runtime": _onnx(files["model.onnx"]),
+    }
+    report = {"images": len(images), "tolerance": TOLERANCE, "runtimes": {}}
+    for name, runtime in runtimes.items():
+        found = _probabilities(name, runtime, images)
+        difference = float(np.abs(found - wanted).max())
+        other = int((found.argmax(1) != wanted.argmax(1)).sum())
+        report["runtimes"][name] = {"largest_difference": difference, "other_predictions": other}
+        if not difference <= TOLERANCE or other:
+            raise UserError(
+                f"{name} answers otherwise than the network that was trained: {other} of {len(images)} predictions "
+                f"differ, the largest difference in a probability is {difference:.1e}: nothing was exported"
+            )
+    return report
+
+
+def _probabilities(name: str, runtime: Runtime, images: Tensor) -> npt.NDArray[np.float32]:
+    with tqdm(total=len(images), desc=name, unit=" images", disable=None, leave=False) as bar:
+        parts = []
+        for part in images.split(BATCH):
+            parts.append(runtime(part))
+            bar.update(len(part))
+    return np.concatenate(parts)
+
+
+def _torch(module: nn.Module) -> Runtime:
+    def run(images: Tensor) -> npt.NDArray[np.float32]:
+        with torch.no_grad():
+            return module(images).numpy()
+
+    return run
+
+
+def _onnx(path: Path) -> Runtime:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images.float().numpy()})[0]

@@ -1,0 +1,643 @@
+#!/usr/bin/env python3
+"""Class probabilities of pictures, from an exported model alone.
+
+This file and model.ts are all that a device needs: Python 3.6 or newer, torch 1.7 or newer, Pillow.
+"""
+
+import argparse
+import base64
+import csv
+import glob
+import io
+import json
+import os
+import sys
+import threading
+import time
+import zipfile
+
+FORMAT = 1  # the newest that this file reads
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+MOST_PIXELS = 50 * 1000 * 1000  # a larger picture is refused before it is unpacked
+MOST_BYTES = 20 * 1000 * 1000  # of a request
+MOST_REQUESTS = 32  # at a time
+TOLERANCE = 1e-4  # of a golden probability, between processors and versions
+
+
+class UserError(Exception):
+    """A line for the user."""
+
+
+def main(words=None):
+    given = parse(words)
+    try:
+        return given.run(given)
+    except UserError as problem:
+        print("error: %s" % problem, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    except BrokenPipeError:  # | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+# ---- what the file says of itself: without torch
+
+
+def read_metadata(path):
+    """The dict that export.py put into the archive; read first, for a file that torch refuses may abort it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/extra/metadata.json")]
+            if len(names) != 1:
+                raise UserError("%s: a TorchScript file, but not of export.py: it has no metadata" % path)
+            if archive.getinfo(names[0]).file_size > MOST_BYTES:
+                raise UserError("%s: its metadata is too large to be ours" % path)
+            metadata = json.loads(archive.read(names[0]).decode("utf-8"))
+        if metadata["format"] > FORMAT:
+            raise UserError(
+                "%s: has format %s, this predict.py reads %d: copy the predict.py of the project that exported it"
+                % (path, metadata["format"], FORMAT)
+            )
+        metadata["min_torch"], metadata["classes"], metadata["input"]["height"], metadata["golden"]["images"]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError("%s: cannot be read (%s): give the model.ts that export.py wrote" % (path, error))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError("%s: its metadata is damaged (%r)" % (path, error))
+    return metadata
+
+
+def info(given):
+    metadata = read_metadata(given.model)
+    if given.json:
+        metadata["golden"] = "%d images" % len(metadata["golden"]["probabilities"])
+        print(json.dumps(metadata, indent=2))
+        return 0
+    size, metrics = metadata["input"], metadata["metrics"]
+    for name, value in (
+        ("model", metadata["model"]),
+        ("data", metadata["data"]),
+        ("classes", ", ".join(metadata["classes"])),
+        (
+            "input",
+            "%dx%d %s, any picture is fitted as a %s"
+            % (size["height"], size["width"], size["colour"], size["picture"]),
+        ),
+        ("parameters", "{:,}".format(metadata["parameters"]["total"])),
+        ("accuracy", "%.2f %% of %s test images" % (100 * metrics["accuracy"], "{:,}".format(metrics["images"]))),
+        ("epoch", metrics["epoch"]),
+        ("trained with", "torch %s" % metadata["versions"]["torch"]),
+        ("needs", "torch %s or newer" % metadata["min_torch"]),
+        ("commit", metadata["commit"]),
+        ("exported", metadata["date"]),
+        ("file", "%s, %.1f MB" % (given.model, os.path.getsize(given.model) / 1e6)),
+    ):
+        print("%-13s %s" % (name, value))
+    return 0
+
+
+# ---- the network
+
+
+class Model:
+    """What pictures are put to: probabilities of batches of uint8 tensors [n, c, h, w]."""
+
+    def __init__(self, path, device, metadata):
+        global torch
+        try:
+            import torch
+        except ImportError as error:
+            raise UserError("torch cannot be imported (%s): install it as the device's maker says" % error)
+        if version(torch.__version__) < version(metadata["min_torch"]):
+            raise UserError("%s needs torch %s or newer, this is %s" % (path, metadata["min_torch"], torch.__version__))
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError("--device %s: this torch sees no CUDA device; leave it out to use the CPU" % device)
+        try:
+            self.device = torch.device(device)
+            self.plain = torch.jit.load(path, map_location=self.device).eval()
+        except RuntimeError as error:
+            raise UserError("%s: torch %s cannot load it (%s)" % (path, torch.__version__, first_line(error)))
+        self.network, self.metadata = self.plain, metadata
+        size = metadata["input"]
+        self.shape = size["channels"], size["height"], size["width"]
+
+    def optimise(self):
+        """For many images: fold and fuse what this processor allows, unless the golden sample then disagrees."""
+        if not hasattr(torch.jit, "optimize_for_inference") or self.device.type != "cpu":
+            return "not optimised: this is for torch 1.10 or newer on a CPU"
+        try:
+            self.network = torch.jit.optimize_for_inference(torch.jit.freeze(self.plain))
+            if self.difference() <= TOLERANCE:
+                return "optimised for this processor"
+        except RuntimeError as error:
+            self.network = self.plain
+            return "not optimised: %s" % first_line(error)
+        self.network = self.plain
+        return "not optimised: the optimised network answers otherwise"
+
+    def probabilities(self, images):
+        with torch.no_grad():
+            return self.network(images.to(self.device)).cpu()
+
+    def golden(self):
+        """The images of the golden sample [n, c, h, w], and the probabilities that they must have [n, classes]."""
+        sample = self.metadata["golden"]
+        images = tensor(base64.b64decode(sample["images"])).reshape((-1,) + self.shape)
+        return images, torch.tensor(sample["probabilities"])
+
+    def difference(self):
+        """The largest, in a probability of the golden sample."""
+        images, wanted = self.golden()
+        return float((self.probabilities(images) - wanted).abs().max())
+
+
+def tensor(content):
+    """bytes as a uint8 tensor [n], without numpy."""
+    if hasattr(torch, "frombuffer"):
+        return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    return torch.ByteTensor(torch.ByteStorage.from_buffer(content))
+
+
+def version(text):
+    """(1, 10) of 1.10.0a0+git: NVIDIA's wheels are snapshots."""
+    return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in text.split(".")[:2])
+
+
+def first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# ---- from any picture to the pixels that the network knows
+
+
+def open_picture(file):
+    """A Pillow image, "L" or "RGB", upright, on white where it is transparent; `file` is a path or a binary file."""
+    from PIL import Image, ImageOps
+
+    Image.MAX_IMAGE_PIXELS = None  # ours is below, and one line
+    try:
+        picture = Image.open(file)
+        if picture.width * picture.height > MOST_PIXELS:
+            raise UserError("%dx%d pixels are too many: at most %d million" % (picture.size + (MOST_PIXELS // 10**6,)))
+        picture.load()
+        picture = ImageOps.exif_transpose(picture) or picture
+    except UserError:
+        raise
+    except Exception as error:  # whatever a decoder says of a damaged file
+        raise UserError("not a picture that Pillow can read (%s)" % first_line(error))
+    if picture.mode.startswith(("I", "F")):  # 16 bits and more: their range becomes 0..255
+        low, high = picture.getextrema()
+        top = 65535.0 if picture.mode.startswith("I") and high > 255 else max(float(high), 1.0)
+        top = 255.0 if picture.mode.startswith("I") and high <= 255 else top
+        picture = picture.convert("F").point(lambda value: value * (255.0 / top)).convert("L")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(paper, picture).convert("RGB")
+    return picture if picture.mode in ("L", "RGB") else picture.convert("L" if picture.mode == "1" else "RGB")
+
+
+def fit(picture, size, raw):
+    """The picture as the network's images are, and what was done to it, in words."""
+    from PIL import Image
+
+    done = ["%dx%d" % picture.size]
+    mode = "L" if size["colour"] == "grey" else "RGB"
+    if size["colour"] == "raw":
+        raise UserError("a network for %d channels takes no picture" % size["channels"])
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+        done.append("made %s" % size["colour"])
+    wanted = size["width"], size["height"]
+    if raw:
+        if picture.size != wanted:
+            raise UserError("--raw takes pictures of %dx%d, this is %dx%d" % (wanted + picture.size))
+        return picture, done
+    if size["picture"] in ("digit", "on_black") and border(picture) > middle(picture):
+        picture = picture.point(lambda value: 255 - value)
+        done.append("dark on light: inverted")
+    if size["picture"] == "digit" and picture.size != wanted:
+        return fit_digit(picture, wanted, done)
+    if picture.size != wanted:
+        left, top, right, bottom = crop = centre(picture.size, wanted)
+        if crop != (0, 0) + picture.size:
+            picture = picture.crop(crop)
+            done.append("cropped to %dx%d" % (right - left, bottom - top))
+        picture = picture.resize(wanted, Image.BILINEAR)
+        done.append("scaled to %dx%d" % wanted)
+    return picture, done
+
+
+def fit_digit(picture, wanted, done):
+    """As MNIST was made: the ink scaled to 20x20 pixels of 28x28, its centre of mass in the middle."""
+    from PIL import Image
+
+    paper, ink = border(picture), picture.getextrema()[1]
+    if ink - paper < 40:
+        raise UserError("it is blank: no ink to read")
+    # what is hardly brighter than the paper is noise and shadow
+    picture = picture.point(lambda value: max(0, min(255, int((value - paper) * 255.0 / (ink - paper)))))
+    box = picture.point(lambda value: 255 if value > 80 else 0).getbbox()
+    picture = picture.point(lambda value: value if value > 25 else 0).crop(box)
+    done.append("cropped to its ink, %dx%d" % picture.size)
+    scale = 20.0 / 28 * min(wanted[0] / float(picture.width), wanted[1] / float(picture.height))
+    side = tuple(max(1, int(round(length * scale))) for length in picture.size)
+    picture = picture.resize(side, Image.LANCZOS)
+    high = picture.getextrema()[1]
+    picture = picture.point(lambda value: min(255, int(value * 255.0 / high)))  # thin strokes fade when scaled
+    done.append("scaled to %dx%d" % side)
+    pixels, total = list(picture.getdata()), float(sum(picture.getdata()))
+    x = sum(value * (place % side[0] + 0.5) for place, value in enumerate(pixels)) / total
+    y = sum(value * (place // side[0] + 0.5) for place, value in enumerate(pixels)) / total
+    fitted = Image.new("L", wanted)
+    fitted.paste(picture, (int(round(wanted[0] / 2.0 - x)), int(round(wanted[1] / 2.0 - y))))
+    done.append("centred by mass in %dx%d" % wanted)
+    return fitted, done
+
+
+def border(picture):
+    """The middle value of the pixels at the edge."""
+    picture = picture.convert("L")
+    width, height = picture.size
+    edges = [(0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height)]
+    values = sorted(value for edge in edges for value in picture.crop(edge).getdata())
+    return values[len(values) // 2]
+
+
+def middle(picture):
+    low, high = picture.convert("L").getextrema()
+    return (low + high) / 2.0
+
+
+def centre(size, wanted):
+    """The largest box in the middle of `size` that has the sides of `wanted`."""
+    scale = min(size[0] / float(wanted[0]), size[1] / float(wanted[1]))
+    width, height = max(1, int(round(wanted[0] * scale))), max(1, int(round(wanted[1] * scale)))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
+
+
+def batch(model, pictures):
+    """Fitted pictures as uint8 [n, c, h, w]."""
+    images = [tensor(picture.tobytes()).reshape(model.shape[1:] + model.shape[:1]) for picture in pictures]
+    return torch.stack(images).permute(0, 3, 1, 2).contiguous()
+
+
+# ---- commands
+
+
+def predict(given):
+    paths = list(expand(given.images))
+    metadata = read_metadata(given.model)
+    model = Model(given.model, given.device, metadata)
+    writer = csv.writer(sys.stdout) if given.csv else None
+    if writer:
+        writer.writerow(["file", "class", "probability"] + metadata["classes"])
+    failed = 0
+    for path in paths:
+        try:
+            picture, done = fit(open_picture(path), metadata["input"], given.raw)
+        except UserError as problem:
+            print("error: %s: %s" % (path, problem), file=sys.stderr)
+            failed += 1
+            continue
+        if len(done) > 1:
+            print("%s: %s" % (path, ", ".join(done)), file=sys.stderr)
+        tell(path, model.probabilities(batch(model, [picture]))[0].tolist(), metadata["classes"], given.json, writer)
+    return 1 if failed else 0
+
+
+def tell(path, probabilities, classes, as_json, writer):
+    order = sorted(range(len(classes)), key=lambda number: -probabilities[number])
+    if as_json:
+        each = dict(zip(classes, probabilities))
+        print(
+            json.dumps(
+                {"file": path, "class": classes[order[0]], "probability": max(probabilities), "probabilities": each}
+            )
+        )
+    elif writer:
+        writer.writerow([path, classes[order[0]], max(probabilities)] + probabilities)
+    else:
+        named = ["%s %.2f %%" % (classes[number], 100 * probabilities[number]) for number in order[:3]]
+        print("%s: %s%s" % (path, named[0], "   (then %s)" % ", ".join(named[1:]) if named[1:] else ""))
+
+
+def expand(words):
+    """The files that paths, folders and patterns name."""
+    for word in words:
+        if os.path.isdir(word):
+            inside = sorted(os.path.join(word, name) for name in os.listdir(word))
+            found = [path for path in inside if path.lower().endswith(PICTURES)]
+            if not found:
+                raise UserError("%s: no pictures are in this folder" % word)
+        else:
+            found = [word] if os.path.exists(word) else sorted(glob.glob(word))
+            if not found:
+                raise UserError("%s: there is no such file" % word)
+        for path in found:
+            yield path
+
+
+def selftest(given):
+    model = Model(given.model, given.device, read_metadata(given.model))
+    images, wanted = model.golden()
+    found = model.probabilities(images)
+    difference = float((found - wanted).abs().max())
+    passed = difference <= TOLERANCE and bool((found.argmax(1) == wanted.argmax(1)).all())
+    print(
+        "%s: %d images, largest difference %.1e in a probability, torch %s on %s"
+        % ("pass" if passed else "FAIL", len(images), difference, torch.__version__, given.device)
+    )
+    return 0 if passed else 1
+
+
+def bench(given):
+    model = Model(given.model, given.device, read_metadata(given.model))
+    print("torch %s on %s, %d threads" % (torch.__version__, given.device, torch.get_num_threads()))
+    golden = model.golden()[0]
+    for optimised in (False, True):
+        if optimised:
+            print(model.optimise())
+        for n in sorted({1, given.batch}):
+            images = golden[[number % len(golden) for number in range(n)]]
+            seconds = sorted(measure(model, images, given.seconds))
+            median, late = seconds[len(seconds) // 2], seconds[int(len(seconds) * 0.95)]
+            print(
+                "batch %4d: median %8.3f ms, 95 %% below %8.3f ms, %9.0f images/s (%d calls)"
+                % (n, 1000 * median, 1000 * late, n / median, len(seconds))
+            )
+    print("largest memory of this process: %.0f MB" % peak_memory())
+    if model.device.type == "cuda":
+        print("largest memory of the GPU: %.0f MB" % (torch.cuda.max_memory_allocated() / 1e6))
+    return 0
+
+
+def measure(model, images, budget):
+    """Seconds of each call, for about `budget` seconds, after warming up; a copy to the CPU ends each."""
+    for _ in range(5):
+        model.probabilities(images)
+    seconds, end = [], time.time() + budget
+    while len(seconds) < 20 or time.time() < end:
+        started = time.perf_counter()
+        model.probabilities(images)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def peak_memory():
+    """MB; not a number where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+# ---- server
+
+
+def serve(given):
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from socketserver import ThreadingMixIn
+
+    metadata = read_metadata(given.model)
+    model = Model(given.model, given.device, metadata)
+    print(model.optimise())
+    free, one_at_a_time = threading.BoundedSemaphore(MOST_REQUESTS), threading.Lock()
+    about = {key: metadata[key] for key in ("model", "data", "classes")}
+    about["picture"] = metadata["input"]["picture"]
+    page = PAGE.replace("{{about}}", json.dumps(about).replace("<", "\\u003c")).encode("utf-8")
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 10  # seconds for a slow client
+        server_version, sys_version = "lab", ""
+
+        def do_GET(self):
+            if self.path.split("?")[0] == "/":
+                self.answer(200, page, "text/html; charset=utf-8")
+            elif self.path == "/info":
+                self.answer(200, about)
+            else:
+                self.answer(404, {"error": "there is only / and /predict"})
+
+        def do_POST(self):
+            self.close_connection = True  # what is left of a refused body is no request
+            if self.path != "/predict":
+                return self.answer(404, {"error": "POST pictures to /predict"})
+            length = self.headers.get("Content-Length", "")
+            if not length.isdigit():
+                return self.answer(411, {"error": "state the Content-Length"})
+            if int(length) > MOST_BYTES:
+                return self.answer(413, {"error": "at most %d MB" % (MOST_BYTES // 10**6)})
+            if not free.acquire(blocking=False):
+                return self.answer(503, {"error": "too many requests at a time, try again"})
+            try:
+                content = self.rfile.read(int(length))
+                if len(content) == int(length):
+                    self.close_connection = False
+                    self.answer(200, self.predict(content))
+            except UserError as problem:
+                self.answer(422, {"error": str(problem)})
+            finally:
+                free.release()
+
+        def predict(self, content):
+            picture, done = fit(open_picture(io.BytesIO(content)), metadata["input"], given.raw)
+            with one_at_a_time:
+                probabilities = model.probabilities(batch(model, [picture]))[0].tolist()
+            best = max(range(len(probabilities)), key=lambda number: probabilities[number])
+            return {
+                "class": metadata["classes"][best],
+                "probability": probabilities[best],
+                "probabilities": dict(zip(metadata["classes"], probabilities)),
+                "done": done,
+            }
+
+        def answer(self, status, content, kind="application/json"):
+            if not isinstance(content, bytes):
+                content = json.dumps(content).encode("utf-8")
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.send_header("Content-Security-Policy", "default-src 'self' 'unsafe-inline' data: blob:")
+            if self.close_connection:
+                self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    class Server(ThreadingMixIn, HTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+        def handle_error(self, request, address):
+            """A client that goes away is none."""
+
+    try:
+        server = Server((given.host, given.serve), Handler)
+    except (OSError, OverflowError) as error:
+        raise UserError("--serve %d on %s: %s" % (given.serve, given.host, error))
+    print("http://%s:%d/   Ctrl-C ends it" % (given.host, server.server_address[1]))
+    sys.stdout.flush()
+    server.serve_forever()
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>lab</title>
+<style>
+body { font: 16px/1.4 sans-serif; max-width: 46em; margin: 1em auto; padding: 0 1em; color: #111; }
+main { display: flex; flex-wrap: wrap; gap: 1.5em; }
+canvas { border: 2px solid #666; width: 280px; height: 280px; touch-action: none; cursor: crosshair; }
+canvas.over { border-color: #0072b2; }
+#bars { flex: 1; min-width: 16em; }
+.row { display: flex; align-items: center; gap: .5em; margin: .15em 0; }
+.name { width: 6em; text-align: right; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.track { flex: 1; background: #eee; height: 1.1em; }
+.bar { background: #999; height: 100%; width: 0; }
+.best .bar { background: #0072b2; } .best { font-weight: bold; }
+.share { width: 4.5em; text-align: right; font-variant-numeric: tabular-nums; }
+#said { min-height: 3em; color: #444; } #said.error { color: #a30; }
+button, input { font: inherit; }
+</style>
+<h1 id="title"></h1>
+<main>
+<div>
+<canvas id="paper" width="280" height="280" aria-label="paper to draw on"></canvas>
+<p><button id="clear">Clear</button> <input id="file" type="file" accept="image/*" aria-label="a picture"></p>
+</div>
+<div id="bars" aria-live="polite"></div>
+</main>
+<p id="said"></p>
+<script>
+const about = {{about}};
+const paper = document.getElementById("paper"), pen = paper.getContext("2d"), said = document.getElementById("said");
+const draws = about.picture !== "photo";
+document.getElementById("title").textContent = about.model + " on " + about.data;
+const hint = (draws ? "Draw on the paper, or drop a picture on it." : "Drop a picture on the paper.");
+const rows = new Map(about.classes.map(name => {
+  const row = document.createElement("div");
+  row.className = "row";
+  row.innerHTML = '<span class="name"></span><span class="track"><div class="bar"></div></span>'
+    + '<span class="share"></span>';
+  row.firstChild.textContent = name;
+  document.getElementById("bars").append(row);
+  return [name, row];
+}));
+function show(answer) {
+  said.className = answer.error ? "error" : "";
+  said.textContent = answer.error || "It is " + answer.class + ". " + answer.done.join(", ") + ".";
+  for (const [name, row] of rows) {
+    const share = answer.error ? 0 : answer.probabilities[name];
+    row.classList.toggle("best", name === answer.class);
+    row.querySelector(".bar").style.width = 100 * share + "%";
+    row.querySelector(".share").textContent = answer.error ? "" : (100 * share).toFixed(1) + " %";
+  }
+}
+let asking = false, next = null;
+async function ask(picture) {
+  if (asking) { next = picture; return; }
+  asking = true;
+  try {
+    const answer = await fetch("/predict", { method: "POST", body: await picture() });
+    show(await answer.json());
+  } catch (error) { show({ error: "The server does not answer." }); }
+  asking = false;
+  if (next) { const then = next; next = null; ask(then); }
+}
+const drawing = () => new Promise(done => paper.toBlob(done, "image/png"));
+function clear() {
+  pen.fillStyle = "white"; pen.fillRect(0, 0, 280, 280);
+  for (const row of rows.values()) {
+    row.classList.remove("best");
+    row.querySelector(".bar").style.width = 0;
+    row.querySelector(".share").textContent = "";
+  }
+  said.className = ""; said.textContent = hint;
+}
+let last = null;
+const place = event => [event.offsetX * 280 / paper.clientWidth, event.offsetY * 280 / paper.clientHeight];
+if (draws) {
+  paper.onpointerdown = event => {
+    paper.setPointerCapture(event.pointerId);
+    last = place(event);
+    paper.onpointermove(event);
+  };
+  paper.onpointerup = paper.onpointercancel = () => { last = null; };
+  paper.onpointermove = event => {
+    if (!last) return;
+    const here = place(event);
+    pen.lineWidth = 20; pen.lineCap = "round"; pen.strokeStyle = "black";
+    pen.beginPath(); pen.moveTo(...last); pen.lineTo(...here); pen.stroke();
+    last = here;
+    ask(drawing);
+  };
+}
+async function take(file) {
+  if (!file) return;
+  try {
+    const picture = await createImageBitmap(file), scale = 280 / Math.max(picture.width, picture.height);
+    clear();
+    const width = picture.width * scale, height = picture.height * scale;
+    pen.drawImage(picture, 140 - width / 2, 140 - height / 2, width, height);
+  } catch (error) { clear(); }
+  ask(async () => file);
+}
+document.getElementById("file").onchange = event => take(event.target.files[0]);
+document.getElementById("clear").onclick = clear;
+document.ondragover = event => { event.preventDefault(); paper.classList.add("over"); };
+document.ondragleave = () => paper.classList.remove("over");
+document.ondrop = event => {
+  event.preventDefault();
+  paper.classList.remove("over");
+  take(event.dataTransfer.files[0]);
+};
+clear();
+</script>
+"""
+
+
+def parse(words):
+    class Parser(argparse.ArgumentParser):
+        def error(self, message):
+            print("error: %s; see --help" % message, file=sys.stderr)
+            sys.exit(2)
+
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="model.ts, which export.py wrote")
+    parser.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="pictures, folders, patterns; or info, selftest, bench"
+    )
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each picture")
+    parser.add_argument("--csv", action="store_true", help="a row for each picture")
+    parser.add_argument("--device", default="cpu", help="cuda, for example; else cpu")
+    parser.add_argument("--raw", action="store_true", help="feed the pixels as they are")
+    parser.add_argument("--batch", type=int, default=32, help="of bench; else 32")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each row of bench; else 2")
+    parser.add_argument("--serve", type=int, metavar="PORT", help="a page to draw on, and POST /predict")
+    parser.add_argument("--host", default="127.0.0.1", help="of --serve; 0.0.0.0 lets other machines in")
+    given = parser.parse_args(words)
+    commands = {"info": info, "selftest": selftest, "bench": bench}
+    if given.serve is not None:
+        given.run = serve
+    elif len(given.images) == 1 and given.images[0] in commands:
+        given.run = commands[given.images[0]]
+    elif given.images:
+        given.run = predict
+    else:
+        parser.error("give pictures, or one of info, selftest, bench, --serve PORT")
+    if given.batch < 1:
+        parser.error("--batch %d: must be 1 or more" % given.batch)
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""export.py: one file with everything inside, for every network, that old runtimes read."""
+
+import base64
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import PROJECT, SMALL_MNIST, read_result
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from lab import UserError
+from lab.config import CONF
+from lab.export import Deployed, write_onnx, write_torchscript
+from lab.network import build
+from lab.parity import TOLERANCE, check_parity
+from lab.run import build_classifier
+
+HUGE = {"alexnet_224"}  # 590 MB: exported by hand
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    return tmp_path_factory.mktemp("exported") / "run"
+
+
+@pytest.fixture
+def run(exported, here):
+    """The folder of a run that was exported."""
+    if not exported.exists():
+        here("train", *SMALL_MNIST, "model=deep", "model.epochs=2", f"hydra.run.dir={exported}")
+        (exported / "told").write_text(here("export", exported).out)
+    return exported
+
+
+def read_metadata(path):
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(f"{archive.namelist()[0].partition('/')[0]}/extra/metadata.json"))
+
+
+def test_the_files_agree_with_the_network_on_the_whole_test_part(run):
+    told, parity = (run / "told").read_text(), json.loads((run / "parity.json").read_text())
+    assert parity["images"] == 100 and parity["runtimes"].keys() == {"TorchScript", "ONNX Runtime"}
+    for figures in parity["runtimes"].values():
+        assert figures["largest_difference"] <= TOLERANCE and figures["other_predictions"] == 0
+    assert "ONNX Runtime" in told and f"model.ts and model.onnx in {run}" in told
+
+
+def test_model_ts_takes_any_number_of_uint8_images_and_gives_probabilities(run):
+    module = torch.jit.load(run / "model.ts")
+    for n in (1, 3, 40):
+        probabilities = module(torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8))
+        assert probabilities.shape == (n, 10)
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(n))
+
+
+def test_metadata_says_all_and_betrays_no_path_and_no_user(run, data_root):
+    metadata, result = read_metadata(run / "model.ts"), read_result(run)
+    assert metadata["model"] == "deep" and metadata["classes"] == [str(digit) for digit in range(10)]
+    assert metadata["input"] == {"channels": 1, "height": 28, "width": 28, "colour": "grey", "picture": "digit"}
+    assert metadata["metrics"] == result["test"]["last"] and metadata["min_torch"] == "1.7"
+    assert metadata["config"]["model"]["optimizer"]["lr"] == 0.01
+    content = zipfile.ZipFile(run / "model.ts")
+    everything = b"".join(content.read(name) for name in content.namelist())
+    for secret in (str(data_root), str(PROJECT), str(Path.home()), "site-packages"):
+        assert secret.encode() not in everything, secret
+    assert not any(name.endswith(".debug_pkl") for name in content.namelist())
+    model = onnx.load(run / "model.onnx")
+    assert str(PROJECT).encode() not in (run / "model.onnx").read_bytes()
+    assert json.loads({p.key: p.value for p in model.metadata_props}["metadata.json"])["model"] == "deep"
+    assert [opset.version for opset in model.opset_import] == [13] and model.graph.input[
+        0
+    ].type.tensor_type.elem_type == 1
+
+
+def test_the_golden_sample_is_of_the_test_part_with_the_networks_answers(run, data_root):
+    golden = read_metadata(run / "model.ts")["golden"]
+    images = np.frombuffer(base64.b64decode(golden["images"]), np.uint8).reshape(-1, 1, 28, 28)
+    raw = (data_root / "MNIST" / "raw" / "t10k-images-idx3-ubyte").read_bytes()[16:]
+    assert images.tobytes() == raw[: 10 * 784]
+    found = torch.jit.load(run / "model.ts")(torch.from_numpy(images.copy()))
+    torch.testing.assert_close(found, torch.tensor(golden["probabilities"]), atol=1e-6, rtol=0)
+
+
+def test_records_are_stored_and_aligned(run):
+    with zipfile.ZipFile(run / "model.ts") as archive, (run / "model.ts").open("rb") as file:
+        for entry in archive.infolist():
+            assert entry.compress_type == zipfile.ZIP_STORED
+            file.seek(entry.header_offset + 26)
+            name, extra = np.frombuffer(file.read(4), "<u2").astype(int)
+            assert (entry.header_offset + 30 + name + extra) % 64 == 0
+
+
+def test_model_ts_is_evaluated_as_its_run(run, here, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    here("evaluate", folder)
+    here("evaluate", folder / "model.ts")
+    ours, theirs = (json.loads((folder / f"evaluation{end}.json").read_text()) for end in ("", "_exported"))
+    assert ours["confusion"] == theirs["confusion"]
+    assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+def test_every_network_is_exported_and_agrees(recipe, tmp_path):
+    if recipe in HUGE:
+        pytest.skip(f"{recipe} is too large for an ordinary test")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [f"model={recipe}", "weights=''" if recipe == "resnet50" else "seed=1"])
+    torch.manual_seed(1)
+    side, channels = (28, 1) if recipe in ("lenet5", "hog8", "hog16", "hog16_wide") else (32, 3)
+    config.model.name, config.data.classes = recipe, ["a", "b", "c", "d"]
+    net = build_classifier(config.model, (channels, side, side), 4)[0].net.eval()
+    images = torch.randint(0, 256, (20, channels, side, side), dtype=torch.uint8)
+    deployed, files = Deployed(net).eval(), {name: tmp_path / name for name in ("model.ts", "model.onnx")}
+    write_torchscript(deployed, images[:10], {"model": recipe}, files["model.ts"])
+    write_onnx(deployed, images[:10], {"model": recipe}, files["model.onnx"])
+    check_parity(deployed, files, images)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.GELU(), "has no GELU"),
+        (nn.Upsample((9, 9), mode="bicubic"), None),
+        (nn.ReflectionPad2d(1), None),
+    ],
+)
+def test_what_the_jetson_cannot_read_is_told_by_name(layer, message, tmp_path):
+    net, _ = build(nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)), (1, 8, 8), 255, "mine")
+    deployed, images = Deployed(net).eval(), torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    if message is None:
+        write_torchscript(deployed, images, {"model": "mine"}, tmp_path / "model.ts")
+        return
+    with pytest.raises(UserError, match=f"model=mine cannot be exported: .*{message}"):
+        write_torchscript(deployed, images, {"model": "mine"}, tmp_path / "model.ts")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_run_gives_the_same_bytes(run, here, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    here("export", folder)
+    assert (folder / "model.ts").read_bytes() == (run / "model.ts").read_bytes()
+
+
+def test_what_is_no_run_is_refused_in_one_line(refused, tmp_path):
+    assert "there is no such folder" in refused(tmp_path / "nothing", command="export")
+
+
+OLD = [("3.6", "1.10.0", "typing_extensions==4.1.1 dataclasses==0.8 Pillow==8.4.0")]
