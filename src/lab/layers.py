@@ -99,14 +99,20 @@ class Hog(nn.Module):
         super().__init__()
         self.orientations, self.cell = orientations, cell
         self.register_buffer("bins", torch.arange(orientations).view(1, -1, 1, 1), persistent=False)
+        edges = self.bins[:, 1:].double() * (math.pi / orientations)
+        self.register_buffer("cos", edges.cos().float(), persistent=False)  # of 90 degrees 6e-17, not below 0
+        self.register_buffer("sin", edges.sin().float(), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         down = torch.constant_pad_nd(images[:, :, 2:] - images[:, :, :-2], (0, 0, 1, 1))
         right = torch.constant_pad_nd(images[:, :, :, 2:] - images[:, :, :, :-2], (1, 1))
-        magnitude, channel = torch.hypot(down, right).max(1, keepdim=True)
+        magnitude, channel = torch.sqrt(down**2 + right**2).max(1, keepdim=True)
         down, right = down.gather(1, channel), right.gather(1, channel)
-        angle = torch.remainder(torch.atan2(down, right) * (180 / math.pi), 180.0)
-        bins = torch.floor(angle * (self.orientations / 180)).clamp(max=self.orientations - 1)
+        upwards = (down < 0) | ((down == 0) & (right < 0))  # the same orientation, half a turn away
+        half_turn = 1 - 2 * upwards.float()
+        # how many edges of bins its angle has passed: an arc tangent would differ from runtime to runtime at an edge
+        passed = half_turn * (down * self.cos - right * self.sin) >= 0
+        bins = passed.sum(1, keepdim=True)
         histogram = F.avg_pool2d((bins == self.bins) * magnitude, self.cell)
         clipped = self._normalise(histogram).clamp(max=0.2)
         return self._normalise(clipped)

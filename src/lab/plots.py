@@ -129,6 +129,7 @@ def calibration(figures: dict[str, Any], title: str, path: Path) -> None:
     above.legend()
     below.bar(middle, [bin["images"] for bin in bins], width, color=GREY, edgecolor="white")
     below.set_yscale("log")
+    below.yaxis.set_major_formatter("{x:,.0f}")
     below.set_ylabel("images")
     below.set_xlabel("probability of the class chosen (%)")
     _save(figure, title, path)
@@ -144,7 +145,7 @@ def counts(by_part: Mapping[str, Sequence[int]], classes: Sequence[str], title: 
         axis.set_xticks(range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 5 else 0)
     axis.set_xlabel("class")
     axis.set_ylabel("images")
-    axis.legend()
+    figure.legend(loc="outside right upper")
     _save(figure, title, path)
 
 

@@ -231,6 +231,7 @@ def _silence_libraries() -> None:
         ".*LeafSpec",
         ".*sync_dist=True",  # Score has added up the processes
         "Checkpoint directory .* exists",
+        ".*torch.jit.load",  # deprecated, and what these devices read
         ".*across ranks is zero",  # no validation part
         ".*number of training batches",  # and of steps between logs: we log epochs
     ):
