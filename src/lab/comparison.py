@@ -21,6 +21,7 @@ class Contestant:
 
     name: str
     folder: Path
+    seed: int
     data: str
     part: str  # what it was scored on
     parameters: int
@@ -68,7 +69,7 @@ def read(folders: Sequence[Path]) -> list[Contestant]:
                 f"{first.folder} and {other.folder} were scored on different images ({first.images:,} of {first.data}, "
                 f"{other.images:,} of {other.data}): nothing follows from comparing them"
             )
-    for attribute in ("model", "folder", "place"):  # whatever tells them apart
+    for attribute in ("model", "seed", "folder", "place"):  # whatever tells them apart
         names = [_name(contestant, attribute, place) for place, contestant in enumerate(contestants, 1)]
         if max(Counter(names).values()) == 1:
             break
@@ -108,6 +109,7 @@ def _read_run(folder: Path) -> Contestant:
     return Contestant(
         name=result["model"],
         folder=folder,
+        seed=result["seed"],
         data=result["data"]["name"],
         part="held out" if "held_out" in result else "test",
         parameters=result["parameters"]["total"],
@@ -123,8 +125,8 @@ def _read_run(folder: Path) -> Contestant:
 
 
 def _name(contestant: Contestant, attribute: str, place: int) -> str:
-    if attribute == "model":
-        return contestant.name
+    if attribute in ("model", "seed"):
+        return contestant.name + f", seed {contestant.seed}" * (attribute == "seed")
     name = contestant.folder.resolve().name
     return name if attribute == "folder" else f"{name} ({place})"
 

@@ -78,7 +78,7 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
         read_config(folder)  # says what else the folder is
     try:
         result = json.loads(path.read_text())
-        result["model"], result["data"]["name"], result["parameters"]["total"], float(result["seconds"])
+        result["model"], result["data"]["name"], result["parameters"]["total"], result["seed"], float(result["seconds"])
         kind = kind or next(key for key in ("folds", "test", "held_out") if key in result)
         result["folds"][0]["accuracy"] if kind == "folds" else result[kind]["last"]["accuracy"]
     except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:

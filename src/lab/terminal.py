@@ -94,7 +94,7 @@ def print_contestants(contestants: Sequence["Contestant"]) -> None:
     """What each cost and what it scored."""
     part = contestants[0].part
     table = Table(title=contestants[0].data, title_justify="left", title_style="bold")
-    table.add_column("run")
+    table.add_column("run", overflow="fold")
     for column in ("parameters", "training time", f"{part} loss", f"{part} accuracy", "95 % interval"):
         table.add_column(column, justify="right")
     for one in contestants:
