@@ -97,7 +97,11 @@ def write_torchscript(deployed: Deployed, images: Tensor, metadata: dict[str, An
         warnings.simplefilter("ignore")  # tracing is deprecated, and all that these devices read
         torch.jit.save(torch.jit.trace(deployed, images), archive)
     with zipfile.ZipFile(archive) as saved:
-        records = {name: saved.read(name) for name in saved.namelist() if not name.endswith(".debug_pkl")}
+        records = {
+            name: saved.read(name)
+            for name in saved.namelist()
+            if not name.endswith(".debug_pkl") and "/traced_inputs" not in name
+        }
     top = next(iter(records)).partition("/")[0]
     code = {name: text.decode() for name, text in records.items() if name.endswith(".py")}
     for text in code.values():
