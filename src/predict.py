@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 import zipfile
 
 FORMAT = 1  # the newest that this file reads
@@ -105,16 +106,20 @@ class Model:
     def __init__(self, path, device, metadata):
         global torch
         try:
-            import torch
-        except ImportError as error:
-            raise UserError("torch cannot be imported (%s): install it as the device's maker says" % error)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # older torch misses numpy
+                import torch
+        except Exception as error:  # whatever a wheel for another machine raises
+            raise UserError("torch cannot be imported (%s): install the device's own" % first_line(error))
         if version(torch.__version__) < version(metadata["min_torch"]):
             raise UserError("%s needs torch %s or newer, this is %s" % (path, metadata["min_torch"], torch.__version__))
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UserError("--device %s: this torch sees no CUDA device; leave it out to use the CPU" % device)
         try:
             self.device = torch.device(device)
-            self.plain = torch.jit.load(path, map_location=self.device).eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # newer torch has a successor, which no device reads
+                self.plain = torch.jit.load(path, map_location=self.device).eval()
         except RuntimeError as error:
             raise UserError("%s: torch %s cannot load it (%s)" % (path, torch.__version__, first_line(error)))
         self.network, self.metadata = self.plain, metadata
@@ -126,7 +131,9 @@ class Model:
         if not hasattr(torch.jit, "optimize_for_inference") or self.device.type != "cpu":
             return "not optimised: this is for torch 1.10 or newer on a CPU"
         try:
-            self.network = torch.jit.optimize_for_inference(torch.jit.freeze(self.plain))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.network = torch.jit.optimize_for_inference(torch.jit.freeze(self.plain))
             if self.difference() <= TOLERANCE:
                 return "optimised for this processor"
         except RuntimeError as error:
@@ -246,7 +253,8 @@ def fit_digit(picture, wanted, done):
     high = picture.getextrema()[1]
     picture = picture.point(lambda value: min(255, int(value * 255.0 / high)))  # thin strokes fade when scaled
     done.append("scaled to %dx%d" % side)
-    pixels, total = list(picture.getdata()), float(sum(picture.getdata()))
+    pixels = picture.tobytes()
+    total = float(sum(pixels))
     x = sum(value * (place % side[0] + 0.5) for place, value in enumerate(pixels)) / total
     y = sum(value * (place // side[0] + 0.5) for place, value in enumerate(pixels)) / total
     fitted = Image.new("L", wanted)
@@ -260,7 +268,7 @@ def border(picture):
     picture = picture.convert("L")
     width, height = picture.size
     edges = [(0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height)]
-    values = sorted(value for edge in edges for value in picture.crop(edge).getdata())
+    values = sorted(value for edge in edges for value in picture.crop(edge).tobytes())
     return values[len(values) // 2]
 
 
@@ -624,7 +632,11 @@ def parse(words):
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row of bench; else 2")
     parser.add_argument("--serve", type=int, metavar="PORT", help="a page to draw on, and POST /predict")
     parser.add_argument("--host", default="127.0.0.1", help="of --serve; 0.0.0.0 lets other machines in")
-    given = parser.parse_args(words)
+    given, more = parser.parse_known_args(words)  # pictures may follow options
+    for word in more:
+        if word.startswith("-"):
+            parser.error("there is no option %s" % word)
+    given.images += more
     commands = {"info": info, "selftest": selftest, "bench": bench}
     if given.serve is not None:
         given.run = serve

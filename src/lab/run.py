@@ -225,13 +225,12 @@ def _silence_libraries() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     for message in (
-        ".*torch.jit",  # TensorBoard's graph is traced
+        ".*torch.jit",  # TensorBoard's graph is traced, and devices read nothing newer
         "Converting a tensor to a Python boolean",
         "Found .* module.* in eval mode",  # the frozen backbone
         ".*LeafSpec",
         ".*sync_dist=True",  # Score has added up the processes
         "Checkpoint directory .* exists",
-        ".*torch.jit.load",  # deprecated, and what these devices read
         ".*across ranks is zero",  # no validation part
         ".*number of training batches",  # and of steps between logs: we log epochs
     ):

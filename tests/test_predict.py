@@ -1,0 +1,320 @@
+"""predict.py as the device has it: two files, any picture, one clear line for what is wrong."""
+
+import ast
+import base64
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROJECT
+from hydra import compose, initialize_config_dir
+from PIL import Image, ImageDraw
+
+import predict
+from lab.config import CONF
+from lab.export import Deployed, write_torchscript
+from lab.run import build_classifier
+
+DIGIT = {"channels": 1, "height": 28, "width": 28, "colour": "grey", "picture": "digit"}
+PHOTO = {"channels": 3, "height": 32, "width": 32, "colour": "RGB", "picture": "photo"}
+
+
+def write_model(path, recipe="small_pool", size=DIGIT, changes=None):
+    """An untrained network's model.ts with all that predict.py reads."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [f"model={recipe}"])
+    config.model.name = recipe
+    if recipe == "resnet50":
+        config.model.net.weights = False
+    torch.manual_seed(1)
+    shape, classes = (size["channels"], size["height"], size["width"]), ["ant", "bee", "cow", "<dog>"]
+    deployed = Deployed(build_classifier(config.model, shape, 4)[0].net.eval()).eval()
+    golden = torch.randint(0, 64, (10, *shape), dtype=torch.uint8)
+    with torch.no_grad():
+        probabilities = deployed(golden).tolist()
+    metadata = {"format": 1, "model": recipe, "data": "made", "classes": classes, "input": size}
+    metadata |= {
+        "golden": {"images": base64.b64encode(golden.numpy().tobytes()).decode(), "probabilities": probabilities}
+    }
+    metadata |= {"metrics": {"accuracy": 0.5, "images": 10, "epoch": 1}, "parameters": {"total": 1}, "commit": None}
+    write_torchscript(deployed, golden, metadata | {"versions": {"torch": "2"}, "date": "2026-01-01"}, path)
+    return change(path, changes) if changes else path
+
+
+def change(path, changes):
+    """The same file with other metadata."""
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = (name for name in records if name.endswith("metadata.json"))
+    records[name] = json.dumps(json.loads(records[name]) | changes).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_model(tmp_path_factory.mktemp("model") / "model.ts"))
+
+
+@pytest.fixture
+def say(capfd):
+    """What `predict.py WORDS` prints, complains of, and returns."""
+
+    def run(*words):
+        code = predict.main([str(word) for word in words])
+        printed = capfd.readouterr()
+        return printed.out, printed.err, code
+
+    return run
+
+
+def seven(mode="RGB"):
+    """A seven on paper, as a person draws it."""
+    picture = Image.new("RGB", (320, 240), (240, 235, 225))
+    ImageDraw.Draw(picture).line([(100, 50), (200, 50), (140, 190)], fill=(20, 20, 90), width=14, joint="curve")
+    return picture.convert(mode)
+
+
+def test_it_is_python_3_6_and_needs_torch_and_pillow_only():
+    tree = ast.parse((PROJECT / "src" / "predict.py").read_text(), feature_version=(3, 6))
+    nodes = list(ast.walk(tree))
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    roots = {module.partition(".")[0] for module in modules}
+    assert roots - set(sys.stdlib_module_names) == {"torch", "PIL"}
+
+
+def test_info_reads_the_metadata_without_torch(model, tmp_path):
+    code = "import sys; sys.modules['torch'] = None; import predict; sys.exit(predict.main(sys.argv[1:]))"
+    shutil.copy(PROJECT / "src" / "predict.py", tmp_path)
+    command = [sys.executable, "-c", code, model, "info"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "small_pool" in process.stdout and "ant, bee, cow, <dog>" in process.stdout
+    assert "torch 1.7 or newer" in process.stdout
+
+
+def test_the_selftest_passes_and_fails_where_answers_differ(model, say, tmp_path):
+    out, _, code = say(model, "selftest")
+    assert code == 0 and out.startswith("pass: 10 images, largest difference")
+    golden = predict.read_metadata(model)["golden"]
+    golden["probabilities"][3] = golden["probabilities"][3][::-1]
+    other = change(shutil.copy(model, tmp_path / "model.ts"), {"golden": golden})
+    out, _, code = say(other, "selftest")
+    assert code == 1 and out.startswith("FAIL")
+
+
+def test_pictures_of_every_kind_are_fitted_alike(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right to see it
+    seven().save(tmp_path / "a.png")
+    seven().save(tmp_path / "b.bmp")
+    seven("P").save(tmp_path / "c.png")
+    seven("CMYK").save(tmp_path / "d.jpg", quality=95)
+    seven().rotate(90, expand=True).save(tmp_path / "e.jpg", quality=95, exif=exif)
+    Image.fromarray(np.asarray(seven("L")).astype(np.uint16) * 257).save(tmp_path / "f.png")
+    ink = seven("L").point(lambda value: 255 if value < 128 else 0)
+    Image.merge("RGBA", [Image.new("L", ink.size, 0)] * 3 + [ink]).save(tmp_path / "g.png")
+    Image.eval(seven("L"), lambda value: 255 - value).save(tmp_path / "h.png")
+    fitted = {}
+    for path in sorted(tmp_path.iterdir()):
+        picture, done = predict.fit(predict.open_picture(str(path)), DIGIT, False)
+        assert picture.size == (28, 28) and picture.mode == "L"
+        assert ("dark on light: inverted" in done) == (path.name != "h.png")
+        fitted[path.name] = np.asarray(picture).astype(int)
+    for name, pixels in fitted.items():
+        assert np.abs(pixels - fitted["a.png"]).mean() < 6, name
+    rows, columns = np.nonzero(fitted["a.png"] > 60)
+    assert 18 <= np.ptp(rows) + 1 <= 21 and rows.min() >= 4 and columns.max() < 24
+
+
+def test_a_photo_keeps_its_colours_and_its_middle():
+    picture = Image.new("RGB", (200, 100), (255, 0, 0))
+    ImageDraw.Draw(picture).rectangle((50, 0, 149, 99), fill=(0, 0, 255))
+    fitted, done = predict.fit(picture, PHOTO, False)
+    assert fitted.size == (32, 32) and (np.asarray(fitted) == (0, 0, 255)).all()
+    assert done == ["200x100", "cropped to 100x100", "scaled to 32x32"]
+
+
+def test_the_plain_image_of_a_data_set_stays_as_it_is():
+    pixels = np.random.default_rng(1).integers(0, 256, (28, 28), dtype=np.uint8)
+    pixels[[0, -1]] = pixels[:, [0, -1]] = 0
+    fitted, _ = predict.fit(Image.fromarray(pixels), DIGIT, False)
+    assert np.array_equal(np.asarray(fitted), pixels)
+
+
+def test_answers_as_text_json_and_csv_are_the_networks(model, say, tmp_path):
+    seven().save(tmp_path / "one.png")
+    seven().save(tmp_path / "two.jpg")
+    out, err, code = say(model, tmp_path)
+    assert code == 0 and len(out.splitlines()) == 2 and err.count("inverted") == 2
+    assert re.match(r".*one\.png: \S+ \d+\.\d\d %   \(then \S+ \d+\.\d\d %, \S+ \d+\.\d\d %\)", out.splitlines()[0])
+    one = json.loads(say(model, "--json", tmp_path / "*.png")[0])
+    picture, _ = predict.fit(predict.open_picture(str(tmp_path / "one.png")), DIGIT, False)
+    wanted = torch.jit.load(model)(torch.from_numpy(np.array(picture))[None, None])[0].tolist()
+    assert list(one["probabilities"].values()) == pytest.approx(wanted)
+    assert one["class"] == max(one["probabilities"], key=one["probabilities"].get)
+    rows = list(csv.DictReader(io.StringIO(say(model, "--csv", tmp_path / "one.png")[0])))
+    assert float(rows[0]["<dog>"]) == pytest.approx(wanted[3]) and rows[0]["class"] == one["class"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing.png"], "there is no such file"),
+        (["blank.png"], "it is blank"),
+        (["broken.png"], "not a picture that Pillow can read"),
+        (["huge.png"], "too many: at most 50 million"),
+        (["seven.png", "--raw"], "--raw takes pictures of 28x28"),
+        (["--device", "cuda", "seven.png"], "sees no CUDA device"),
+        (["--device", "toaster", "selftest"], "toaster"),
+        (["empty"], "no pictures are in this folder"),
+    ],
+)
+def test_what_is_wrong_is_one_line(model, say, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Image.new("L", (50, 50), 255).save("blank.png")
+    Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\n junk")
+    Image.new("1", (9000, 9000)).save("huge.png")
+    seven().save("seven.png")
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("CUDA is there")
+    out, err, code = say(model, *words)
+    assert code == 1 and out == "" and err.count("\n") == 1 and message in err, err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "has format 2, this predict.py reads 1"),
+        ({"min_torch": "99.0"}, "needs torch 99.0 or newer"),
+        ({"golden": 3}, "metadata is damaged"),
+    ],
+)
+def test_a_file_from_elsewhere_is_one_line(say, tmp_path, changes, message):
+    _, err, code = say(write_model(tmp_path / "model.ts", changes=changes), "selftest")
+    assert code == 1 and err.count("\n") == 1 and message in err
+    (tmp_path / "junk.ts").write_bytes(b"PK\x03\x04junk")
+    assert "give the model.ts that export.py wrote" in say(tmp_path / "junk.ts", "info")[1]
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "bare.ts")
+    assert "it has no metadata" in say(tmp_path / "bare.ts", "info")[1]
+
+
+def test_bench_tells_medians_of_both_batches(model, say):
+    out, _, code = say(model, "bench", "--seconds", "0.05", "--batch", "8")
+    assert code == 0 and out.count("batch    1: median") == out.count("batch    8: median") == 2
+    assert "optimised" in out and "largest memory" in out
+
+
+@pytest.fixture(scope="module")
+def served(model):
+    """The address of a server."""
+    command = [sys.executable, PROJECT / "src" / "predict.py", model, "--serve", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    yield next(line for line in process.stdout if line.startswith("http://127.0.0.1:")).partition("/   ")[0]
+    process.kill()
+    process.wait()
+
+
+def post(url, content, headers=None):
+    request = urllib.request.Request(url + "/predict", content, headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def picture_bytes():
+    file = io.BytesIO()
+    seven().save(file, "PNG")
+    return file.getvalue()
+
+
+def test_the_server_answers_as_the_command_does(served, model, say, tmp_path):
+    seven().save(tmp_path / "seven.png")
+    wanted = json.loads(say(model, "--json", tmp_path / "seven.png")[0])
+    status, answer = post(served, picture_bytes())
+    assert status == 200 and answer["class"] == wanted["class"]
+    assert answer["probabilities"] == pytest.approx(wanted["probabilities"], abs=1e-5)
+    page = urllib.request.urlopen(served + "/", timeout=20).read().decode()
+    assert "small_pool" in page and "<dog>" not in page and not re.search(r"https?://", page)
+
+
+def test_no_request_is_lost_and_junk_leaves_it_answering(served):
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: post(served, picture_bytes())[0], range(40)))
+        assert answers == [200] * 40
+        random = np.random.default_rng(1)
+        junk = [random.bytes(int(size)) for size in random.integers(0, 3000, 60)] + [picture_bytes()[:90]]
+        assert set(pool.map(lambda content: post(served, content)[0], junk)) == {422}
+    assert post(served, b"", {"Content-Length": "99999999"})[0] == 413
+    assert post(served, picture_bytes())[0] == 200
+
+
+@pytest.mark.data
+def test_redrawn_digits_are_read_as_the_plain_images_are(here, tmp_path, monkeypatch):
+    """Black on white, 280x280, off centre, as JPEG of quality 60."""
+    data = Path(os.environ["LAB_DATA"]).resolve()
+    few = ("model.epochs=1", "trainer.limit_train_batches=700", "trainer.limit_test_batches=1")
+    here("train", "model=deep", f"data.root={data}", *few, "hydra.run.dir=run")
+    here("export", tmp_path / "run")
+    model = predict.Model(
+        str(tmp_path / "run" / "model.ts"), "cpu", predict.read_metadata(tmp_path / "run" / "model.ts")
+    )
+    images = np.frombuffer((data / "MNIST/raw/t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(-1, 28, 28)
+    random, same = np.random.default_rng(0), 0
+    for image in images[random.choice(10_000, 100, replace=False)]:
+        page, file = Image.new("L", (280, 280), 255), io.BytesIO()
+        page.paste(Image.fromarray(255 - image).resize((196, 196)), tuple(random.integers(0, 85, 2).tolist()))
+        page.save(file, "JPEG", quality=60)
+        fitted, _ = predict.fit(predict.open_picture(file), DIGIT, False)
+        both = torch.cat([predict.batch(model, [fitted]), torch.from_numpy(image.copy())[None, None]])
+        redrawn, plain = model.probabilities(both).argmax(1)
+        same += int(redrawn == plain)
+    assert same >= 97
+
+
+@pytest.fixture(scope="session")
+def old_python(tmp_path_factory):
+    """Python 3.6 with torch 1.10.0, a Jetson Nano's last; LAB_OLD names a folder to keep it in."""
+    found = [*Path.home().glob(".pyenv/versions/3.6.*/bin/python"), *filter(None, [shutil.which("python3.6")])]
+    if not found:
+        pytest.skip("there is no Python 3.6")
+    place = Path(os.environ.get("LAB_OLD", tmp_path_factory.mktemp("old"))) / "venv"
+    python = place / "bin" / "python"
+    if not python.exists():
+        subprocess.run([found[0], "-m", "venv", place], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "pip==21.3.1"], check=True)
+        needed = ["torch==1.10.0", "typing_extensions==4.1.1", "dataclasses==0.8", "Pillow==8.4.0"]
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *needed], check=True)
+    return python
+
+
+@pytest.mark.old
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+def test_every_network_passes_its_selftest_on_the_oldest_runtime(old_python, tmp_path, recipe):
+    size = DIGIT if recipe.startswith(("lenet5", "hog")) else PHOTO
+    model = write_model(tmp_path / "model.ts", recipe, size)
+    shutil.copy(PROJECT / "src" / "predict.py", tmp_path)
+    for word in ("selftest", "picture.png"):
+        seven().save(tmp_path / "picture.png")
+        command = [old_python, "predict.py", model, word]
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert process.returncode == 0, process.stdout + process.stderr
