@@ -191,7 +191,9 @@ def open_picture(file):
     except UserError:
         raise
     except Exception as error:  # whatever a decoder says of a damaged file
-        raise UserError("not a picture that Pillow can read (%s)" % first_line(error))
+        reason = first_line(error)
+        known = "cannot identify" not in reason
+        raise UserError("not a picture that Pillow can read" + (" (%s)" % reason if known else ""))
     if picture.mode.startswith(("I", "F")):  # 16 bits and more: their range becomes 0..255
         low, high = picture.getextrema()
         top = 65535.0 if picture.mode.startswith("I") and high > 255 else max(float(high), 1.0)
@@ -428,6 +430,8 @@ def serve(given):
                 self.answer(200, page, "text/html; charset=utf-8")
             elif self.path == "/info":
                 self.answer(200, about)
+            elif self.path == "/favicon.ico":
+                self.answer(200, b"", "image/png")
             else:
                 self.answer(404, {"error": "there is only / and /predict"})
 
@@ -584,7 +588,7 @@ if (draws) {
     if (!last) return;
     const here = place(event);
     pen.lineWidth = 20; pen.lineCap = "round"; pen.strokeStyle = "black";
-    pen.beginPath(); pen.moveTo(...last); pen.lineTo(...here); pen.stroke();
+    pen.beginPath(); pen.moveTo(...last); pen.lineTo(here[0] + 0.01, here[1]); pen.stroke();
     last = here;
     ask(drawing);
   };
