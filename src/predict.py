@@ -106,9 +106,8 @@ class Model:
     def __init__(self, path, device, metadata):
         global torch
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # older torch misses numpy
-                import torch
+            warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which nothing here needs
+            import torch
         except Exception as error:  # whatever a wheel for another machine raises
             raise UserError("torch cannot be imported (%s): install the device's own" % first_line(error))
         if version(torch.__version__) < version(metadata["min_torch"]):
@@ -413,8 +412,7 @@ def serve(given):
     from socketserver import ThreadingMixIn
 
     metadata = read_metadata(given.model)
-    model = Model(given.model, given.device, metadata)
-    print(model.optimise())
+    model = Model(given.model, given.device, metadata)  # not optimised: that gains with many images at a time only
     free, one_at_a_time = threading.BoundedSemaphore(MOST_REQUESTS), threading.Lock()
     about = {key: metadata[key] for key in ("model", "data", "classes")}
     about["picture"] = metadata["input"]["picture"]
