@@ -17,13 +17,13 @@ def evaluate_run(path: Path, part: str | None, weights: str, root: Path | None) 
     from lab import UserError
     from lab.evaluation import at_threshold, choose_threshold, evaluate
     from lab.files import write_json
-    from lab.folder import read_result
+    from lab.folder import read_exported, read_result
     from lab.run import load, load_exported, predict
     from lab.terminal import print_evaluation
 
-    usual = "test"
     if path.is_file() and path.suffix == ".ts":
         folder, weights, run = path.parent, "exported", load_exported(path, root)
+        usual = "validation" if read_exported(path)["metrics"]["part"] == "held-out" else "test"
     else:
         folder, run = path, load(path, weights, root)
         usual = "validation" if "held_out" in read_result(folder) else "test"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from lab.arguments import Parser, run_parser
 
-GOLDEN = 10  # test images that travel with the network
+GOLDEN = 10  # test images that travel with the network,
+GOLDEN_BYTES = 4_000_000  # or as many as take this
 
 
 def export(folder: Path, weights: str, root: Path | None) -> None:
@@ -22,7 +23,7 @@ def export(folder: Path, weights: str, root: Path | None) -> None:
     run = load(folder, weights, root)
     deployed = Deployed(run.classifier.net).eval()
     images = torch.from_numpy(run.dataset.images[run.parts["test"]]).permute(0, 3, 1, 2)
-    golden = images[:GOLDEN].contiguous()
+    golden = images[: max(1, min(GOLDEN, GOLDEN_BYTES // images[0].numel()))].contiguous()
     with torch.no_grad():
         probabilities = deployed(golden)
     metadata = describe(run, read_result(folder), weights, golden.numpy(), probabilities)

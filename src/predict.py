@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Class probabilities of pictures, from an exported model alone.
 
-This file and model.ts are all that a device needs: Python 3.6 or newer, torch 1.7 or newer, Pillow.
+This file and model.ts are all that a device needs: Python 3.6 or newer, torch 1.7 or newer, Pillow 6 or newer.
 """
 
 import argparse
 import base64
+import contextlib
 import csv
 import glob
 import io
 import json
 import os
+import re
+import socket
 import sys
 import threading
 import time
@@ -19,9 +22,13 @@ import zipfile
 
 FORMAT = 1  # the newest that this file reads
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no format that runs programs
 MOST_PIXELS = 50 * 1000 * 1000  # a larger picture is refused before it is unpacked
+MOST_SERVED_PIXELS = 16 * 1000 * 1000
 MOST_BYTES = 20 * 1000 * 1000  # of a request
 MOST_REQUESTS = 32  # at a time
+MOST_CONNECTIONS = 64
+PATIENCE = 30  # seconds, for all of a request
 TOLERANCE = 1e-4  # of a golden probability, between processors and versions
 
 
@@ -39,6 +46,8 @@ def main(words=None):
         print("interrupted", file=sys.stderr)
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print("error: %s" % error, file=sys.stderr)
     return 1
 
 
@@ -85,7 +94,10 @@ def info(given):
             % (size["height"], size["width"], size["colour"], size["picture"]),
         ),
         ("parameters", "{:,}".format(metadata["parameters"]["total"])),
-        ("accuracy", "%.2f %% of %s test images" % (100 * metrics["accuracy"], "{:,}".format(metrics["images"]))),
+        (
+            "accuracy",
+            "%.2f %% of %s %s images" % (100 * metrics["accuracy"], "{:,}".format(metrics["images"]), metrics["part"]),
+        ),
         ("epoch", metrics["epoch"]),
         ("trained with", "torch %s" % metadata["versions"]["torch"]),
         ("needs", "torch %s or newer" % metadata["min_torch"]),
@@ -114,6 +126,8 @@ class Model:
             raise UserError("%s needs torch %s or newer, this is %s" % (path, metadata["min_torch"], torch.__version__))
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UserError("--device %s: this torch sees no CUDA device; leave it out to use the CPU" % device)
+        # an Ampere GPU would round to 10 bits
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         try:
             self.device = torch.device(device)
             with warnings.catch_warnings():
@@ -176,28 +190,45 @@ def first_line(error):
 # ---- from any picture to the pixels that the network knows
 
 
-def open_picture(file):
-    """A Pillow image, "L" or "RGB", upright, on white where it is transparent; `file` is a path or a binary file."""
-    from PIL import Image, ImageOps
+def pillow():
+    """Its Image and ImageOps, where they are and new enough."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise UserError("Pillow cannot be imported (%s): pip install Pillow" % error)
+    if not hasattr(ImageOps, "exif_transpose"):
+        raise UserError("this Pillow is too old: pip install -U Pillow, 6.0 or newer")
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+    return Image, ImageOps
 
-    Image.MAX_IMAGE_PIXELS = None  # ours is below, and one line
+
+def open_picture(file, most_pixels=MOST_PIXELS):
+    """A Pillow image, "L" or "RGB", upright, on white where it is transparent; `file` is a path or a binary file."""
+    Image, ImageOps = pillow()  # noqa: N806
     try:
         picture = Image.open(file)
-        if picture.width * picture.height > MOST_PIXELS:
-            raise UserError("%dx%d pixels are too many: at most %d million" % (picture.size + (MOST_PIXELS // 10**6,)))
+        if picture.format not in FORMATS:
+            raise UserError("a picture of %s: give one of %s" % (picture.format, ", ".join(FORMATS)))
+        if picture.width * picture.height > most_pixels:
+            raise UserError("%dx%d pixels are too many: at most %d million" % (picture.size + (most_pixels // 10**6,)))
         picture.load()
-        picture = ImageOps.exif_transpose(picture) or picture
+        with contextlib.suppress(Exception):  # damaged notes do not spoil the picture
+            picture = ImageOps.exif_transpose(picture) or picture
+        return grey_or_colour(picture, Image)
     except UserError:
         raise
     except Exception as error:  # whatever a decoder says of a damaged file
         reason = first_line(error)
         known = "cannot identify" not in reason
         raise UserError("not a picture that Pillow can read" + (" (%s)" % reason if known else ""))
-    if picture.mode.startswith(("I", "F")):  # 16 bits and more: their range becomes 0..255
-        low, high = picture.getextrema()
-        top = 65535.0 if picture.mode.startswith("I") and high > 255 else max(float(high), 1.0)
-        top = 255.0 if picture.mode.startswith("I") and high <= 255 else top
-        picture = picture.convert("F").point(lambda value: value * (255.0 / top)).convert("L")
+
+
+def grey_or_colour(picture, Image):  # noqa: N803
+    if picture.mode.startswith(("I", "F")):  # more than 8 bits a pixel: of the range that holds them all
+        picture = picture.convert("F")
+        high = picture.getextrema()[1]
+        top = float(next((top for top in (1, 255, 4095, 65535) if high <= top), high))
+        return picture.point(lambda value: value * (255.0 / top)).convert("L")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         paper = Image.new("RGBA", picture.size, (255, 255, 255, 255))
@@ -224,8 +255,12 @@ def fit(picture, size, raw):
     if size["picture"] in ("digit", "on_black") and border(picture) > middle(picture):
         picture = picture.point(lambda value: 255 - value)
         done.append("dark on light: inverted")
-    if size["picture"] == "digit" and picture.size != wanted:
-        return fit_digit(picture, wanted, done)
+    if size["picture"] == "digit":
+        low, high = picture.getextrema()
+        if high - low < 40:
+            raise UserError("it is blank: no ink to read")
+        if picture.size != wanted:
+            return fit_digit(picture, wanted, done)
     if picture.size != wanted:
         left, top, right, bottom = crop = centre(picture.size, wanted)
         if crop != (0, 0) + picture.size:
@@ -240,9 +275,8 @@ def fit_digit(picture, wanted, done):
     """As MNIST was made: the ink scaled to 20x20 pixels of 28x28, its centre of mass in the middle."""
     from PIL import Image
 
-    paper, ink = border(picture), picture.getextrema()[1]
-    if ink - paper < 40:
-        raise UserError("it is blank: no ink to read")
+    ink = picture.getextrema()[1]
+    paper = min(border(picture), ink - 1)
     # what is hardly brighter than the paper is noise and shadow
     picture = picture.point(lambda value: max(0, min(255, int((value - paper) * 255.0 / (ink - paper)))))
     box = picture.point(lambda value: 255 if value > 80 else 0).getbbox()
@@ -250,9 +284,9 @@ def fit_digit(picture, wanted, done):
     done.append("cropped to its ink, %dx%d" % picture.size)
     scale = 20.0 / 28 * min(wanted[0] / float(picture.width), wanted[1] / float(picture.height))
     side = tuple(max(1, int(round(length * scale))) for length in picture.size)
-    picture = picture.resize(side, Image.LANCZOS)
-    high = picture.getextrema()[1]
-    picture = picture.point(lambda value: min(255, int(value * 255.0 / high)))  # thin strokes fade when scaled
+    picture = picture.convert("F").resize(side, Image.LANCZOS)
+    high = max(picture.getextrema()[1], 1e-3)
+    picture = picture.point(lambda value: value * (255.0 / high)).convert("L")  # thin strokes fade when scaled
     done.append("scaled to %dx%d" % side)
     pixels = picture.tobytes()
     total = float(sum(pixels))
@@ -296,6 +330,7 @@ def batch(model, pictures):
 
 
 def predict(given):
+    pillow()
     paths = list(expand(given.images))
     metadata = read_metadata(given.model)
     model = Model(given.model, given.device, metadata)
@@ -413,7 +448,9 @@ def serve(given):
 
     metadata = read_metadata(given.model)
     model = Model(given.model, given.device, metadata)  # not optimised: that gains with many images at a time only
+    pillow()
     free, one_at_a_time = threading.BoundedSemaphore(MOST_REQUESTS), threading.Lock()
+    connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
     about = {key: metadata[key] for key in ("model", "data", "classes")}
     about["picture"] = metadata["input"]["picture"]
     page = PAGE.replace("{{about}}", json.dumps(about).replace("<", "\\u003c")).encode("utf-8")
@@ -424,6 +461,8 @@ def serve(given):
         server_version, sys_version = "lab", ""
 
         def do_GET(self):
+            if self.is_strange():
+                return
             if self.path.split("?")[0] == "/":
                 self.answer(200, page, "text/html; charset=utf-8")
             elif self.path == "/info":
@@ -434,29 +473,60 @@ def serve(given):
                 self.answer(404, {"error": "there is only / and /predict"})
 
         def do_POST(self):
-            self.close_connection = True  # what is left of a refused body is no request
-            if self.path != "/predict":
-                return self.answer(404, {"error": "POST pictures to /predict"})
+            keeps, self.close_connection = not self.close_connection, True  # what is left of a body is no request
+            if self.is_strange():
+                return
             length = self.headers.get("Content-Length", "")
-            if not length.isdigit():
+            if not re.match("[0-9]{1,12}$", length):
                 return self.answer(411, {"error": "state the Content-Length"})
-            if int(length) > MOST_BYTES:
+            length = int(length)
+            if length > MOST_BYTES or self.path != "/predict":
+                self.read_body(min(length, 5 * MOST_BYTES), False)  # else a browser never reads the answer
+                if self.path != "/predict":
+                    return self.answer(404, {"error": "POST pictures to /predict"})
                 return self.answer(413, {"error": "at most %d MB" % (MOST_BYTES // 10**6)})
             if not free.acquire(blocking=False):
                 return self.answer(503, {"error": "too many requests at a time, try again"})
             try:
-                content = self.rfile.read(int(length))
-                if len(content) == int(length):
-                    self.close_connection = False
-                    self.answer(200, self.predict(content))
+                content = self.read_body(length, True)
+                if len(content) == length:
+                    answer = self.predict(content)
+                    self.close_connection = not keeps
+                    self.answer(200, answer)
             except UserError as problem:
                 self.answer(422, {"error": str(problem)})
+            except OSError:
+                raise  # the client is gone
+            except Exception as error:
+                print("error: %r" % error, file=sys.stderr)
+                self.answer(500, {"error": first_line(error)})
             finally:
                 free.release()
 
+        def is_strange(self):
+            """Whether a page of another name has sent the browser here: this one is for this machine."""
+            name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
+            if given.host != "127.0.0.1" or name in ("127.0.0.1", "localhost"):
+                return False
+            self.close_connection = True
+            self.answer(403, {"error": "this page is for this machine only"})
+            return True
+
+        def read_body(self, length, keeps):
+            """As far as it comes in time."""
+            parts, read, end = [], 0, time.time() + PATIENCE
+            while read < length and time.time() < end:
+                part = self.rfile.read1(min(65536, length - read))
+                if not part:
+                    break
+                read += len(part)
+                if keeps:
+                    parts.append(part)
+            return b"".join(parts)
+
         def predict(self, content):
-            picture, done = fit(open_picture(io.BytesIO(content)), metadata["input"], given.raw)
-            with one_at_a_time:
+            with one_at_a_time:  # large pictures take memory
+                picture, done = fit(open_picture(io.BytesIO(content), MOST_SERVED_PIXELS), metadata["input"], given.raw)
                 probabilities = model.probabilities(batch(model, [picture]))[0].tolist()
             best = max(range(len(probabilities)), key=lambda number: probabilities[number])
             return {
@@ -486,14 +556,27 @@ def serve(given):
         daemon_threads = True
         request_queue_size = 128
 
+        def process_request(self, request, address):
+            if connections.acquire(blocking=False):
+                ThreadingMixIn.process_request(self, request, address)
+            else:
+                self.shutdown_request(request)
+
+        def process_request_thread(self, request, address):
+            try:
+                ThreadingMixIn.process_request_thread(self, request, address)
+            finally:
+                connections.release()
+
         def handle_error(self, request, address):
             """A client that goes away is none."""
 
     try:
         server = Server((given.host, given.serve), Handler)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise UserError("--serve %d on %s: %s" % (given.serve, given.host, error))
-    print("http://%s:%d/   Ctrl-C ends it" % (given.host, server.server_address[1]))
+    name = socket.gethostname() if given.host == "0.0.0.0" else given.host
+    print("http://%s:%d/   Ctrl-C ends it" % (name, server.server_address[1]))
     sys.stdout.flush()
     server.serve_forever()
 
@@ -552,19 +635,21 @@ function show(answer) {
     row.querySelector(".share").textContent = answer.error ? "" : (100 * share).toFixed(1) + " %";
   }
 }
-let asking = false, next = null;
+let asking = false, next = null, sheet = 0;
 async function ask(picture) {
   if (asking) { next = picture; return; }
   asking = true;
   try {
-    const answer = await fetch("/predict", { method: "POST", body: await picture() });
-    show(await answer.json());
+    const mine = sheet, answer = await fetch("/predict", { method: "POST", body: await picture() });
+    const said = await answer.json();
+    if (mine === sheet) show(said);
   } catch (error) { show({ error: "The server does not answer." }); }
   asking = false;
   if (next) { const then = next; next = null; ask(then); }
 }
 const drawing = () => new Promise(done => paper.toBlob(done, "image/png"));
 function clear() {
+  sheet += 1; next = null;
   pen.fillStyle = "white"; pen.fillRect(0, 0, 280, 280);
   for (const row of rows.values()) {
     row.classList.remove("best");
@@ -626,8 +711,9 @@ def parse(words):
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help="pictures, folders, patterns; or info, selftest, bench"
     )
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each picture")
-    parser.add_argument("--csv", action="store_true", help="a row for each picture")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a line of JSON for each picture")
+    form.add_argument("--csv", action="store_true", help="a row for each picture")
     parser.add_argument("--device", default="cpu", help="cuda, for example; else cpu")
     parser.add_argument("--raw", action="store_true", help="feed the pixels as they are")
     parser.add_argument("--batch", type=int, default=32, help="of bench; else 32")
@@ -648,10 +734,14 @@ def parse(words):
         given.run = predict
     else:
         parser.error("give pictures, or one of info, selftest, bench, --serve PORT")
+    if not given.host:
+        parser.error("--host is empty")
     if given.batch < 1:
         parser.error("--batch %d: must be 1 or more" % given.batch)
     return given
 
 
 if __name__ == "__main__":
+    # names of files and classes that the terminal cannot show do not end the program
+    sys.stdout = io.TextIOWrapper(sys.stdout.buffer, sys.stdout.encoding, "backslashreplace", line_buffering=True)
     sys.exit(main())

@@ -63,7 +63,7 @@ def test_metadata_says_all_and_betrays_no_path_and_no_user(run, data_root):
     metadata, result = read_metadata(run / "model.ts"), read_result(run)
     assert metadata["model"] == "deep" and metadata["classes"] == [str(digit) for digit in range(10)]
     assert metadata["input"] == {"channels": 1, "height": 28, "width": 28, "colour": "grey", "picture": "digit"}
-    assert metadata["metrics"] == result["test"]["last"] and metadata["min_torch"] == "1.7"
+    assert metadata["metrics"] == {"part": "test", **result["test"]["last"]} and metadata["min_torch"] == "1.7"
     assert metadata["config"]["model"]["optimizer"]["lr"] == 0.01
     content = zipfile.ZipFile(run / "model.ts")
     everything = b"".join(content.read(name) for name in content.namelist())
@@ -76,6 +76,17 @@ def test_metadata_says_all_and_betrays_no_path_and_no_user(run, data_root):
     assert [opset.version for opset in model.opset_import] == [13] and model.graph.input[
         0
     ].type.tensor_type.elem_type == 1
+
+
+def test_no_folder_of_the_users_data_travels_with_a_network(here, tmp_path, data_root):
+    secret = tmp_path / "alice" / "secret"
+    shutil.copytree(data_root, secret)
+    files = (f"data.source.images={secret}/CIFAR4_X.npy", f"data.source.labels={secret}/CIFAR4_Y.npy")
+    here("train", "data=npy", *files, "model=small_pool", "model.epochs=1", "hydra.run.dir=run")
+    here("export", tmp_path / "run")
+    assert read_metadata(tmp_path / "run" / "model.ts")["config"]["data"]["source"]["images"] == "CIFAR4_X.npy"
+    for name in ("model.ts", "model.onnx"):
+        assert b"alice" not in (tmp_path / "run" / name).read_bytes()
 
 
 def test_the_golden_sample_is_of_the_test_part_with_the_networks_answers(run, data_root):

@@ -57,14 +57,10 @@ def describe(
 
     `golden` are images [n, c, h, w] with the `probabilities` [n, classes] that every runtime must find.
     """
-    config = OmegaConf.to_container(run.config, resolve=True)
+    config = _without_folders(OmegaConf.to_container(run.config, resolve=True))
     config["data"].pop("root")
-    config["weights"] = config["weights"] and Path(config["weights"]).name
-    source = config["data"]["source"]
-    config["data"]["source"] = {
-        key: Path(value).name if key in ("images", "labels") else value for key, value in source.items()
-    }
     channels, height, width = golden.shape[1:]
+    part = "test" if "test" in result else "held_out"
     return {
         "format": FORMAT,
         "model": result["model"],
@@ -77,7 +73,7 @@ def describe(
             "colour": {1: "grey", 3: "RGB"}.get(channels, "raw"),
             "picture": run.config.data.picture,
         },
-        "metrics": result.get("test", result.get("held_out"))[weights],
+        "metrics": {"part": part.replace("_", "-"), **result[part][weights]},
         "parameters": result["parameters"],
         "config": config,
         "versions": result["versions"],
@@ -157,6 +153,15 @@ def _write_records(records: dict[str, bytes], path: Path) -> None:
             padding = -start % ALIGNMENT
             entry.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding  # as torch pads
             archive.writestr(entry, content)
+
+
+def _without_folders(node: Any) -> Any:
+    """The same, with the last name alone of each path from the root or from home: others need not know whose it is."""
+    if isinstance(node, dict):
+        return {key: _without_folders(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_folders(value) for value in node]
+    return Path(node).name if isinstance(node, str) and node.startswith(("/", "~", "\\")) else node
 
 
 def _commit() -> str | None:

@@ -62,10 +62,10 @@ def read_exported(path: Path) -> dict[str, Any]:
             (name,) = (name for name in archive.namelist() if name.endswith("/extra/metadata.json"))
             metadata = json.loads(archive.read(name))
         config = OmegaConf.create(metadata["config"])
-        metadata["data"]
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, OmegaConfBaseException) as error:
+        config.data.root = None
+        metadata["data"], metadata["metrics"]["part"]
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: neither a run's folder nor the model.ts of one ({_first_line(error)})") from None
-    config.data.root = None
     return metadata | {"config": _check_config(config, path, Train)}
 
 
