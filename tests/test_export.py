@@ -48,6 +48,7 @@ def test_the_files_agree_with_the_network_on_the_whole_test_part(run):
     assert parity["images"] == 100 and parity["runtimes"].keys() == {"TorchScript", "ONNX Runtime"}
     for figures in parity["runtimes"].values():
         assert figures["largest_difference"] <= TOLERANCE and figures["other_predictions"] == 0
+    assert parity["rounding_of_the_network"] < TOLERANCE == parity["tolerance"]
     assert "ONNX Runtime" in told and f"model.ts and model.onnx in {run}" in told
 
 
@@ -134,6 +135,21 @@ def test_every_network_is_exported_and_agrees(recipe, tmp_path):
     write_torchscript(deployed, images[:10], {"model": recipe}, files["model.ts"])
     write_onnx(deployed, images[:10], {"model": recipe}, files["model.onnx"])
     check_parity(deployed, files, images)
+
+
+def test_files_of_another_network_are_noticed(tmp_path):
+    images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
+    files = {name: tmp_path / name for name in ("model.ts", "model.onnx")}
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        net, _ = build(nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), (1, 8, 8), 255, "mine")
+        deployed = Deployed(net).eval()
+        if seed == 1:
+            write_torchscript(deployed, images, {"model": "mine"}, files["model.ts"])
+            write_onnx(deployed, images, {"model": "mine"}, files["model.onnx"])
+            check_parity(deployed, files, images)
+    with pytest.raises(UserError, match="answers otherwise than the network that was trained"):
+        check_parity(deployed, files, images)
 
 
 @pytest.mark.parametrize(

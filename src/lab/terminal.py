@@ -106,7 +106,8 @@ def print_contestants(contestants: Sequence["Contestant"]) -> None:
 
 def print_parity(parity: dict[str, Any]) -> None:
     """How far the runtimes agree with the network."""
-    table = Table(title=f"Against the trained network, {parity['images']:,} test images", title_justify="left")
+    title = f"Against the trained network, {parity['images']:,} test images, tolerance {parity['tolerance']:.1e}"
+    table = Table(title=title, title_justify="left")
     for column in ("runtime", "other predictions", "largest difference in a probability"):
         table.add_column(column, justify="left" if column == "runtime" else "right")
     for name, figures in parity["runtimes"].items():
