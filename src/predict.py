@@ -19,6 +19,8 @@ import threading
 import time
 import warnings
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import ThreadingMixIn
 
 FORMAT = 1  # the newest that this file reads
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
@@ -442,137 +444,142 @@ def peak_memory():
 # ---- server
 
 
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 10  # seconds for a slow client
+    server_version, sys_version = "lab", ""
+
+    def do_GET(self):
+        if self.is_strange():
+            return
+        if self.path.split("?")[0] == "/":
+            self.answer(200, self.server.page, "text/html; charset=utf-8")
+        elif self.path == "/info":
+            self.answer(200, self.server.about)
+        elif self.path == "/favicon.ico":
+            self.answer(200, b"", "image/png")
+        else:
+            self.answer(404, {"error": "there is only / and /predict"})
+
+    def do_POST(self):
+        keeps, self.close_connection = not self.close_connection, True  # what is left of a body is no request
+        if self.is_strange():
+            return
+        length = self.headers.get("Content-Length", "")
+        if not re.match("[0-9]{1,12}$", length):
+            return self.answer(411, {"error": "state the Content-Length"})
+        length = int(length)
+        if length > MOST_BYTES or self.path != "/predict":
+            self.read_body(min(length, 5 * MOST_BYTES), False)  # else a browser never reads the answer
+            if self.path != "/predict":
+                return self.answer(404, {"error": "POST pictures to /predict"})
+            return self.answer(413, {"error": "at most %d MB" % (MOST_BYTES // 10**6)})
+        if not self.server.free.acquire(blocking=False):
+            return self.answer(503, {"error": "too many requests at a time, try again"})
+        try:
+            content = self.read_body(length, True)
+            if len(content) == length:
+                answer = self.predict(content)
+                self.close_connection = not keeps
+                self.answer(200, answer)
+        except UserError as problem:
+            self.answer(422, {"error": str(problem)})
+        except OSError:
+            raise  # the client is gone
+        except Exception as error:
+            print("error: %r" % error, file=sys.stderr)
+            self.answer(500, {"error": first_line(error)})
+        finally:
+            self.server.free.release()
+
+    def is_strange(self):
+        """Whether a page of another name has sent the browser here: this one is for this machine."""
+        name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
+        if self.server.given.host != "127.0.0.1" or name in ("127.0.0.1", "localhost"):
+            return False
+        self.close_connection = True
+        self.answer(403, {"error": "this page is for this machine only"})
+        return True
+
+    def read_body(self, length, keeps):
+        """As far as it comes in time."""
+        parts, read, end = [], 0, time.time() + PATIENCE
+        while read < length and time.time() < end:
+            part = self.rfile.read1(min(65536, length - read))
+            if not part:
+                break
+            read += len(part)
+            if keeps:
+                parts.append(part)
+        return b"".join(parts)
+
+    def predict(self, content):
+        with self.server.one_at_a_time:  # large pictures take memory
+            picture, done = fit(
+                open_picture(io.BytesIO(content), MOST_SERVED_PIXELS),
+                self.server.metadata["input"],
+                self.server.given.raw,
+            )
+            probabilities = self.server.model.probabilities(batch(self.server.model, [picture]))[0].tolist()
+        best = max(range(len(probabilities)), key=lambda number: probabilities[number])
+        return {
+            "class": self.server.metadata["classes"][best],
+            "probability": probabilities[best],
+            "probabilities": dict(zip(self.server.metadata["classes"], probabilities)),
+            "done": done,
+        }
+
+    def answer(self, status, content, kind="application/json"):
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode("utf-8")
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Content-Security-Policy", "default-src 'self' 'unsafe-inline' data: blob:")
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+class Server(ThreadingMixIn, HTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, given):
+        self.given, self.metadata = given, read_metadata(given.model)
+        self.model = Model(given.model, given.device, self.metadata)  # as it is: optimising gains with batches only
+        pillow()
+        self.about = {key: self.metadata[key] for key in ("model", "data", "classes")}
+        self.about["picture"] = self.metadata["input"]["picture"]
+        self.page = PAGE.replace("{{about}}", json.dumps(self.about).replace("<", "\\u003c")).encode("utf-8")
+        self.free, self.one_at_a_time = threading.BoundedSemaphore(MOST_REQUESTS), threading.Lock()
+        self.connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        HTTPServer.__init__(self, (given.host, given.serve), Handler)
+
+    def process_request(self, request, address):
+        if self.connections.acquire(blocking=False):
+            ThreadingMixIn.process_request(self, request, address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request, address):
+        try:
+            ThreadingMixIn.process_request_thread(self, request, address)
+        finally:
+            self.connections.release()
+
+    def handle_error(self, request, address):
+        """A client that goes away is none."""
+
+
 def serve(given):
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    from socketserver import ThreadingMixIn
-
-    metadata = read_metadata(given.model)
-    model = Model(given.model, given.device, metadata)  # not optimised: that gains with many images at a time only
-    pillow()
-    free, one_at_a_time = threading.BoundedSemaphore(MOST_REQUESTS), threading.Lock()
-    connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
-    about = {key: metadata[key] for key in ("model", "data", "classes")}
-    about["picture"] = metadata["input"]["picture"]
-    page = PAGE.replace("{{about}}", json.dumps(about).replace("<", "\\u003c")).encode("utf-8")
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 10  # seconds for a slow client
-        server_version, sys_version = "lab", ""
-
-        def do_GET(self):
-            if self.is_strange():
-                return
-            if self.path.split("?")[0] == "/":
-                self.answer(200, page, "text/html; charset=utf-8")
-            elif self.path == "/info":
-                self.answer(200, about)
-            elif self.path == "/favicon.ico":
-                self.answer(200, b"", "image/png")
-            else:
-                self.answer(404, {"error": "there is only / and /predict"})
-
-        def do_POST(self):
-            keeps, self.close_connection = not self.close_connection, True  # what is left of a body is no request
-            if self.is_strange():
-                return
-            length = self.headers.get("Content-Length", "")
-            if not re.match("[0-9]{1,12}$", length):
-                return self.answer(411, {"error": "state the Content-Length"})
-            length = int(length)
-            if length > MOST_BYTES or self.path != "/predict":
-                self.read_body(min(length, 5 * MOST_BYTES), False)  # else a browser never reads the answer
-                if self.path != "/predict":
-                    return self.answer(404, {"error": "POST pictures to /predict"})
-                return self.answer(413, {"error": "at most %d MB" % (MOST_BYTES // 10**6)})
-            if not free.acquire(blocking=False):
-                return self.answer(503, {"error": "too many requests at a time, try again"})
-            try:
-                content = self.read_body(length, True)
-                if len(content) == length:
-                    answer = self.predict(content)
-                    self.close_connection = not keeps
-                    self.answer(200, answer)
-            except UserError as problem:
-                self.answer(422, {"error": str(problem)})
-            except OSError:
-                raise  # the client is gone
-            except Exception as error:
-                print("error: %r" % error, file=sys.stderr)
-                self.answer(500, {"error": first_line(error)})
-            finally:
-                free.release()
-
-        def is_strange(self):
-            """Whether a page of another name has sent the browser here: this one is for this machine."""
-            name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-            if given.host != "127.0.0.1" or name in ("127.0.0.1", "localhost"):
-                return False
-            self.close_connection = True
-            self.answer(403, {"error": "this page is for this machine only"})
-            return True
-
-        def read_body(self, length, keeps):
-            """As far as it comes in time."""
-            parts, read, end = [], 0, time.time() + PATIENCE
-            while read < length and time.time() < end:
-                part = self.rfile.read1(min(65536, length - read))
-                if not part:
-                    break
-                read += len(part)
-                if keeps:
-                    parts.append(part)
-            return b"".join(parts)
-
-        def predict(self, content):
-            with one_at_a_time:  # large pictures take memory
-                picture, done = fit(open_picture(io.BytesIO(content), MOST_SERVED_PIXELS), metadata["input"], given.raw)
-                probabilities = model.probabilities(batch(model, [picture]))[0].tolist()
-            best = max(range(len(probabilities)), key=lambda number: probabilities[number])
-            return {
-                "class": metadata["classes"][best],
-                "probability": probabilities[best],
-                "probabilities": dict(zip(metadata["classes"], probabilities)),
-                "done": done,
-            }
-
-        def answer(self, status, content, kind="application/json"):
-            if not isinstance(content, bytes):
-                content = json.dumps(content).encode("utf-8")
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.send_header("Content-Security-Policy", "default-src 'self' 'unsafe-inline' data: blob:")
-            if self.close_connection:
-                self.send_header("Connection", "close")
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments):
-            pass
-
-    class Server(ThreadingMixIn, HTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-        def process_request(self, request, address):
-            if connections.acquire(blocking=False):
-                ThreadingMixIn.process_request(self, request, address)
-            else:
-                self.shutdown_request(request)
-
-        def process_request_thread(self, request, address):
-            try:
-                ThreadingMixIn.process_request_thread(self, request, address)
-            finally:
-                connections.release()
-
-        def handle_error(self, request, address):
-            """A client that goes away is none."""
-
     try:
-        server = Server((given.host, given.serve), Handler)
+        server = Server(given)
     except (OSError, OverflowError, UnicodeError) as error:
         raise UserError("--serve %d on %s: %s" % (given.serve, given.host, error))
     name = socket.gethostname() if given.host == "0.0.0.0" else given.host
