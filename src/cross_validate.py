@@ -2,7 +2,8 @@
 
 from omegaconf import DictConfig
 
-from lab.config import run_command, run_folder
+from lab.command import run_command
+from lab.config import run_folder
 
 
 def cross_validate(config: DictConfig) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from lab.arguments import Parser, run_parser
-from lab.config import run_command, run_folder
+from lab.command import run_command
+from lab.config import run_folder
 
 
 def show_data(config: DictConfig) -> None:

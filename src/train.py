@@ -2,14 +2,17 @@
 
 from omegaconf import DictConfig
 
-from lab.config import run_command, run_folder
+from lab.command import run_command
+from lab.config import run_folder
 
 
 def train(config: DictConfig) -> None:
     """Train a network of the labs"""
-    from lab.fit import fit  # torch takes seconds: --help and wrong options answer without it
-
-    fit(config, run_folder())
+    if config.tune:
+        from lab.tune import suggest_learning_rate as task
+    else:
+        from lab.fit import fit as task  # torch takes seconds: --help and wrong options answer without it
+    task(config, run_folder())
 
 
 if __name__ == "__main__":

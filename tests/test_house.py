@@ -12,6 +12,8 @@ from hydra import compose, initialize_config_dir
 from lab.config import CONF
 
 SRC = PROJECT / "src"
+HYDRAS = {"config", "checks", "command", "run", "results", "fit", "tune", "sweep", "folder", "folds", "workers", "export"}
+LIGHTNINGS = {"classifier", "callbacks", "data", "run", "fit", "tune"}
 
 
 def imports(path):
@@ -35,9 +37,9 @@ def test_imports_point_one_way():
         modules = set(imports(path))
         roots = {module.partition(".")[0] for module in modules}
         assert not roots & commands, f"{path.name} imports a command"
-        if path.stem not in ("config", "run", "results", "fit", "folder", "folds", "workers", "export"):
+        if path.stem not in HYDRAS:
             assert not roots & {"hydra", "omegaconf"}, f"{path.name} knows Hydra"
-        if path.stem not in ("classifier", "callbacks", "data", "run", "fit"):
+        if path.stem not in LIGHTNINGS:
             assert "pytorch_lightning" not in roots, f"{path.name} knows Lightning"
     lab = {module for module in imports(SRC / "lab" / "models.py") if module.startswith("lab")}
     assert lab == {"lab.layers"}, "models.py knows recipes or data"

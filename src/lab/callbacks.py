@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
-from tqdm import tqdm
 
 from lab import UserError
 from lab.files import write_csv
+from lab.terminal import make_bar
 
 
 def read_figures(trainer: Trainer) -> dict[str, float]:
@@ -23,18 +23,6 @@ def read_figures(trainer: Trainer) -> dict[str, float]:
 def images_an_epoch(trainer: Trainer) -> int:
     loader = trainer.train_dataloader
     return min(len(loader.indices), trainer.num_training_batches * loader.batch_size * trainer.world_size)
-
-
-def make_bar(images: int | None, shows: bool = True) -> tqdm:
-    return tqdm(
-        total=images,
-        unit=" images",
-        disable=None if shows else True,  # None: only where it is not a terminal
-        leave=False,
-        dynamic_ncols=True,
-        mininterval=0.2,
-        smoothing=0.1,
-    )
 
 
 class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's figures are all logged
@@ -90,7 +78,9 @@ class ProgressBar(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         images = images_an_epoch(trainer)
-        self.bar = make_bar(trainer.max_epochs * images if trainer.max_epochs > 0 else None, trainer.is_global_zero)
+        self.bar = make_bar(
+            trainer.max_epochs * images if trainer.max_epochs > 0 else None, " images", trainer.is_global_zero
+        )
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
@@ -105,7 +95,9 @@ class ProgressBar(Callback):
         self.bar.close()
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.bar = make_bar(len(trainer.test_dataloaders.indices) * trainer.world_size, trainer.is_global_zero)
+        self.bar = make_bar(
+            len(trainer.test_dataloaders.indices) * trainer.world_size, " images", trainer.is_global_zero
+        )
         self.bar.set_description("testing", refresh=False)
 
     def on_test_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:

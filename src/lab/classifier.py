@@ -65,10 +65,12 @@ class Classifier(LightningModule):
         self,
         net: nn.Module,
         make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        make_schedule: Callable[[Optimizer, int], dict[str, Any]] | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        """`make_schedule` is told the optimizer and the number of steps, and gives Lightning's lr_scheduler."""
         super().__init__()
-        self.net, self.make_optimizer, self.augment = net, make_optimizer, augment
+        self.net, self.make_optimizer, self.make_schedule, self.augment = net, make_optimizer, make_schedule, augment
         self.train_score, self.val_score, self.test_score = Score(), Score(), Score()
         self.test_outputs = Outputs()
 
@@ -112,7 +114,16 @@ class Classifier(LightningModule):
             self.log(f"{part}_{name}", value, logger=part != "test" and name != "images")
         score.reset()
 
-    def configure_optimizers(self) -> Optimizer:
+    def configure_optimizers(self) -> Optimizer | dict[str, Any]:
+        optimizer = self.build_optimizer()
+        if self.make_schedule is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": self.make_schedule(optimizer, self.trainer.estimated_stepping_batches),
+        }
+
+    def build_optimizer(self) -> Optimizer:
         """Keras' l2(x) adds x * w ** 2 to the loss: the same gradient as a weight decay of 2 x."""
         groups: dict[float, list[nn.Parameter]] = defaultdict(list)
         for module in self.net.modules():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -43,6 +43,9 @@ class Events(TensorBoardLogger):
 def fit(config: DictConfig, folder: Path) -> None:
     """Train the recipe on the data, test its best and its last epoch, leave everything in `folder`."""
     run = prepare(config)
+    watched = {"early_stopping": config.early_stopping, "schedule=plateau": "Plateau" in str(config.model.schedule)}
+    if unfit := [key for key, value in watched.items() if value and not len(run.parts["validation"])]:
+        raise UserError(f"{unfit[0]} looks at the validation loss: there is no validation part, give data.validation")
     epochs = Epochs(folder / "metrics.csv", tqdm.write)
     trainer = make_trainer(config, folder, [epochs, ProgressBar()], keeps_best=len(run.parts["validation"]) > 0)
     if rank_zero_only.rank == 0:
@@ -58,7 +61,7 @@ def fit(config: DictConfig, folder: Path) -> None:
         title = f"{name}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs"
         curves([epochs.rows], title, folder / "curves.png")
         confusion(evaluation["confusion"], run.classes, title, folder / "confusion.png")
-        log_hyperparameters(result, run.classifier)
+        log_hyperparameters(run, result)
         write_json(result, folder / "result.json")  # the run that has it has finished
         print_result(result)
         print_confused(evaluation)
@@ -91,11 +94,16 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
         checkpoints.append(
             ModelCheckpoint(folder, "best", monitor="val_accuracy", mode="max", enable_version_counter=False)
         )
+    others = [Histograms()] if config.histograms else []
+    if config.early_stopping:
+        others.append(EarlyStopping("val_loss", patience=config.early_stopping, check_on_train_epoch_end=False))
+    if config.model.schedule:
+        others.append(LearningRateMonitor())
     try:
         return Trainer(
             **options,
             logger=Events(folder),
-            callbacks=[*callbacks, *checkpoints, *[Histograms()] * config.histograms],
+            callbacks=[*callbacks, *checkpoints, *others],
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,

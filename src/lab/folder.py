@@ -97,7 +97,7 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictCon
     if missing:
         raise UserError(f"{path}: not the configuration of a run of this version (it lacks {min(missing)})")
     for target in targets:
-        if not re.fullmatch(r"(lab\.models|lab\.datasets|torch\.optim)\.\w+", str(target)):
+        if not re.fullmatch(r"(lab\.models|lab\.datasets|torch\.optim(\.lr_scheduler)?)\.\w+", str(target)):
             raise UserError(f"{path}: _target_ {target} is none of this project's: it is not run")
     return config
 

@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from lab import UserError
-from lab.callbacks import make_bar
 from lab.config import CrossValidate
 from lab.evaluation import evaluate
 from lab.files import write_csv, write_json
@@ -24,7 +23,7 @@ from lab.plots import box_plot, confusion, curves
 from lab.predictions import fingerprint, join, load_predictions
 from lab.run import folds_of, prepare, runs_on_gpu
 from lab.statistics import corrected_t
-from lab.terminal import print_confused
+from lab.terminal import make_bar, print_confused
 from lab.workers import train_folds
 
 KEPT = ("model", "data", "seed", "batch_size", "optimizer", "parameters", "threads", "machine", "versions", "epochs")
@@ -92,7 +91,7 @@ def _train(config: DictConfig, missing: Sequence[int], folder: Path) -> None:
     del content["workers"]
     configs = {number: content | {"data": content["data"] | {"fold": number}} for number in missing}
     started = time.perf_counter()
-    with make_bar(None) as bar:
+    with make_bar(None, " images") as bar:
         train_folds(configs, folder, workers, bar, lambda number: bar.write(_line(number, folder)))
     print(f"{time.perf_counter() - started:.0f} s")
 

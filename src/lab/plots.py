@@ -1,5 +1,6 @@
 """Arrays in, a figure to hand in out: 150 dots an inch, told apart by the colour-blind and in grey."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,86 @@ def maps(panels: Mapping[str, npt.NDArray], title: str, path: Path) -> None:
             show_image(axis, image)
         for axis in line:
             axis.axis("off")
+    _save(figure, title, path)
+
+
+def response(
+    lines: Mapping[str, Sequence[tuple[float, float]]], xlabel: str, log: bool, ylabel: str, title: str, path: Path
+) -> None:
+    """What a value swept does: points (value, score), a line for each seed, their mean thick."""
+    figure, axis = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+    several = len(lines) > 1
+    for (seed, points), style in zip(lines.items(), itertools.cycle(("o-", "s-", "^-", "v-", "D-")), strict=False):
+        label = f"seed {seed}" if several else None
+        axis.plot(*zip(*points, strict=True), style, color=GREY if several else BLUE, ms=5, lw=1.2, label=label)
+    values = sorted({x for points in lines.values() for x, _ in points})
+    if several:
+        scores = {x: [y for points in lines.values() for value, y in points if value == x] for x in values}
+        axis.plot(values, [np.mean(scores[x]) for x in values], "-", color=BLUE, lw=2.5, label="mean")
+        axis.legend()
+    if log:
+        axis.set_xscale("log")
+    if len(values) <= MOST_TICKS / 2:
+        axis.set_xticks(values, [f"{x:g}" for x in values])
+        axis.minorticks_off()
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.grid(alpha=0.3)
+    _save(figure, title, path)
+
+
+def heat_map(
+    values: Sequence[Sequence[float]],
+    ticks: Sequence[Sequence[str]],
+    labels: Sequence[str],
+    name: str,
+    title: str,
+    path: Path,
+) -> None:
+    """Scores [rows, columns] of two swept values, the best framed; `ticks` and `labels` of rows, then of columns."""
+    table = np.array(values, float)
+    size = (max(4.5, 0.9 * table.shape[1] + 2.5), max(3.5, 0.6 * table.shape[0] + 1.8))
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    shown = axis.imshow(table, cmap="cividis", aspect="auto")
+    figure.colorbar(shown, label=name)
+    darkest, brightest = np.nanmin(table), np.nanmax(table)
+    for (row, column), score in np.ndenumerate(table):
+        bright = score > (darkest + brightest) / 2
+        text = "-" if np.isnan(score) else f"{score:.2f}"
+        axis.text(column, row, text, ha="center", va="center", color="black" if bright else "white", fontsize=9)
+    row, column = np.unravel_index(np.nanargmax(table), table.shape)
+    axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", lw=3))
+    axis.set_yticks(range(len(ticks[0])), ticks[0])
+    axis.set_xticks(range(len(ticks[1])), ticks[1], rotation=45 if max(map(len, ticks[1])) > 6 else 0)
+    axis.set_ylabel(labels[0])
+    axis.set_xlabel(labels[1])
+    _save(figure, title, path)
+
+
+def ranking(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, path: Path) -> None:
+    """A line for each name, the first on top: its scores as points, their mean a bar."""
+    figure, axis = plt.subplots(figsize=(7, max(2.5, 0.32 * len(scores) + 1.2)), layout="constrained")
+    for place, values in enumerate(scores.values()):
+        axis.plot(values, [place] * len(values), "o", color=BLUE, ms=5)
+        axis.plot(np.mean(values), place, "|", color=ORANGE, ms=14, mew=3)
+    axis.set_yticks(range(len(scores)), list(scores))
+    axis.invert_yaxis()
+    axis.set_xlabel(xlabel)
+    axis.grid(alpha=0.3)
+    _save(figure, title, path)
+
+
+def learning_rates(rates: Sequence[float], losses: Sequence[float], chosen: float, title: str, path: Path) -> None:
+    """Training loss while the learning rate grew, and the one suggested."""
+    figure, axis = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+    axis.plot(rates, losses, color=BLUE, lw=1.5)
+    axis.axvline(chosen, color=ORANGE, ls="--", label=f"suggested: {chosen:.2g}")
+    axis.set_xscale("log")
+    axis.set_ylim(top=min(max(losses), 2 * losses[0]))
+    axis.set_xlabel("learning rate")
+    axis.set_ylabel("cross-entropy loss, smoothed")
+    axis.grid(alpha=0.3)
+    axis.legend()
     _save(figure, title, path)
 
 

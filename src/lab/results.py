@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from lab.classifier import Classifier
+from lab.config import digest
 from lab.network import count_parameters
 from lab.run import Run, data_name
 
@@ -19,6 +19,7 @@ def describe(run: Run) -> dict[str, Any]:
     """What the figures of a run are figures of."""
     recipe, data, classifier = run.config.model, run.config.data, run.classifier
     return {
+        "digest": digest(run.config),
         "model": recipe.name,
         "data": {
             "name": data_name(run),
@@ -59,17 +60,18 @@ def summarise(rows: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def log_hyperparameters(result: dict[str, Any], classifier: Classifier) -> None:
+def log_hyperparameters(run: Run, result: dict[str, Any]) -> None:
     """To TensorBoard, with the last epoch's final figures and the network's graph."""
-    optimizer = dict(result["optimizer"])
+    recipe, classifier = OmegaConf.to_container(run.config.model, resolve=True), run.classifier
+    groups = {name: recipe.pop(name) or {} for name in ("net", "optimizer", "augment", "schedule")}
+    chosen = {name: groups[name].pop("_target_").rpartition(".")[2] for name in groups if "_target_" in groups[name]}
+    del chosen["net"], recipe["name"], recipe["epochs"]
     classifier.logger.log_hyperparams(
-        {
-            "model": result["model"],
-            "data": result["data"]["name"],
-            "optimizer": optimizer.pop("_target_").rpartition(".")[2],
-            **{key: result[key] for key in ("epochs", "batch_size", "seed")},
-            **optimizer,
-        },
+        {"model": result["model"], "data": result["data"]["name"]}
+        | recipe
+        | {"epochs": result["epochs"], "seed": result["seed"]}
+        | chosen
+        | {name: value for group in groups.values() for name, value in group.items()},
         {
             f"final/{part}_{name}": result[part]["last"][name]
             for part in ("validation", "test")

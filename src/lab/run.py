@@ -47,6 +47,8 @@ class Run:
 def prepare(config: DictConfig) -> Run:
     """What `config` describes, with weights drawn by its seed."""
     _silence_libraries()
+    if config.threads:
+        torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)  # as TensorFlow does: the tiny gradients of raw pixels take twice the time without
     seed_everything(config.seed, verbose=False)
     dataset, classes = load_data(config.data)
@@ -185,11 +187,14 @@ def build_classifier(recipe: DictConfig, shape: tuple[int, int, int], classes: i
     net, layers = build(architecture, shape, recipe.scale, recipe.name)
     changes = dict(recipe.augment)
     changing = functools.partial(augment, **changes) if any(changes.values()) else None
-    classifier = Classifier(net, functools.partial(_make_optimizer, recipe.optimizer), changing)
+    scheduling = functools.partial(_make_schedule, recipe.schedule) if recipe.schedule else None
+    classifier = Classifier(net, functools.partial(_make_optimizer, recipe.optimizer), scheduling, changing)
     classifier.example_input_array = torch.zeros(1, *shape, dtype=torch.uint8)  # for the graph
     if recipe.batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
         raise UserError(f"model.batch_size=1: model={recipe.name} has batch normalisation, which needs two images")
-    classifier.configure_optimizers()  # refuses its options now, not after the run folder is made
+    optimizer = classifier.build_optimizer()  # refuses its options now, not after the run folder is made
+    if scheduling:
+        scheduling(optimizer, recipe.epochs)
     return classifier, layers
 
 
@@ -218,6 +223,14 @@ def _make_optimizer(config: DictConfig, groups: list[dict[str, Any]]) -> Optimiz
     known = inspect.signature(getattr(torch.optim, config._target_.rpartition(".")[2], object)).parameters
     fused = "fused" in known and not {"fused", "foreach", "differentiable"} & set(config)
     return _call("model.optimizer", config, groups, **({"fused": True} if fused else {}))
+
+
+def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict[str, Any]:
+    """One that knows its end is told it in steps and goes step by step, the others epoch by epoch."""
+    known = inspect.signature(pkgutil.resolve_name(config._target_)).parameters
+    ends = {key: steps for key in ("total_steps", "T_max") if key in known and key not in config}
+    scheduler = _call("model.schedule", config, optimizer, **ends)
+    return {"scheduler": scheduler, "interval": "step" if ends else "epoch", "monitor": "val_loss"}
 
 
 def _silence_libraries() -> None:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from tqdm import tqdm
 
 if TYPE_CHECKING:  # torch takes seconds, and compare.py does without
     from lab.comparison import Contestant
@@ -123,6 +124,30 @@ def print_confused(evaluation: dict[str, Any], most: int = 5) -> None:
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Numbers to the right, as they are."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column, cells in zip(columns, zip(*rows, strict=True), strict=True):
+        numbers = cells[0][:1].isdigit()
+        table.add_column(column, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
+    for cells in rows:
+        table.add_row(*map(escape, cells))
+    Console().print(table)
+
+
+def make_bar(total: int | None, unit: str, shows: bool = True) -> tqdm:
+    """Rate and time left, on a terminal only."""
+    return tqdm(
+        total=total,
+        unit=unit,
+        disable=None if shows else True,  # None: only where it is not a terminal
+        leave=False,
+        dynamic_ncols=True,
+        mininterval=0.2,
+        smoothing=0.1,
+    )
 
 
 def warn(message: str) -> None:

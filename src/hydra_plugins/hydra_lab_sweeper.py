@@ -1,0 +1,31 @@
+"""Hydra finds this file by its place: `hydra/sweeper: lab`, the sweeps of train.py."""
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+
+class LabSweeper(BasicSweeper):
+    """Hydra's own syntax of sweeps; runs what is not finished, by any launcher, and sums up."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        from lab.sweep import sweep  # Hydra reads this file at every start
+
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        last = {override.get_key_element(): override for override in overrides}  # the command line wins over a preset
+        swept = [key for key, override in last.items() if override.is_sweep_override()]
+        (jobs,) = self.split_arguments(overrides, None)
+        sweep(jobs, swept, self.config, self.hydra_context, self.launcher)
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="lab",
+    node={
+        "_target_": f"{LabSweeper.__module__}.{LabSweeper.__name__}",
+        "max_batch_size": None,
+        "params": None,
+    },
+    provider="lab",
+)

@@ -1,0 +1,231 @@
+"""What the jobs of a sweep add up to: a table, the winner, where to look next, a picture."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from lab.command import command_line
+from lab.files import write_csv
+from lab.folder import read_result
+from lab.terminal import print_table, warn
+
+HEADINGS = {  # of the last epoch's figures
+    "val_accuracy": "validation\naccuracy %",
+    "val_loss": "validation\nloss",
+    "test_accuracy": "test\naccuracy %",
+    "test_loss": "test\nloss",
+    "seconds": "seconds",
+}
+
+
+@dataclass
+class Job:
+    """A run of a sweep: its part of the command line, and in it the `values` of what is swept."""
+
+    overrides: list[str]
+    values: dict[str, str]
+    folder: Path
+    digest: str = ""
+    epochs: int = 0
+
+    def result(self) -> dict[str, Any] | None:
+        return read_result(self.folder, "test") if (self.folder / "result.json").exists() else None
+
+    def error(self) -> str | None:
+        path = self.folder / "error.txt"
+        return path.read_text() if path.exists() else None
+
+    def has_ended(self) -> bool:
+        return self.error() is not None or (self.folder / "result.json").exists()
+
+
+@dataclass
+class Setting:
+    """The jobs that differ in nothing but the seed, with the figures of each."""
+
+    values: dict[str, str]
+    jobs: list[Job]
+    figures: list[dict[str, float]]
+
+    def mean(self, name: str) -> float:
+        return mean(figures[name] for figures in self.figures)
+
+    def spread(self, name: str) -> float:
+        """The sample's standard deviation over the seeds."""
+        return stdev(figures[name] for figures in self.figures) if len(self.figures) > 1 else math.nan
+
+    def __str__(self) -> str:
+        return ", ".join(f"{short(key)}={value}" for key, value in self.values.items()) or "this recipe"
+
+
+def short(key: str) -> str:
+    """model.optimizer.lr is lr"""
+    return key.rpartition(".")[2]
+
+
+def figures_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """Those of HEADINGS that there are: a run without validation has fewer."""
+    parts = {"val": result["validation"].get("last"), "test": result["test"]["last"]}
+    named = {f"{part}_{name}": value for part, row in parts.items() if row for name, value in row.items()}
+    return {name: value for name, value in (named | {"seconds": result["seconds"]}).items() if name in HEADINGS}
+
+
+def sum_up(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool) -> int:
+    """Print the table and what follows from it, leave sweep.csv and sweep.png; the number of jobs that failed.
+
+    `draws` the picture even where it is there.
+    """
+    results = [job.result() for job in jobs]
+    rows = [
+        {**job.values, **(figures_of(result) if result else {"error": job.error() or "has left no result"})}
+        | {"folder": job.folder.name}
+        for job, result in zip(jobs, results, strict=True)
+    ]
+    write_csv(rows, folder / "sweep.csv")
+    finished = [(job, result) for job, result in zip(jobs, results, strict=True) if result]
+    settings = _fold_seeds(finished)
+    if finished:
+        first = finished[0][1]
+        fixed = [first[key] if key == "model" else first[key]["name"] for key in ("model", "data") if key not in swept]
+        title = " on ".join(fixed) or "sweep"
+        _print(settings, [key for key in swept if key != "seed"], title)
+        if draws or not (folder / "sweep.png").exists():
+            _draw(settings, swept, title, folder / "sweep.png")
+        if first["data"]["name"].endswith("_sample"):
+            warn("This is NOT the MNIST data set, but a sample of it: these are not MNIST's figures.")
+    for row in rows:
+        if "error" in row:
+            print(f"failed: {row['folder']}: {row['error']}")
+    if finished and "val_accuracy" in settings[0].figures[0]:
+        for line in _conclusion(settings):
+            print(line)
+    elif finished:
+        print("No winner: there is no validation part to choose by, and test images are not for choosing.")
+    print(f"Table: {folder}/sweep.csv" + (f", picture: {folder}/sweep.png" if finished else ""))
+    return len(jobs) - len(finished)
+
+
+def _fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[Setting]:
+    """Best validation accuracy first, then smallest loss; without validation in the order of the command line."""
+    settings: dict[str, Setting] = {}
+    for job, result in finished:
+        values = {key: value for key, value in job.values.items() if key != "seed"}
+        setting = settings.setdefault(repr(values), Setting(values, [], []))
+        setting.jobs.append(job)
+        setting.figures.append(figures_of(result))
+    if not all("val_accuracy" in figures for setting in settings.values() for figures in setting.figures):
+        return list(settings.values())
+    return sorted(settings.values(), key=lambda setting: (-setting.mean("val_accuracy"), setting.mean("val_loss")))
+
+
+def _print(settings: Sequence[Setting], keys: Sequence[str], title: str) -> None:
+    seeds = max(len(setting.jobs) for setting in settings)
+    names = [name for name in HEADINGS if name in settings[0].figures[0]]
+    rows = []
+    for setting in settings:
+        cells = list(setting.values.values()) + ([str(len(setting.jobs))] if seeds > 1 else [])
+        for name in names:
+            value, spread = setting.mean(name), setting.spread(name)
+            if name.endswith("accuracy"):
+                cells.append(f"{value * 100:.2f}" + ("" if math.isnan(spread) else f" ± {spread * 100:.2f}"))
+            else:
+                cells.append(f"{value:.0f}" if name == "seconds" else f"{value:.4f}")
+        rows.append(cells + ([] if seeds > 1 else [setting.jobs[0].folder.name]))
+    columns = [short(key) for key in keys] + (["seeds"] if seeds > 1 else []) + [HEADINGS[name] for name in names]
+    print_table(title, columns + ([] if seeds > 1 else ["folder"]), rows)
+
+
+def _conclusion(settings: Sequence[Setting]) -> list[str]:
+    best = settings[0]
+    accuracies = [f"{best.mean(name):.2%}" for name in ("val_accuracy", "test_accuracy")]
+    lines = [f"Best by validation accuracy: {best}, {accuracies[0]}; on the test part {accuracies[1]}."]
+    if len(settings) > 1:
+        lines += _doubt(best, settings[1])
+    for key, value in best.values.items():
+        beyond = beyond_the_edge([setting.values[key] for setting in settings], value)
+        if beyond is not None and not key.endswith(("seed", "fold")):
+            lines.append(f"{key}={value} lies at the edge of your grid: extend to {beyond}.")
+    return [*lines, f"Train it again: {command_line(best.jobs[0].overrides)}"]
+
+
+def _doubt(best: Setting, second: Setting) -> list[str]:
+    """Whether the gap to the next is within what chance makes: of the seeds, else of the images."""
+    gap = best.mean("val_accuracy") - second.mean("val_accuracy")
+    if min(len(best.jobs), len(second.jobs)) > 1:
+        error = math.hypot(*(one.spread("val_accuracy") / math.sqrt(len(one.jobs)) for one in (best, second)))
+        source, advice = "the seeds", "more seeds would tell"
+    else:
+        images = best.jobs[0].result()["validation"]["last"]["images"]
+        shares = [one.mean("val_accuracy") for one in (best, second)]
+        error = math.sqrt(sum(share * (1 - share) for share in shares) / images)
+        source, advice = f"{images:,} images", "add seed=1,2,3"
+    if gap >= 2 * error:
+        return []
+    return [
+        f"{second} is {gap * 100:.2f} points behind, no more than chance makes of {source} "
+        f"(± {2 * error * 100:.2f}): {advice}."
+    ]
+
+
+def beyond_the_edge(values: Sequence[str], best: str) -> str | None:
+    """The next value of the grid, where `best` is its least or its greatest: by ratio on a wide grid, else by steps."""
+    grid = _numbers(values)
+    if grid is None or len(set(grid)) < 2:
+        return None
+    whole = all(number == int(number) for number in grid)
+    grid, edge = sorted(set(grid)), float(best)
+    if edge not in (grid[0], grid[-1]) or edge == 0:
+        return None
+    neighbour = grid[1] if edge == grid[0] else grid[-2]
+    if is_logarithmic(grid):
+        beyond, digits = edge * edge / neighbour, 1
+    else:
+        beyond, digits = 2 * edge - neighbour, 2
+        beyond = beyond if beyond > 0 or min(grid) < 0 else edge / 2
+    if whole:
+        return None if round(beyond) == edge else str(round(beyond))
+    # a rate of dropout, a fraction: nothing from 1 on
+    return None if grid[-1] < 1 <= beyond and not is_logarithmic(grid) else f"{beyond:.{digits}g}"
+
+
+def is_logarithmic(grid: Sequence[float]) -> bool:
+    return min(grid) > 0 and max(grid) / min(grid) >= 8
+
+
+def _numbers(values: Sequence[str]) -> list[float] | None:
+    try:
+        return [float(value) for value in values]
+    except ValueError:
+        return None
+
+
+def _draw(settings: Sequence[Setting], swept: Sequence[str], title: str, path: Path) -> None:
+    """Accuracy against the value swept; a heat map of two; else a ranking."""
+    from lab.plots import heat_map, ranking, response  # matplotlib takes half a second
+
+    metric = "val_accuracy" if "val_accuracy" in settings[0].figures[0] else "test_accuracy"
+    shown = "validation accuracy (%)" if metric == "val_accuracy" else "test accuracy (%)"
+    keys = [key for key in swept if key != "seed"] or list(swept)
+    axes = [_numbers([job.values[key] for setting in settings for job in setting.jobs]) for key in keys]
+    if len(keys) == 1 and axes[0]:
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for setting in settings:
+            for job, figures in zip(setting.jobs, setting.figures, strict=True):
+                seed = job.values.get("seed", "") if keys != ["seed"] else ""
+                lines.setdefault(seed, []).append((float(job.values[keys[0]]), figures[metric] * 100))
+        log = is_logarithmic(axes[0]) and keys != ["seed"]
+        response({seed: sorted(line) for seed, line in lines.items()}, keys[0], log, shown, title, path)
+    elif len(keys) == 2:
+        ticks = []
+        for key, axis in zip(keys, axes, strict=True):
+            found = list(dict.fromkeys(setting.values[key] for setting in settings))
+            ticks.append(sorted(found, key=float if axis else None))
+        cells = {tuple(setting.values[key] for key in keys): setting.mean(metric) * 100 for setting in settings}
+        values = [[cells.get((row, column), math.nan) for column in ticks[1]] for row in ticks[0]]
+        heat_map(values, ticks, keys, shown, title, path)
+    else:
+        scores = {str(setting): [figures[metric] * 100 for figures in setting.figures] for setting in settings}
+        ranking(scores, shown, title, path)

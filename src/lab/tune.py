@@ -1,0 +1,48 @@
+"""tune=lr: which learning rate a recipe might take."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from pytorch_lightning.tuner import Tuner
+
+from lab import UserError
+from lab.command import command_line
+from lab.data import ImageData
+from lab.files import write_csv
+from lab.fit import make_trainer
+from lab.folder import claim
+from lab.plots import learning_rates
+from lab.run import data_name, prepare
+
+RANGE = {"min_lr": 1e-6, "max_lr": 1.0, "num_training": 200}
+SKIPPED = 10  # first steps, before the smoothing of the loss has settled
+
+
+def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
+    """Lightning's range test: the rate grows from step to step, and is best where the loss falls fastest."""
+    run = prepare(config)
+    run.classifier.make_schedule = None
+    trainer = make_trainer(config, folder, [], keeps_best=False)
+    claim(folder, config)
+    data = ImageData(run.dataset, run.parts, config.model.batch_size, config.seed)
+    found = Tuner(trainer).lr_find(run.classifier, datamodule=data, update_attr=False, **RANGE)
+    rates, losses = found.results["lr"], found.results["loss"]
+    rate = _steepest(rates, losses)
+    rows = [{"learning_rate": lr, "loss": loss} for lr, loss in zip(rates, losses, strict=True)]
+    write_csv(rows, folder / "learning_rates.csv")
+    title = f"{config.model.name} on {data_name(run)}: loss while the learning rate grows"
+    learning_rates(rates, losses, rate, title, folder / "learning_rate.png")
+    print(f"Suggested learning rate: {rate:.2g} (the recipe's is {config.model.optimizer.lr:g})")
+    print(f"Train with it: {command_line(HydraConfig.get().overrides.task, f'model.optimizer.lr={rate:.2g}')}")
+    print(f"Curve: {folder}/learning_rate.png")
+
+
+def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Of the logarithm of the rate: by the rate itself, as Lightning suggests, noise at the tiniest rates wins."""
+    if len(rates) < SKIPPED + 10 or not np.isfinite(losses).all():
+        raise UserError("tune=lr: the loss rises too soon for a curve: is model.scale right?")
+    slopes = np.gradient(np.asarray(losses), np.log(rates))
+    return float(rates[SKIPPED + int(np.argmin(slopes[SKIPPED:]))])
