@@ -12,8 +12,21 @@ from hydra import compose, initialize_config_dir
 from lab.config import CONF
 
 SRC = PROJECT / "src"
-HYDRAS = {"config", "checks", "command", "run", "results", "fit", "tune", "sweep", "folder", "folds", "workers", "export"}
-LIGHTNINGS = {"classifier", "callbacks", "data", "run", "fit", "tune"}
+HYDRAS = [
+    "checks",
+    "command",
+    "config",
+    "export",
+    "fit",
+    "folder",
+    "folds",
+    "results",
+    "run",
+    "sweep",
+    "tune",
+    "workers",
+]
+LIGHTNINGS = ["callbacks", "classifier", "data", "fit", "run", "tune"]
 
 
 def imports(path):

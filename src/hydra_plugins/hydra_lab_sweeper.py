@@ -1,12 +1,23 @@
 """Hydra finds this file by its place: `hydra/sweeper: lab`, the sweeps of train.py."""
 
+from typing import Any
+
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from lab import UserError
+
 
 class LabSweeper(BasicSweeper):
     """Hydra's own syntax of sweeps; runs what is not finished, by any launcher, and sums up."""
+
+    def setup(self, **context: Any) -> None:
+        try:
+            super().setup(**context)
+        except RuntimeError:
+            launcher = context["config"].hydra.runtime.choices["hydra/launcher"]
+            raise UserError(f"hydra/launcher={launcher} is not installed: pip install '.[cluster]'") from None
 
     def sweep(self, arguments: list[str]) -> None:
         from lab.sweep import sweep  # Hydra reads this file at every start

@@ -26,6 +26,7 @@ def check(config: DictConfig, root: type[Train]) -> None:
         raise UserError(f"{key} is missing: give {key}=...")
     model, data, trainer = config.model, config.data, config.trainer
     rate = model.optimizer.get("lr")
+    steps = (model.schedule or {}).get("step_size", 1)
     folds = 2 if data.folds is None else data.folds
     for key, value, holds, rule in (
         ("seed", config.seed, 0 <= config.seed < 2**32, "from 0 to 4294967295"),
@@ -41,6 +42,7 @@ def check(config: DictConfig, root: type[Train]) -> None:
         ("model.batch_size", model.batch_size, model.batch_size >= 1, "1 or more"),
         ("model.scale", model.scale, model.scale > 0, "more than 0: pixels are divided by it"),
         ("model.optimizer.lr", rate, isinstance(rate, int | float) and rate > 0, "a number above 0"),
+        ("model.schedule.step_size", steps, steps >= 1, "1 or more"),
         ("model.augment.shift", model.augment.shift, 0 <= model.augment.shift < 1, "a fraction from 0 up to 1"),
         ("data.validation", data.validation, 0 <= (data.validation or 0) < 1, "a fraction from 0 up to 1"),
         ("data.test", data.test, 0 <= (data.test or 0) < 1, "a fraction from 0 up to 1"),

@@ -80,7 +80,7 @@ def command_line(overrides: Iterable[str], *more: str) -> str:
     """What to type for one run like this."""
     other = ("+sweep=", "rerun=", "tune=", *(f"{override.partition('=')[0]}=" for override in more))
     kept = [override for override in overrides if not override.startswith(other)]
-    groups = [override for override in kept if override.startswith(("model=", "data="))]
+    groups = sorted((override for override in kept if override.startswith(("model=", "data="))), reverse=True)
     return "python src/train.py " + shlex.join([*groups, *(each for each in kept if each not in groups), *more])
 
 
@@ -114,7 +114,8 @@ def _explain(error: Exception) -> str:
     """Hydra's refusal in one line, with the nearest key or value that there is."""
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        return f"{group}={name}: there is none{nearest(name, error.options)} Known: {', '.join(error.options)}"
+        more = ", and with pip install '.[cluster]' submitit_slurm" if group == "hydra/launcher" else ""
+        return f"{group}={name}: there is none{nearest(name, error.options)} Known: {', '.join(error.options)}{more}"
     if wrong_key := re.match(r"Could not override '([^']+)'", str(error)):
         key, known = wrong_key[1], known_keys()
         more = "any other option of Lightning's: +trainer.KEY=VALUE" if key.startswith("trainer.") else "see --help"

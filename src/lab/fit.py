@@ -98,7 +98,7 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
     if config.early_stopping:
         others.append(EarlyStopping("val_loss", patience=config.early_stopping, check_on_train_epoch_end=False))
     if config.model.schedule:
-        others.append(LearningRateMonitor())
+        others.append(LearningRateMonitor("epoch"))
     try:
         return Trainer(
             **options,

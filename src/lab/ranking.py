@@ -105,6 +105,7 @@ def sum_up(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool)
     elif finished:
         print("No winner: there is no validation part to choose by, and test images are not for choosing.")
     print(f"Table: {folder}/sweep.csv" + (f", picture: {folder}/sweep.png" if finished else ""))
+    print(f"All curves: tensorboard --logdir {folder}")
     return len(jobs) - len(finished)
 
 

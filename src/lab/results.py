@@ -66,6 +66,7 @@ def log_hyperparameters(run: Run, result: dict[str, Any]) -> None:
     groups = {name: recipe.pop(name) or {} for name in ("net", "optimizer", "augment", "schedule")}
     chosen = {name: groups[name].pop("_target_").rpartition(".")[2] for name in groups if "_target_" in groups[name]}
     del chosen["net"], recipe["name"], recipe["epochs"]
+    groups["augment"] = {name: value for name, value in groups["augment"].items() if value}
     classifier.logger.log_hyperparams(
         {"model": result["model"], "data": result["data"]["name"]}
         | recipe

@@ -214,7 +214,7 @@ def _call(key: str, config: DictConfig, *args: Any, **kwargs: Any) -> Any:
             raise UserError(f"{key}.{option}: {target} has no such option, it knows {', '.join(known)}")
     try:
         return function(*args, **options, **kwargs)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{key}: {error}") from None
 
 

@@ -165,6 +165,8 @@ def _launch(jobs: list[Job], launcher: Launcher) -> None:
                 jobs = [job for job in jobs if not job.has_ended()]
             except KeyboardInterrupt:
                 raise UserError("interrupted: the same command goes on with the jobs that are missing") from None
+            except (RuntimeError, ValueError, OSError) as error:  # the launcher's own: those of jobs are in error.txt
+                raise UserError(f"the launcher, {type(launcher).__name__}: {one_line(error)}") from None
             else:
                 return
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.tuner import Tuner
 
 from lab import UserError
@@ -25,7 +25,8 @@ def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
     """Lightning's range test: the rate grows from step to step, and is best where the loss falls fastest."""
     run = prepare(config)
     run.classifier.make_schedule = None
-    trainer = make_trainer(config, folder, [], keeps_best=False)
+    endless = OmegaConf.merge(config, {"trainer": {"max_epochs": -1}})  # on a small data set the steps take many
+    trainer = make_trainer(endless, folder, [], keeps_best=False)
     claim(folder, config)
     data = ImageData(run.dataset, run.parts, config.model.batch_size, config.seed)
     found = Tuner(trainer).lr_find(run.classifier, datamodule=data, update_attr=False, **RANGE)
@@ -34,7 +35,7 @@ def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
     rows = [{"learning_rate": lr, "loss": loss} for lr, loss in zip(rates, losses, strict=True)]
     write_csv(rows, folder / "learning_rates.csv")
     title = f"{config.model.name} on {data_name(run)}: loss while the learning rate grows"
-    learning_rates(rates, losses, rate, title, folder / "learning_rate.png")
+    learning_rates(rates[SKIPPED:], losses[SKIPPED:], rate, title, folder / "learning_rate.png")
     print(f"Suggested learning rate: {rate:.2g} (the recipe's is {config.model.optimizer.lr:g})")
     print(f"Train with it: {command_line(HydraConfig.get().overrides.task, f'model.optimizer.lr={rate:.2g}')}")
     print(f"Curve: {folder}/learning_rate.png")

@@ -1,0 +1,240 @@
+"""Sweeps of train.py: the table they end in, what the same command does again, where their jobs run."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import PROJECT, SMALL_MNIST, read_result
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+FAST = (*SMALL_MNIST, "model=small_dense", "model.epochs=2", "model.batch_size=50")
+HERE = ("-m", "hydra/launcher=basic", "hydra.sweep.dir=sweep")
+RATES = "model.optimizer.lr=0.01,0.001"
+
+
+def rows(folder):
+    return list(csv.DictReader((folder / "sweep.csv").open()))
+
+
+def weights(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def are_same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_sweep_ends_in_a_table_a_winner_and_its_command(train_here, tmp_path):
+    told = train_here(*HERE, *FAST, RATES)
+    first, second = rows(tmp_path / "sweep")
+    results = [read_result(tmp_path / "sweep" / row["folder"]) for row in (first, second)]
+    for row, result in zip((first, second), results, strict=True):
+        assert float(row["val_accuracy"]) == result["validation"]["last"]["accuracy"]
+        assert float(row["test_loss"]) == result["test"]["last"]["loss"]
+    assert [first["model.optimizer.lr"], second["model.optimizer.lr"]] == ["0.01", "0.001"]
+    best = max((first, second), key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    rate = best["model.optimizer.lr"]
+    assert f"Best by validation accuracy: lr={rate}," in told.out
+    assert told.out.index(f"│ {rate:>5} │") < told.out.index("│ 0.001 │" if rate == "0.01" else "│  0.01 │")
+    assert f"lies at the edge of your grid: extend to {'0.1' if rate == '0.01' else '0.0001'}." in told.out
+    assert f"python src/train.py model=small_dense data=mnist {' '.join(SMALL_MNIST[1:])}" in told.out
+    with Image.open(tmp_path / "sweep" / "sweep.png") as picture:
+        assert picture.width > 600
+    assert "epoch 2/2" in (tmp_path / "sweep" / best["folder"] / "train.log").read_text()
+
+
+def test_the_winners_command_gives_the_winners_bits(train_here, tmp_path):
+    told = train_here(*HERE, *FAST, RATES).out
+    command = next(line for line in told.splitlines() if line.startswith("Train it again: ")).split()[5:]
+    train_here(*command, "hydra.run.dir=again")
+    best = max(rows(tmp_path / "sweep"), key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    assert are_same(weights(tmp_path / "sweep" / best["folder"]), weights(tmp_path / "again"))
+
+
+def test_the_same_command_runs_what_is_missing_and_a_longer_grid_what_is_new(train_here, tmp_path):
+    sweep = tmp_path / "sweep"
+    train_here(*HERE, *FAST, RATES)
+    (sweep / "lr=0.001" / "result.json").unlink()  # as if it had been killed
+    kept = (sweep / "lr=0.01" / "result.json").stat().st_mtime_ns
+    assert "2 jobs, 1 to run" in train_here(*HERE, *FAST, RATES).out
+    assert "2 jobs, 0 to run" in train_here(*HERE, *FAST, RATES).out
+    assert "3 jobs, 1 to run" in train_here(*HERE, *FAST, RATES + ",0.1").out
+    assert (sweep / "lr=0.01" / "result.json").stat().st_mtime_ns == kept
+    assert len(rows(sweep)) == 3
+    assert "3 jobs, 3 to run" in train_here(*HERE, *FAST, RATES + ",0.1", "rerun=true").out
+    assert (sweep / "lr=0.01" / "result.json").stat().st_mtime_ns != kept
+
+
+def test_a_sweep_finds_its_folder_by_what_decides_its_results(train_here, tmp_path):
+    sweep = ("-m", "hydra/launcher=basic", *FAST, "model.epochs=1", "model.optimizer.lr=0.01")
+    for more in ((), ("seed=1,2",), ("model.batch_size=20",), ("histograms=false",)):
+        train_here(*sweep, *more)
+    names = sorted(path.name for path in (tmp_path / "outputs").iterdir())
+    assert len(names) == 3, names
+    assert len([name for name in names if name.startswith("sweep_seed_small_dense-mnist_")]) == 1
+
+
+def test_another_configuration_in_the_folder_is_left_alone(refused, train_here, tmp_path):
+    train_here(*HERE, *FAST, RATES)
+    kept = (tmp_path / "sweep" / "lr=0.01" / "result.json").read_bytes()
+    assert "rerun=true replaces it" in refused(*HERE, *FAST, RATES, "model.batch_size=30")
+    (tmp_path / "sweep" / "lr=0.5").mkdir()
+    (tmp_path / "sweep" / "lr=0.5" / "thesis.txt").touch()
+    assert "not a job of a sweep" in refused(*HERE, *FAST, "model.optimizer.lr=0.5,0.01")
+    assert (tmp_path / "sweep" / "lr=0.5" / "thesis.txt").exists()
+    assert (tmp_path / "sweep" / "lr=0.01" / "result.json").read_bytes() == kept
+
+
+def test_seeds_are_folded_and_failures_told_when_they_happen_and_at_the_end(here, capfd, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        here("train", *HERE, *FAST, "model.optimizer.lr=0.001,1e30", "seed=1,2,3")
+    assert "3 of 6 jobs failed" in str(ended.value.code)
+    told = capfd.readouterr()
+    assert told.err.count("the loss is no longer finite after epoch 1") == 3
+    assert told.out.count("failed: lr=1e+30,seed=") == 3
+    assert " ± " in told.out and "│ 0.001 │     3 │" in told.out
+    table = rows(tmp_path / "sweep")
+    assert len(table) == 6 and [bool(row["error"]) for row in table] == [False] * 3 + [True] * 3
+
+
+def test_without_validation_no_winner_is_named(train_here):
+    told = train_here(*HERE, *FAST, RATES, "data.validation=0").out
+    assert "No winner" in told and "Best" not in told
+
+
+def test_jobs_side_by_side_survive_a_kill_and_give_the_bits_of_one_after_the_other(train_here, data_root, tmp_path):
+    jobs = (*FAST, "model=small_conv", "model.epochs=8", "seed=1,2,3,4,5")
+    train_here("-m", "hydra/launcher=basic", "hydra.sweep.dir=one_by_one", *jobs)
+    command = [sys.executable, PROJECT / "src" / "train.py", "-m", *jobs, "hydra.sweep.dir=beside"]
+    command.append("hydra.launcher.n_jobs=2")
+    environment = os.environ | {"LAB_DATA": str(data_root), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (finished := list((tmp_path / "beside").glob("*/result.json"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1.5)  # its workers end with it
+    finished = list((tmp_path / "beside").glob("*/result.json"))
+    assert 1 <= len(finished) < 5
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert again.returncode == 0 and again.stderr == "", again.stderr
+    assert f"5 jobs, {5 - len(finished)} to run" in again.stdout
+    assert len(rows(tmp_path / "beside")) == 5
+    for folder in (tmp_path / "one_by_one").glob("seed=*"):
+        assert are_same(weights(folder), weights(tmp_path / "beside" / folder.name)), folder.name
+
+
+@pytest.mark.parametrize(
+    ("preset", "names"),
+    [
+        ("learning_rate", ["lr=0.0001", "lr=0.001", "lr=0.01"]),
+        ("dropout", ["rate=0", "rate=0.2", "rate=0.4", "rate=0.6"]),
+        ("depth", ["model=baseline", "model=deep", "model=lenet5"]),
+        ("seeds", [f"seed={seed}" for seed in range(1, 6)]),
+    ],
+)
+def test_the_presets_are_the_labs_exercises(train_here, tmp_path, preset, names):
+    small = (*SMALL_MNIST, "model.epochs=1", "trainer.limit_train_batches=1", "hydra/launcher=basic")
+    told = train_here(f"+sweep={preset}", *small, "hydra.sweep.dir=sweep").out
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == names
+    assert "Train it again: python src/train.py" in told and "+sweep" not in told
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "beyond"),
+    [
+        (["0.1", "0.03", "0.01"], "0.1", "0.3"),
+        (["0.1", "0.03", "0.01"], "0.01", "0.003"),
+        (["0.1", "0.03", "0.01"], "0.03", None),
+        (["32", "64", "128", "256"], "256", "512"),
+        (["0.0", "0.2", "0.4"], "0.4", "0.6"),
+        (["0.0", "0.2", "0.4"], "0.0", None),
+        (["0.4", "0.6", "0.8"], "0.8", None),  # a fraction ends at 1
+        (["5", "10", "15"], "5", "2"),
+        (["5", "10", "15"], "15", "20"),
+        (["deep", "dense"], "deep", None),
+        (["0.1"], "0.1", None),
+    ],
+)
+def test_the_edge_of_the_grid(values, best, beyond):
+    from lab.ranking import beyond_the_edge
+
+    assert beyond_the_edge(values, best) == beyond
+
+
+def test_tensorboards_hyper_parameters_name_what_is_swept(train_here, tmp_path):
+    train_here(*HERE, *FAST, "model=dropout", "model.epochs=1", "model.net.rate=0.25,0.5")
+    for row in rows(tmp_path / "sweep"):
+        events = EventAccumulator(str(tmp_path / "sweep" / row["folder"])).Reload()
+        content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        values = HParamsPluginData.FromString(content).session_start_info.hparams
+        assert values["rate"].number_value == float(row["model.net.rate"])
+        assert values["model"].string_value == "dropout" and values["lr"].number_value == 1e-4
+        assert events.Scalars("final/validation_accuracy")[-1].value == pytest.approx(float(row["val_accuracy"]))
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("cosine", 0.0), ("one_cycle", 0.0), ("step", 0.01), ("plateau", 0.01)])
+def test_schedules_change_the_learning_rate(train_here, tmp_path, schedule, last):
+    options = {"step": ["model.schedule.step_size=2"], "plateau": ["model.schedule.patience=0"]}.get(schedule, [])
+    more = ["model.optimizer.lr=0.1"] if schedule != "plateau" else ["model.optimizer.lr=1e-7"]
+    train_here(*FAST, "model=baseline", "model.epochs=4", f"schedule={schedule}", *options, *more, "hydra.run.dir=run")
+    rates = [event.value for event in EventAccumulator(str(tmp_path / "run")).Reload().Scalars("lr-SGD")]
+    assert rates[-1] < max(rates)
+    if schedule == "step":
+        assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    assert read_result(tmp_path / "run")["epochs"] == 4
+
+
+def test_early_stopping_ends_a_run_whose_validation_loss_no_longer_falls(train_here, tmp_path):
+    stuck = ("model=baseline", "model.epochs=30", "model.optimizer.lr=1e-12", "early_stopping=2")
+    train_here(*FAST, *stuck, "hydra.run.dir=run")
+    assert read_result(tmp_path / "run")["epochs"] < 30
+
+
+def test_a_learning_rate_is_suggested_and_its_curve_drawn(train_here, tmp_path):
+    told = train_here(*FAST, "model=baseline", "tune=lr", "hydra.run.dir=tune").out
+    curve = list(csv.DictReader((tmp_path / "tune" / "learning_rates.csv").open()))
+    losses = [float(row["loss"]) for row in curve]
+    suggested = float(told.partition("Suggested learning rate: ")[2].split()[0])
+    assert 1e-4 < suggested < 1 and min(losses) < losses[0]
+    assert f"model.optimizer.lr={suggested:g}" in told and "tune=lr" not in told
+    with Image.open(tmp_path / "tune" / "learning_rate.png") as picture:
+        assert picture.width > 600
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("train", ["rerun=true"], "rerun=true is of a sweep"),
+        ("train", ["tune=epochs"], "must be lr"),
+        ("train", ["threads=0"], "must be 1 or more"),
+        ("train", [*SMALL_MNIST[:2], "data.validation=0", "early_stopping=3"], "there is no validation part"),
+        ("train", [*SMALL_MNIST[:2], "data.validation=0", "schedule=plateau"], "there is no validation part"),
+        ("train", [*SMALL_MNIST, "schedule=step", "+model.schedule.speed=3"], "StepLR has no such option"),
+        ("train", ["schedule=step", "model.schedule.step_size=0"], "must be 1 or more"),
+        ("train", ["-m", "seed=1,2", "hydra/launcher=ray"], "pip install '.[cluster]'"),
+        ("train", ["-m", "seed=1,2", "hydra/launcher=submitit_slurm"], "pip install '.[cluster]'"),
+        ("train", ["schedule=cosin"], "did you mean 'cosine'?"),
+        ("train", ["+sweep=learning_rates"], "did you mean 'learning_rate'?"),
+        ("cross_validate", ["schedule=plateau"], "would look at the fold that scores"),
+        ("cross_validate", ["early_stopping=3"], "would look at the fold that scores"),
+    ],
+)
+def test_what_cannot_be_is_refused(refused, command, arguments, message):
+    assert message in refused(*arguments, command=command)
+
+
+def test_tab_completes_models_data_sets_and_keys(train):
+    line = "python src/train.py "
+    for typed, completed in (("model=de", "model=deep"), ("data=ci", "data=cifar4"), ("model.opt", "model.optimizer.")):
+        environment = {"COMP_LINE": line + typed, "COMP_POINT": str(len(line + typed))}
+        process = train("-sc", "query=bash", environment=environment)
+        assert completed in process.stdout.split(), process.stdout + process.stderr
