@@ -166,16 +166,6 @@ def test_without_files_and_network_a_marked_sample_is_trained_on(train, tmp_path
     assert "mnist_sample" in process.stdout
 
 
-def test_a_sweep_goes_on_past_a_job_that_fails_and_tells_why(train, tmp_path):
-    sweep = train("-m", *FAST, "model.epochs=1", "model=small_pool,resnet50", "seed=1,2", "hydra.sweep.dir=sweep")
-    assert sweep.returncode == 1
-    assert sweep.stderr.count("the ImageNet weights cannot be fetched") == 2, sweep.stderr
-    assert "2 jobs failed" in sweep.stderr and "Traceback" not in sweep.stderr
-    folders = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
-    assert folders == ["0_small_pool-mnist", "1_small_pool-mnist"]
-    assert [read_result(tmp_path / "sweep" / name)["seed"] for name in folders] == [1, 2]
-
-
 def test_trainers_epochs_win_over_the_recipes_and_say_so(train_here, tmp_path):
     told = train_here(*FAST, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.run.dir=run")
     assert "trainer.max_epochs=1 wins over model.epochs=2" in told.out

@@ -1,5 +1,6 @@
 """What a run tells while it trains: the progress bar, a line and a row of metrics.csv an epoch, histograms."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from lab import UserError
+from lab.classifier import Score
 from lab.files import write_csv
 from lab.terminal import make_bar
 
@@ -18,11 +20,6 @@ def read_figures(trainer: Trainer) -> dict[str, float]:
     """What the module logged, to the seven digits that float32 holds; a count is an int."""
     logged = {name: float(f"{value.item():.7g}") for name, value in sorted(trainer.callback_metrics.items())}
     return {name: int(value) if name.endswith("_images") else value for name, value in logged.items()}
-
-
-def images_an_epoch(trainer: Trainer) -> int:
-    loader = trainer.train_dataloader
-    return min(len(loader.indices), trainer.num_training_batches * loader.batch_size * trainer.world_size)
 
 
 class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's figures are all logged
@@ -77,18 +74,17 @@ class ProgressBar(Callback):
     """One bar over all epochs, on a terminal: images/s, time left, loss and accuracy of the epoch so far."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        images = images_an_epoch(trainer)
-        self.bar = make_bar(
-            trainer.max_epochs * images if trainer.max_epochs > 0 else None, " images", trainer.is_global_zero
-        )
+        images = trainer.max_epochs * trainer.train_dataloader.n_images
+        self.bar = make_bar(images if images > 0 else None, " images", trainer.is_global_zero)
+        module.on_step = functools.partial(self._step, trainer, module.train_score)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
-        drawn = self.bar.update(len(batch[1]) * trainer.world_size)
+    def _step(self, trainer: Trainer, score: Score, images: int) -> None:
+        drawn = self.bar.update(images * trainer.world_size)
         if drawn:  # a few times a second; what is set here shows the next time
-            loss, correct, images = module.train_score.loss, module.train_score.correct, module.train_score.images
+            loss, correct, images = score.loss, score.correct, score.images
             self.bar.set_postfix_str(f"loss {loss / images:.4f}, accuracy {correct / images:.2%}", refresh=False)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -121,8 +117,9 @@ class Turns(Callback):
         self.connection, self.waited, self.told, self.images = connection, 0.0, 0.0, 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        epochs = trainer.max_epochs
-        self.connection.send(("total", epochs * images_an_epoch(trainer) if epochs > 0 else None))
+        images = trainer.max_epochs * trainer.train_dataloader.n_images
+        self.connection.send(("total", images if images > 0 else None))
+        module.on_step = self._step
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         started = time.perf_counter()
@@ -130,11 +127,17 @@ class Turns(Callback):
         self.connection.recv()
         self.waited += time.perf_counter() - started
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
-        self.images += len(batch[1])
-        if trainer.is_last_batch or time.perf_counter() - self.told > 0.2:
-            self.connection.send(("images", self.images))  # fails where nobody listens any more: then this ends too
-            self.told, self.images = time.perf_counter(), 0
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._tell()
+
+    def _step(self, images: int) -> None:
+        self.images += images
+        if time.perf_counter() - self.told > 0.2:
+            self._tell()
+
+    def _tell(self) -> None:
+        self.connection.send(("images", self.images))  # fails where nobody listens any more: then this ends too
+        self.told, self.images = time.perf_counter(), 0
 
 
 class Histograms(Callback):

@@ -52,7 +52,7 @@ def check(config: DictConfig, root: type[Train]) -> None:
     ):
         if not holds:
             raise UserError(f"{key}={value}: must be {rule}")
-    for key in ("max_epochs", "max_steps", "limit_train_batches", "limit_test_batches", "accumulate_grad_batches"):
+    for key in ("max_epochs", "limit_train_batches", "limit_test_batches"):
         if not isinstance(trainer[key], int | float | None) or trainer[key] == 0:
             raise UserError(f"trainer.{key}={trainer[key]}: must be a number, and not 0")
     one_device = trainer.devices == trainer.num_nodes == 1

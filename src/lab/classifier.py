@@ -1,7 +1,7 @@
 """The LightningModule: a network that turns images into logits, its loss, its optimizer, its figures."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,10 +9,11 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, c, h, w], labels int64 [n], their indices int64 [n]
+from lab.data import Batch
 
 
 class Score(Metric):
@@ -29,9 +30,9 @@ class Score(Metric):
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """`loss` is the mean over the batch."""
-        self.loss += loss.detach() * len(labels)
-        self.correct += (logits.argmax(1) == labels).sum()
-        self.images += len(labels)
+        self.loss.add_(loss.detach() * len(labels))  # in place: a module's attributes are slow to set
+        self.correct.add_((logits.argmax(1) == labels).sum())
+        self.images.add_(len(labels))
 
     def compute(self) -> dict[str, Tensor]:
         return {"loss": self.loss / self.images, "accuracy": self.correct / self.images, "images": self.images.float()}
@@ -73,13 +74,34 @@ class Classifier(LightningModule):
         self.net, self.make_optimizer, self.make_schedule, self.augment = net, make_optimizer, make_schedule, augment
         self.train_score, self.val_score, self.test_score = Score(), Score(), Score()
         self.test_outputs = Outputs()
+        self.automatic_optimization = False  # training_step takes the steps
+        self.on_step: Callable[[int], None] = lambda images: None  # told of each
+        self.backward_is_plain = False  # for one process without a gradient scaler: Lightning's hooks take 0.3 ms
+        self.clip_value: float | None = None
+        self.clip_algorithm: str | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        images, labels, _ = batch
-        return self._score(self.net(self.augment(images) if self.augment else images), labels, self.train_score)
+    def training_step(self, batches: Iterable[Batch], _: int) -> Tensor | None:
+        """All steps of an epoch, of a distributed run one; the learning-rate test steps itself, by the loss."""
+        optimizer, schedules = self.optimizers(), self._schedules("step")
+        for images, labels, _ in batches:
+            loss = self._score(self.net(self.augment(images) if self.augment else images), labels, self.train_score)
+            if self.automatic_optimization:
+                return loss
+            optimizer.zero_grad()
+            if self.backward_is_plain:
+                loss.backward()
+            else:
+                self.manual_backward(loss)
+            if self.clip_value:
+                self.clip_gradients(optimizer, self.clip_value, self.clip_algorithm)
+            optimizer.step()
+            for schedule in schedules:
+                schedule.step()
+            self.on_step(len(labels))
+        return None
 
     def validation_step(self, batch: Batch, _: int) -> None:
         images, labels, _ = batch
@@ -98,6 +120,12 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log("train", self.train_score)
+        for schedule in self._schedules("epoch"):
+            plateau = isinstance(schedule, ReduceLROnPlateau)
+            schedule.step(*[self.trainer.callback_metrics["val_loss"]] * plateau)
+
+    def _schedules(self, interval: str) -> list[LRScheduler]:
+        return [config.scheduler for config in self.trainer.lr_scheduler_configs if config.interval == interval]
 
     def on_validation_epoch_end(self) -> None:
         self._log("val", self.val_score)
@@ -120,7 +148,7 @@ class Classifier(LightningModule):
             return optimizer
         return {
             "optimizer": optimizer,
-            "lr_scheduler": self.make_schedule(optimizer, self.trainer.estimated_stepping_batches),
+            "lr_scheduler": self.make_schedule(optimizer, self.trainer.max_epochs * self.trainer.datamodule.steps),
         }
 
     def build_optimizer(self) -> Optimizer:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lab import UserError
 from lab.checks import check, known_keys, nearest
-from lab.config import CONF, SCHEMAS, one_line, run_folder
+from lab.config import CONF, SCHEMAS, Train, one_line, run_folder
 
 
 def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -40,7 +40,8 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             with _recorded() if config_name == "train" and is_multirun else contextlib.nullcontext():
-                check(config, SCHEMAS[config_name])
+                if issubclass(SCHEMAS[config_name], Train):
+                    check(config, SCHEMAS[config_name])
                 task(config)
         except Exception as error:
             with contextlib.suppress(OSError):

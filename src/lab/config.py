@@ -16,8 +16,6 @@ from lab import UserError
 
 PROJECT = Path(__file__).parents[2]
 CONF = PROJECT / "conf"
-# for glibc, which then keeps what a step frees for the next one: 8 % faster where two processes work side by side
-KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
 @dataclass
@@ -86,6 +84,16 @@ class CrossValidate(Train):
     workers: Optional[int] = None
 
 
+@dataclass
+class Benchmark:
+    """conf/benchmark.yaml"""
+
+    recipes: list[str] = MISSING
+    rounds: int = MISSING
+    keras: Optional[str] = None
+    root: Optional[str] = None
+
+
 def digest(config: DictConfig) -> str:
     """The same for the same results: neither the number of workers nor where the files lie decides them."""
     decisive = [key.name for key in fields(Train) if key.name != "rerun"]
@@ -94,7 +102,7 @@ def digest(config: DictConfig) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
-SCHEMAS = {"train": Train, "cross_validate": CrossValidate, "show": Train}
+SCHEMAS = {"train": Train, "cross_validate": CrossValidate, "show": Train, "benchmark": Benchmark}
 for command, schema in SCHEMAS.items():
     ConfigStore.instance().store(f"{command}_schema", schema)
 OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache=True)

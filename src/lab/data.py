@@ -1,6 +1,6 @@
 """Which image is in which part, and how the images reach the network: one indexed slice a batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 
 import numpy as np
@@ -15,7 +15,9 @@ from lab import UserError
 from lab.datasets import Dataset
 
 Parts = dict[str, npt.NDArray[np.int64]]  # "train", "validation", "test": indices into the data set
+Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, c, h, w], labels int64 [n], their indices int64 [n]
 EVALUATION_BATCH = 256
+MOST_BYTES_ON_GPU = 2**30
 
 
 def split(dataset: Dataset, validation: float | None, test: float | None, seed: int, stratify: bool) -> Parts:
@@ -75,20 +77,25 @@ def _draw(indices: npt.NDArray, labels: npt.NDArray, held_out: int, seed: int, s
 
 
 class Batches:
-    """One pass over a part, in batches of images uint8 [n, c, h, w], labels [n] and their indices [n].
+    """One pass over a part, in batches of images uint8 [n, c, h, w], labels [n] and their indices [n], on `device`.
 
     Each batch is one indexed slice of the data set. Every image once, in order, in `n_batches` of one size within one.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, indices: Tensor, n_batches: int) -> None:
-        self.images, self.labels, self.indices, self.n_batches = images, labels, indices, n_batches
+    def __init__(
+        self, images: Tensor, labels: Tensor, indices: Tensor, n_batches: int, device: torch.device | None = None
+    ) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+        self.n_batches, self.device = n_batches, device
 
     def __len__(self) -> int:
         return self.n_batches
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches():
-            yield self.images[batch].permute(0, 3, 1, 2), self.labels[batch], batch
+            there = batch.to(self.images.device)
+            images, labels = self.images[there].permute(0, 3, 1, 2), self.labels[there]
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True), batch
 
     def _batches(self) -> Sequence[Tensor]:
         return self.indices.tensor_split(self.n_batches)
@@ -97,7 +104,8 @@ class Batches:
 class ShuffledBatches(Batches):
     """In batches of `batch_size`, the last one of the rest, shuffled by seed and epoch alone, whatever happened before.
 
-    Each process of a distributed run gets its share, padded to the same length, as torch does.
+    An item is an epoch: what Lightning does around each costs as much as a step of a small network. Each process of a
+    distributed run gets its share, padded to the same length, as torch does, and an item a batch.
     """
 
     def __init__(
@@ -109,33 +117,79 @@ class ShuffledBatches(Batches):
         seed: int,
         rank: int = 0,
         processes: int = 1,
+        limit: float | None = None,
+        device: torch.device | None = None,
+        by_epoch: bool = True,
     ) -> None:
+        """`limit` as Lightning's limit_train_batches: a number of batches, or a fraction of them as a float."""
         # torch adds the epoch to the seed: apart as they are here, no two seeds share an order
         sampler = DistributedSampler(range(len(indices)), processes, rank, seed=seed * 1_000_000)
         # a last batch of one image joins the one before: batch normalisation cannot train on it
-        super().__init__(images, labels, indices, max(ceil((len(sampler) - 1) / batch_size), 1))
-        self.batch_size = batch_size
+        super().__init__(images, labels, indices, max(ceil((len(sampler) - 1) / batch_size), 1), device)
+        self.batch_size, self.by_epoch = batch_size, by_epoch and processes == 1
+        self.steps = self.n_batches
+        if limit is not None:
+            self.steps = min(limit if isinstance(limit, int) else int(limit * self.n_batches), self.n_batches)
+        self.n_images = min(len(sampler), self.steps * batch_size) * processes
         self.sampler, self.batch_sampler = sampler, None  # Lightning looks for both, and tells one the epoch
+
+    def __len__(self) -> int:
+        return 1 if self.by_epoch else self.steps
+
+    def __iter__(self) -> Iterator[Iterable[Batch]]:
+        batches = super().__iter__()
+        yield from [batches] if self.by_epoch else ([batch] for batch in batches)
 
     def _batches(self) -> Sequence[Tensor]:
         order = self.indices[list(self.sampler)]
-        return order.tensor_split(list(range(self.batch_size, self.n_batches * self.batch_size, self.batch_size)))
+        ends = range(self.batch_size, self.n_batches * self.batch_size, self.batch_size)
+        return order.tensor_split(list(ends))[: self.steps]
 
 
 class ImageData(LightningDataModule):
     """A data set in memory and its parts, as batches."""
 
-    def __init__(self, dataset: Dataset, parts: Parts, batch_size: int, seed: int, tested: str = "test") -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        parts: Parts,
+        batch_size: int,
+        seed: int,
+        tested: str = "test",
+        by_epoch: bool = True,
+    ) -> None:
         """`batch_size` is that of all processes of a distributed run together, `tested` the part to test on."""
         super().__init__()
         self.images, self.labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
         self.parts = {part: torch.from_numpy(indices) for part, indices in parts.items()}
-        self.batch_size, self.seed, self.tested = batch_size, seed, tested
+        self.batch_size, self.seed, self.tested, self.by_epoch = batch_size, seed, tested, by_epoch
+        self.limit: float | None = None  # as Lightning's limit_train_batches
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return self.train_dataloader().steps
+
+    def setup(self, stage: str) -> None:
+        """On a GPU the images lie there from the start, where they fit: no step waits for a copy."""
+        device = self.trainer.strategy.root_device
+        if device.type != "cpu" and self.images.nbytes <= MOST_BYTES_ON_GPU:
+            self.images, self.labels = self.images.to(device), self.labels.to(device)
 
     def train_dataloader(self) -> ShuffledBatches:
         rank, processes = self.trainer.global_rank, self.trainer.world_size
-        share = max(self.batch_size // processes, 1)
-        return ShuffledBatches(self.images, self.labels, self.parts["train"], share, self.seed, rank, processes)
+        return ShuffledBatches(
+            self.images,
+            self.labels,
+            self.parts["train"],
+            max(self.batch_size // processes, 1),
+            self.seed,
+            rank,
+            processes,
+            self.limit,
+            self.trainer.strategy.root_device,
+            self.by_epoch,
+        )
 
     def val_dataloader(self) -> Batches | list:
         return self._evaluation_batches("validation")
@@ -147,4 +201,5 @@ class ImageData(LightningDataModule):
         """Each process's share in as many batches as the others', for they wait for one another at each."""
         indices, rank, processes = self.parts[part], self.trainer.global_rank, self.trainer.world_size
         n_batches = ceil(len(indices) / (EVALUATION_BATCH * processes))
-        return Batches(self.images, self.labels, indices[rank::processes], n_batches) if n_batches else []
+        device = self.trainer.strategy.root_device
+        return Batches(self.images, self.labels, indices[rank::processes], n_batches, device) if n_batches else []

@@ -28,6 +28,9 @@ from lab.results import describe, log_hyperparameters, summarise
 from lab.run import Run, count_classes, predict, prepare
 from lab.terminal import print_confused, print_data, print_layers, print_result, warn
 
+UNFIT = {"val_check_interval", "fast_dev_run", "overfit_batches", "barebones", "max_steps", "min_steps"}
+UNFIT |= {"accumulate_grad_batches"}
+
 
 class Events(TensorBoardLogger):
     """TensorBoard's files beside the others of the run."""
@@ -85,8 +88,10 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
     options = OmegaConf.to_container(config.trainer, resolve=True)
     options["max_epochs"] = options["max_epochs"] or config.model.epochs
     unknown = set(options) - set(inspect.signature(Trainer.__init__).parameters)
-    if unfit := {"val_check_interval", "fast_dev_run", "overfit_batches", "barebones"} & set(options):
+    if unfit := UNFIT & set(options):
         raise UserError(f"trainer.{min(unfit)}: is not for these runs, which validate and keep figures once an epoch")
+    for key in ("limit_train_batches", "gradient_clip_val", "gradient_clip_algorithm"):
+        del options[key]  # the data's and the classifier's, see _train
     if unknown:
         raise UserError(f"trainer.{min(unknown)}: Lightning's Trainer has no such option")
     checkpoints = [ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)]
@@ -114,10 +119,14 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
 
 def _train(run: Run, trainer: Trainer, epochs: Epochs, folder: Path, part: str) -> tuple[dict[str, Any], Predictions]:
     """Train, then test on `part`: the result, and the last epoch's predictions."""
+    options, classifier = run.config.trainer, run.classifier
+    classifier.clip_value, classifier.clip_algorithm = options.gradient_clip_val, options.gradient_clip_algorithm
+    classifier.backward_is_plain = trainer.world_size == 1 and options.precision != "16-mixed"
     data = ImageData(run.dataset, run.parts, run.config.model.batch_size, run.config.seed)
+    data.limit = options.limit_train_batches
     started = time.perf_counter()
     try:
-        trainer.fit(run.classifier, datamodule=data)
+        trainer.fit(classifier, datamodule=data)
         seconds = time.perf_counter() - started
         rows = {"last": epochs.rows[-1]}
         if (folder / "best.ckpt").exists():

@@ -23,7 +23,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from lab import UserError
-from lab.config import CONF, KEEPS_MEMORY, digest, one_line
+from lab.config import CONF, digest, one_line
 from lab.files import write_json
 from lab.ranking import Job, figures_of, short, sum_up
 from lab.terminal import make_bar
@@ -150,7 +150,7 @@ def _clear(job: Job, rerun: bool) -> None:
 def _launch(jobs: list[Job], launcher: Launcher) -> None:
     """Where a process of the launcher is killed, its job has failed and the others go on."""
     os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")])  # of processes to come
-    os.environ |= KEEPS_MEMORY | {"PYTHONWARNINGS": "ignore:resource_tracker"}  # joblib's, of a sweep interrupted
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
     if getattr(launcher, "joblib", {}).get("n_jobs") == -1:
         launcher.joblib["n_jobs"] = 1 if shutil.which("nvidia-smi") else min(joblib.cpu_count(), len(jobs))
     with _Watch(jobs):

@@ -24,11 +24,11 @@ SKIPPED = 10  # first steps, before the smoothing of the loss has settled
 def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
     """Lightning's range test: the rate grows from step to step, and is best where the loss falls fastest."""
     run = prepare(config)
-    run.classifier.make_schedule = None
+    run.classifier.make_schedule, run.classifier.automatic_optimization = None, True
     endless = OmegaConf.merge(config, {"trainer": {"max_epochs": -1}})  # on a small data set the steps take many
     trainer = make_trainer(endless, folder, [], keeps_best=False)
     claim(folder, config)
-    data = ImageData(run.dataset, run.parts, config.model.batch_size, config.seed)
+    data = ImageData(run.dataset, run.parts, config.model.batch_size, config.seed, by_epoch=False)
     found = Tuner(trainer).lr_find(run.classifier, datamodule=data, update_attr=False, **RANGE)
     rates, losses = found.results["lr"], found.results["loss"]
     rate = _steepest(rates, losses)

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from lab import UserError
-from lab.config import KEEPS_MEMORY, one_line
+from lab.config import one_line
 
 
 @dataclass
@@ -43,7 +43,6 @@ def start_importing() -> BaseContext:
     before = dict(os.environ)
     # all that it knows of sys.path
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), before.get("PYTHONPATH", "")])
-    os.environ |= KEEPS_MEMORY
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is this process's to answer
     multiprocessing.forkserver.ensure_running()
     signal.signal(signal.SIGINT, interrupted)

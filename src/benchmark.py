@@ -1,0 +1,17 @@
+"""How fast is it, and against what? python src/benchmark.py recipes=[deep,cnn] rounds=3 keras=/path/to/python"""
+
+from omegaconf import DictConfig
+
+from lab.command import run_command
+from lab.config import run_folder
+
+
+def benchmark(config: DictConfig) -> None:
+    """Time the recipes against a plain PyTorch loop, Lightning as in its tutorials, and Keras"""
+    from lab.benchmark import run
+
+    run(list(config.recipes), config.rounds, config.keras, config.root, run_folder())
+
+
+if __name__ == "__main__":
+    run_command(benchmark, "benchmark")
