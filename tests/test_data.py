@@ -84,6 +84,11 @@ def test_a_test_part_is_never_split_again():
         split(dataset(100, 2, train=80, test=20), 0.1, 0.2, 1, True)
 
 
+def unpack(loader):
+    """The batches of an epoch: an item of the loader is several."""
+    return [batch for item in loader for batch in item]
+
+
 def test_batches_are_shuffled_by_seed_and_epoch_alone():
     images, labels = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100)
 
@@ -91,8 +96,10 @@ def test_batches_are_shuffled_by_seed_and_epoch_alone():
         batches = ShuffledBatches(images, labels, torch.arange(100), 32, seed)
         batches.sampler.set_epoch(epoch)
         torch.rand(epoch + 1)  # whatever else drew random numbers
-        sizes, seen = zip(*((len(y), y) for x, y, _ in batches if torch.equal(x.flatten().long(), y)), strict=True)
-        assert sizes == (32, 32, 32, 4) and len(batches) == 4
+        sizes, seen = zip(
+            *((len(y), y) for x, y, _ in unpack(batches) if torch.equal(x.flatten().long(), y)), strict=True
+        )
+        assert sizes == (32, 32, 32, 4) and batches.steps == 4
         return torch.cat(seen).tolist()
 
     assert order(1, 0) == order(1, 0)
@@ -103,14 +110,14 @@ def test_batches_are_shuffled_by_seed_and_epoch_alone():
 def test_no_batch_is_of_one_image_alone():
     images, labels = torch.zeros(65, 1, 1, 1, dtype=torch.uint8), torch.arange(65)
     batches = ShuffledBatches(images, labels, torch.arange(65), 32, seed=1)
-    assert [len(y) for _, y, _ in batches] == [32, 33] and len(batches) == 2
-    assert len(list(ShuffledBatches(images, labels, torch.arange(1), 32, seed=1))) == 1
+    assert [len(y) for _, y, _ in unpack(batches)] == [32, 33] and batches.steps == 2
+    assert len(unpack(ShuffledBatches(images, labels, torch.arange(1), 32, seed=1))) == 1
 
 
 def test_processes_share_the_training_images():
     images, labels = torch.zeros(100, 1, 1, 1, dtype=torch.uint8), torch.arange(100)
     shares = [ShuffledBatches(images, labels, torch.arange(100), 16, 1, rank, 2) for rank in (0, 1)]
-    seen = [torch.cat([y for _, y, _ in share]).tolist() for share in shares]
+    seen = [torch.cat([y for _, y, _ in unpack(share)]).tolist() for share in shares]
     assert sorted(seen[0] + seen[1]) == list(range(100))
 
 
