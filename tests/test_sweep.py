@@ -145,7 +145,9 @@ def test_the_presets_are_the_labs_exercises(train_here, tmp_path, preset, names)
     small = (*SMALL_MNIST, "model.epochs=1", "trainer.limit_train_batches=1", "hydra/launcher=basic")
     told = train_here(f"+sweep={preset}", *small, "hydra.sweep.dir=sweep").out
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == names
-    assert "Train it again: python src/train.py" in told and "+sweep" not in told
+    command = next(line for line in told.splitlines() if line.startswith("Train it again: ")).split()[5:]
+    assert "+sweep" not in told
+    train_here(*command, "hydra.run.dir=again")
 
 
 @pytest.mark.parametrize(
@@ -159,6 +161,7 @@ def test_the_presets_are_the_labs_exercises(train_here, tmp_path, preset, names)
         (["0.0", "0.2", "0.4"], "0.0", None),
         (["0.4", "0.6", "0.8"], "0.8", None),  # a fraction ends at 1
         (["5", "10", "15"], "5", "2"),
+        (["1", "2", "3"], "1", None),
         (["5", "10", "15"], "15", "20"),
         (["deep", "dense"], "deep", None),
         (["0.1"], "0.1", None),

@@ -36,6 +36,8 @@ def run(recipes: Sequence[str], rounds: int, keras: str | None, root: str | None
     """Measure, print a table, leave benchmark.md and benchmark.json in `folder`."""
     if unknown := set(recipes) - set(STEPS):
         raise UserError(f"recipes: {min(unknown)} is none of {', '.join(STEPS)}")
+    if rounds < 1:
+        raise UserError(f"rounds={rounds}: must be 1 or more")
     pythons = {"plain": sys.executable, "tutorial": sys.executable, "keras_lab": keras or sys.executable}
     if keras is None and find_spec("keras") is None:
         del pythons["keras_lab"]
@@ -96,6 +98,7 @@ class _Bench:
             options = [f"model={what}", f"data={data}", f"trainer.limit_train_batches={STEPS[what]}"]
             with tempfile.TemporaryDirectory() as place:
                 command = [sys.executable, SRC / "train.py", *options, "model.epochs=2", f"hydra.run.dir={place}/run"]
+                command.append("trainer.accelerator=cpu")  # as the yardsticks
                 megabytes = self.call(command)[1]
                 with (Path(place) / "run" / "metrics.csv").open() as file:
                     warm = list(csv.DictReader(file))[-1]
@@ -114,7 +117,8 @@ class _Bench:
             while not (Path(place) / "run" / "metrics.csv").exists() and process.poll() is None:
                 time.sleep(0.01)
             seconds = time.perf_counter() - started
-            process.wait()
+            if process.wait():
+                raise UserError("train.py failed: try the same recipe alone")
             return seconds, 0.0
 
     def _env(self) -> dict[str, str]:

@@ -42,7 +42,7 @@ def check(config: DictConfig, root: type[Train]) -> None:
         ("model.batch_size", model.batch_size, model.batch_size >= 1, "1 or more"),
         ("model.scale", model.scale, model.scale > 0, "more than 0: pixels are divided by it"),
         ("model.optimizer.lr", rate, isinstance(rate, int | float) and rate > 0, "a number above 0"),
-        ("model.schedule.step_size", steps, steps >= 1, "1 or more"),
+        ("model.schedule.step_size", steps, isinstance(steps, int) and steps >= 1, "1 or more"),
         ("model.augment.shift", model.augment.shift, 0 <= model.augment.shift < 1, "a fraction from 0 up to 1"),
         ("data.validation", data.validation, 0 <= (data.validation or 0) < 1, "a fraction from 0 up to 1"),
         ("data.test", data.test, 0 <= (data.test or 0) < 1, "a fraction from 0 up to 1"),
@@ -55,6 +55,13 @@ def check(config: DictConfig, root: type[Train]) -> None:
     for key in ("max_epochs", "limit_train_batches", "limit_test_batches"):
         if not isinstance(trainer[key], int | float | None) or trainer[key] == 0:
             raise UserError(f"trainer.{key}={trainer[key]}: must be a number, and not 0")
+    limit = trainer.limit_train_batches
+    if limit is not None and (limit < 0 or (isinstance(limit, float) and limit > 1)):
+        raise UserError(f"trainer.limit_train_batches={limit}: must be a number of batches, or a fraction of them")
+    if str(trainer.precision).startswith("16") and trainer.gradient_clip_val:
+        raise UserError("trainer.gradient_clip_val: not with trainer.precision=16-mixed, whose gradients are scaled")
+    if model.schedule and trainer.max_epochs == -1:
+        raise UserError("trainer.max_epochs=-1: a schedule needs an end")
     one_device = trainer.devices == trainer.num_nodes == 1
     if root is CrossValidate:
         if config.workers is not None and config.workers < 1:
@@ -69,6 +76,8 @@ def check(config: DictConfig, root: type[Train]) -> None:
             raise UserError("early_stopping and schedule=plateau would look at the fold that scores")
         if config.threads != 1 or config.tune:
             raise UserError("threads and tune are not for folds: each takes one thread, and nothing is tuned on it")
+    if config.tune and not one_device:
+        raise UserError("tune=lr takes one device")
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         if not one_device:
             raise UserError("trainer=ddp and other runs on several devices go one at a time: leave out -m")

@@ -121,13 +121,19 @@ class Classifier(LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log("train", self.train_score)
         for schedule in self._schedules("epoch"):
-            plateau = isinstance(schedule, ReduceLROnPlateau)
-            schedule.step(*[self.trainer.callback_metrics["val_loss"]] * plateau)
+            if not isinstance(schedule, ReduceLROnPlateau):
+                schedule.step()
+            elif self.validated:
+                schedule.step(self.trainer.callback_metrics["val_loss"])
 
     def _schedules(self, interval: str) -> list[LRScheduler]:
         return [config.scheduler for config in self.trainer.lr_scheduler_configs if config.interval == interval]
 
+    def on_train_epoch_start(self) -> None:
+        self.validated = False
+
     def on_validation_epoch_end(self) -> None:
+        self.validated = True
         self._log("val", self.val_score)
 
     def on_test_epoch_end(self) -> None:

@@ -80,9 +80,9 @@ def _recorded() -> contextlib.AbstractContextManager:
 def command_line(overrides: Iterable[str], *more: str) -> str:
     """What to type for one run like this."""
     other = ("+sweep=", "rerun=", "tune=", *(f"{override.partition('=')[0]}=" for override in more))
-    kept = [override for override in overrides if not override.startswith(other)]
+    kept = [*(override for override in overrides if not override.startswith(other)), *more]
     groups = sorted((override for override in kept if override.startswith(("model=", "data="))), reverse=True)
-    return "python src/train.py " + shlex.join([*groups, *(each for each in kept if each not in groups), *more])
+    return "python src/train.py " + shlex.join([*groups, *(each for each in kept if each not in groups)])
 
 
 def help_text(title: str, command: str) -> str:

@@ -129,7 +129,8 @@ class ShuffledBatches(Batches):
         self.batch_size, self.by_epoch = batch_size, by_epoch and processes == 1
         self.steps = self.n_batches
         if limit is not None:
-            self.steps = min(limit if isinstance(limit, int) else int(limit * self.n_batches), self.n_batches)
+            steps = limit if isinstance(limit, int) else int(limit * self.n_batches)
+            self.steps = min(max(steps, 1), self.n_batches)
         self.n_images = min(len(sampler), self.steps * batch_size) * processes
         self.sampler, self.batch_sampler = sampler, None  # Lightning looks for both, and tells one the epoch
 

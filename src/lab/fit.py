@@ -47,7 +47,8 @@ def fit(config: DictConfig, folder: Path) -> None:
     """Train the recipe on the data, test its best and its last epoch, leave everything in `folder`."""
     run = prepare(config)
     watched = {"early_stopping": config.early_stopping, "schedule=plateau": "Plateau" in str(config.model.schedule)}
-    if unfit := [key for key, value in watched.items() if value and not len(run.parts["validation"])]:
+    validates = len(run.parts["validation"]) and config.trainer.limit_val_batches != 0
+    if unfit := [key for key, value in watched.items() if value and not validates]:
         raise UserError(f"{unfit[0]} looks at the validation loss: there is no validation part, give data.validation")
     epochs = Epochs(folder / "metrics.csv", tqdm.write)
     trainer = make_trainer(config, folder, [epochs, ProgressBar()], keeps_best=len(run.parts["validation"]) > 0)
@@ -90,8 +91,7 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
     unknown = set(options) - set(inspect.signature(Trainer.__init__).parameters)
     if unfit := UNFIT & set(options):
         raise UserError(f"trainer.{min(unfit)}: is not for these runs, which validate and keep figures once an epoch")
-    for key in ("limit_train_batches", "gradient_clip_val", "gradient_clip_algorithm"):
-        del options[key]  # the data's and the classifier's, see _train
+    del options["limit_train_batches"]  # the data's, see _train
     if unknown:
         raise UserError(f"trainer.{min(unknown)}: Lightning's Trainer has no such option")
     checkpoints = [ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)]
@@ -121,7 +121,8 @@ def _train(run: Run, trainer: Trainer, epochs: Epochs, folder: Path, part: str) 
     """Train, then test on `part`: the result, and the last epoch's predictions."""
     options, classifier = run.config.trainer, run.classifier
     classifier.clip_value, classifier.clip_algorithm = options.gradient_clip_val, options.gradient_clip_algorithm
-    classifier.backward_is_plain = trainer.world_size == 1 and options.precision != "16-mixed"
+    trainer.gradient_clip_val = trainer.gradient_clip_algorithm = None  # Lightning steps nothing itself
+    classifier.backward_is_plain = trainer.world_size == 1 and getattr(trainer.precision_plugin, "scaler", None) is None
     data = ImageData(run.dataset, run.parts, run.config.model.batch_size, run.config.seed)
     data.limit = options.limit_train_batches
     started = time.perf_counter()

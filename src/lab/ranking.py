@@ -94,12 +94,13 @@ def sum_up(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool)
         _print(settings, [key for key in swept if key != "seed"], title)
         if draws or not (folder / "sweep.png").exists():
             _draw(settings, swept, title, folder / "sweep.png")
-        if first["data"]["name"].endswith("_sample"):
-            warn("This is NOT the MNIST data set, but a sample of it: these are not MNIST's figures.")
+        if samples := sum(result["data"]["name"].endswith("_sample") for _, result in finished):
+            told = f"{samples} of {len(finished)} jobs are NOT of the MNIST data set, but of a sample of it"
+            warn(f"{told}: with the real files, rerun=true trains them anew.")
     for row in rows:
         if "error" in row:
             print(f"failed: {row['folder']}: {row['error']}")
-    if finished and "val_accuracy" in settings[0].figures[0]:
+    if finished and "val_accuracy" in _common(settings):
         for line in _conclusion(settings):
             print(line)
     elif finished:
@@ -117,14 +118,20 @@ def _fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[Setti
         setting = settings.setdefault(repr(values), Setting(values, [], []))
         setting.jobs.append(job)
         setting.figures.append(figures_of(result))
-    if not all("val_accuracy" in figures for setting in settings.values() for figures in setting.figures):
-        return list(settings.values())
-    return sorted(settings.values(), key=lambda setting: (-setting.mean("val_accuracy"), setting.mean("val_loss")))
+    found = list(settings.values())
+    if "val_accuracy" not in _common(found):
+        return found
+    return sorted(found, key=lambda setting: (-setting.mean("val_accuracy"), setting.mean("val_loss")))
+
+
+def _common(settings: Sequence[Setting]) -> list[str]:
+    """The figures that every job has."""
+    return [name for name in HEADINGS if all(name in figures for one in settings for figures in one.figures)]
 
 
 def _print(settings: Sequence[Setting], keys: Sequence[str], title: str) -> None:
     seeds = max(len(setting.jobs) for setting in settings)
-    names = [name for name in HEADINGS if name in settings[0].figures[0]]
+    names = _common(settings)
     rows = []
     for setting in settings:
         cells = list(setting.values.values()) + ([str(len(setting.jobs))] if seeds > 1 else [])
@@ -149,25 +156,29 @@ def _conclusion(settings: Sequence[Setting]) -> list[str]:
         beyond = beyond_the_edge([setting.values[key] for setting in settings], value)
         if beyond is not None and not key.endswith(("seed", "fold")):
             lines.append(f"{key}={value} lies at the edge of your grid: extend to {beyond}.")
-    return [*lines, f"Train it again: {command_line(best.jobs[0].overrides)}"]
+    model = f"model={best.jobs[0].result()['model']}"  # a preset may have chosen it
+    return [*lines, f"Train it again: {command_line([*best.jobs[0].overrides], model)}"]
 
 
 def _doubt(best: Setting, second: Setting) -> list[str]:
     """Whether the gap to the next is within what chance makes: of the seeds, else of the images."""
     gap = best.mean("val_accuracy") - second.mean("val_accuracy")
     if min(len(best.jobs), len(second.jobs)) > 1:
+        from scipy.stats import t
+
         error = math.hypot(*(one.spread("val_accuracy") / math.sqrt(len(one.jobs)) for one in (best, second)))
+        within = error * float(t.ppf(0.975, len(best.jobs) + len(second.jobs) - 2))
         source, advice = "the seeds", "more seeds would tell"
     else:
         images = best.jobs[0].result()["validation"]["last"]["images"]
         shares = [one.mean("val_accuracy") for one in (best, second)]
-        error = math.sqrt(sum(share * (1 - share) for share in shares) / images)
+        within = 1.96 * math.sqrt(sum(share * (1 - share) for share in shares) / images)
         source, advice = f"{images:,} images", "add seed=1,2,3"
-    if gap >= 2 * error:
+    if gap > within:
         return []
     return [
         f"{second} is {gap * 100:.2f} points behind, no more than chance makes of {source} "
-        f"(± {2 * error * 100:.2f}): {advice}."
+        f"(± {within * 100:.2f}): {advice}."
     ]
 
 
@@ -187,7 +198,7 @@ def beyond_the_edge(values: Sequence[str], best: str) -> str | None:
         beyond, digits = 2 * edge - neighbour, 2
         beyond = beyond if beyond > 0 or min(grid) < 0 else edge / 2
     if whole:
-        return None if round(beyond) == edge else str(round(beyond))
+        return None if round(beyond) in (edge, 0) else str(round(beyond))
     # a rate of dropout, a fraction: nothing from 1 on
     return None if grid[-1] < 1 <= beyond and not is_logarithmic(grid) else f"{beyond:.{digits}g}"
 
@@ -207,7 +218,7 @@ def _draw(settings: Sequence[Setting], swept: Sequence[str], title: str, path: P
     """Accuracy against the value swept; a heat map of two; else a ranking."""
     from lab.plots import heat_map, ranking, response  # matplotlib takes half a second
 
-    metric = "val_accuracy" if "val_accuracy" in settings[0].figures[0] else "test_accuracy"
+    metric = "val_accuracy" if "val_accuracy" in _common(settings) else "test_accuracy"
     shown = "validation accuracy (%)" if metric == "val_accuracy" else "test accuracy (%)"
     keys = [key for key in swept if key != "seed"] or list(swept)
     axes = [_numbers([job.values[key] for setting in settings for job in setting.jobs]) for key in keys]

@@ -8,6 +8,7 @@ import logging
 import os
 import pkgutil
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ def build_classifier(recipe: DictConfig, shape: tuple[int, int, int], classes: i
         raise UserError(f"model.batch_size=1: model={recipe.name} has batch normalisation, which needs two images")
     optimizer = classifier.build_optimizer()  # refuses its options now, not after the run folder is made
     if scheduling:
-        scheduling(optimizer, recipe.epochs)
+        scheduling(optimizer, 1000 * recipe.epochs)
     return classifier, layers
 
 
@@ -206,12 +207,7 @@ def _call(key: str, config: DictConfig, *args: Any, **kwargs: Any) -> Any:
     """What `_target_` names, called with the other keys of `config`, which lies at `key`."""
     options = OmegaConf.to_container(config, resolve=True)
     target = options.pop("_target_")
-    try:
-        function = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{key}._target_={target}: there is no such thing ({error})") from None
-    if not callable(function):
-        raise UserError(f"{key}._target_={target}: not a thing to call")
+    function = _resolve(key, target)
     known = inspect.signature(function).parameters
     for option in options:
         if option not in known:
@@ -220,6 +216,16 @@ def _call(key: str, config: DictConfig, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **options, **kwargs)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{key}: {error}") from None
+
+
+def _resolve(key: str, target: str) -> Callable[..., Any]:
+    try:
+        function = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}._target_={target}: there is no such thing ({error})") from None
+    if not callable(function):
+        raise UserError(f"{key}._target_={target}: not a thing to call")
+    return function
 
 
 def _make_optimizer(config: DictConfig, groups: list[dict[str, Any]]) -> Optimizer:
@@ -231,7 +237,7 @@ def _make_optimizer(config: DictConfig, groups: list[dict[str, Any]]) -> Optimiz
 
 def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict[str, Any]:
     """One that knows its end is told it in steps and goes step by step, the others epoch by epoch."""
-    known = inspect.signature(pkgutil.resolve_name(config._target_)).parameters
+    known = inspect.signature(_resolve("model.schedule", config._target_)).parameters
     ends = {key: steps for key in ("total_steps", "T_max") if key in known and key not in config}
     scheduler = _call("model.schedule", config, optimizer, **ends)
     return {"scheduler": scheduler, "interval": "step" if ends else "epoch", "monitor": "val_loss"}

@@ -23,7 +23,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from lab import UserError
-from lab.config import CONF, digest, one_line
+from lab.config import CONF, data_folder, digest, one_line
 from lab.files import write_json
 from lab.ranking import Job, figures_of, short, sum_up
 from lab.terminal import make_bar
@@ -63,7 +63,7 @@ def recorded(folder: Path) -> Iterator[None]:
     """A job's life in `folder`: what it prints goes to train.log, what ends it to error.txt, a line."""
     if multiprocessing.current_process().name != "MainProcess":
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    with (folder / "train.log").open("w", buffering=1) as log:
+    with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1) as log:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 yield
@@ -87,7 +87,8 @@ def _name_folder(config: DictConfig, swept: Sequence[str]) -> Path:
     if any(override.startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra):
         return parent
     choices = [config.hydra.runtime.choices[group] for group in ("model", "data") if group not in swept]
-    decisive = hashlib.sha256(json.dumps([digest(config), sorted(swept)]).encode()).hexdigest()[:8]
+    decided = [digest(config), sorted(swept), str(data_folder(config.data.root).absolute())]
+    decisive = hashlib.sha256(json.dumps(decided).encode()).hexdigest()[:8]
     names = [short(key) for key in swept]
     return parent / "_".join(["sweep", *names, "-".join(choices), decisive])
 
@@ -95,7 +96,7 @@ def _name_folder(config: DictConfig, swept: Sequence[str]) -> Path:
 def _list_jobs(overrides: Sequence[list[str]], swept: Sequence[str], folder: Path) -> list[Job]:
     """With a folder each, named by its values."""
     jobs: dict[str, Job] = {}
-    for job in overrides:
+    for job in {repr(job): job for job in overrides}.values():  # a value given twice counts once
         values = {key: value for key, _, value in (override.partition("=") for override in job) if key in swept}
         name = ",".join(f"{short(key)}={value}" for key, value in values.items()) or "run"
         name = re.sub(r"[^\w.,=+-]", "_", name)
@@ -112,9 +113,11 @@ def _identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fo
     sources = hashlib.sha256(
         b"".join(path.read_bytes() for path in [*sorted(CONF.rglob("*.*")), SOURCES / "lab/config.py"])
     )
-    path = folder / "jobs.json"
+    path, root = folder / "jobs.json", str(data_folder(config.data.root).absolute())
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_text())
+        if content["root"] != root:
+            raise UserError(f"{folder} is of the data in {content['root']}: choose another hydra.sweep.dir")
         known = content["jobs"] if content["conf"] == sources.hexdigest() else {}
     before = HydraConfig.instance().cfg
     for job in jobs:
@@ -125,7 +128,7 @@ def _identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fo
             known[key] = digest(composed), composed.trainer.max_epochs or composed.model.epochs
         job.digest, job.epochs = known[key]
     HydraConfig.instance().cfg = before
-    write_json({"conf": sources.hexdigest(), "jobs": known}, path)
+    write_json({"root": root, "conf": sources.hexdigest(), "jobs": known}, path)
 
 
 def _has_finished(job: Job) -> bool:
@@ -142,9 +145,14 @@ def _clear(job: Job, rerun: bool) -> None:
     """What a failed or killed job has left."""
     if not job.folder.exists():
         return
-    if not (job.folder / "train.log").exists() or (job.result() and not rerun):
+    there = {path.name for path in job.folder.iterdir()}
+    if ("train.log" not in there and there - {"error.txt", ".lock"}) or (job.result() and not rerun):
         raise UserError(f"{job.folder}: not a job of a sweep: choose another hydra.sweep.dir")
-    shutil.rmtree(job.folder)
+    try:
+        with FileLock(job.folder / ".lock", blocking=False):
+            shutil.rmtree(job.folder)
+    except Timeout:  # a cluster's, whose sweep was killed
+        raise UserError(f"{job.folder}: this job is still running: the same command later") from None
 
 
 def _launch(jobs: list[Job], launcher: Launcher) -> None:

@@ -58,9 +58,8 @@ def main(name, root, steps):
     recipe, clock = RECIPES[name], Clock()
     data = Images(*load(recipe, root), recipe)
     loader = DataLoader(data, batch_size=recipe["batch"], shuffle=True)
-    trainer = pl.Trainer(
-        max_epochs=2, limit_train_batches=steps, callbacks=[clock], logger=False, enable_checkpointing=False
-    )
+    quiet = {"logger": False, "enable_checkpointing": False}
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=2, limit_train_batches=steps, callbacks=[clock], **quiet)
     trainer.fit(Model(recipe, next(iter(loader))[0]), loader)
     print(steps * recipe["batch"] / clock.seconds)
 

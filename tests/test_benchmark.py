@@ -1,0 +1,46 @@
+"""The yardsticks train what the project trains."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT
+from hydra import compose, initialize_config_dir
+
+from lab.config import CONF
+from lab.network import count_parameters
+
+YARDSTICKS = PROJECT / "src" / "yardsticks"
+
+
+@pytest.fixture
+def yardstick(monkeypatch):
+    monkeypatch.syspath_prepend(str(YARDSTICKS))
+    import plain
+
+    return plain
+
+
+@pytest.mark.parametrize("name", ["deep", "baseline", "dense", "conv", "cnn", "cnn_augmented"])
+def test_a_yardsticks_recipe_is_the_projects(yardstick, name):
+    import torch
+    from test_models import COUNTS
+
+    recipe = yardstick.RECIPES[name]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        model = compose("train", [f"model={name}"]).model
+    optimizer = model.optimizer._target_.rpartition(".")[2].lower()
+    assert (optimizer, model.optimizer.lr) == recipe["optimizer"]
+    assert (model.batch_size, model.scale) == (recipe["batch"], recipe["scale"])
+    shape = (3, 32, 32) if recipe["data"] == "cifar4" else (1, 28, 28)
+    assert count_parameters(yardstick.build(recipe, torch.zeros(1, *shape))) == COUNTS[name][2]
+
+
+def test_a_plain_loop_prints_its_speed(data_root):
+    command = [sys.executable, YARDSTICKS / "plain.py", "dense", data_root, "2"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert float(process.stdout) > 0, process.stderr
+
+
+def test_an_unknown_recipe_is_refused(refused):
+    assert "deeep is none of deep, baseline" in refused("recipes=[deeep]", command="benchmark")
