@@ -240,7 +240,7 @@ def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict
     known = inspect.signature(_resolve("model.schedule", config._target_)).parameters
     ends = {key: steps for key in ("total_steps", "T_max") if key in known and key not in config}
     scheduler = _call("model.schedule", config, optimizer, **ends)
-    return {"scheduler": scheduler, "interval": "step" if ends else "epoch", "monitor": "val_loss"}
+    return {"scheduler": scheduler, "interval": "step" if ends else "epoch"}
 
 
 def _keep_memory() -> None:
