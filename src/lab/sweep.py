@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 
 from lab import UserError
 from lab.config import CONF, data_folder, digest, one_line
-from lab.files import write_json
+from lab.files import whole, write_json
 from lab.ranking import Job, figures_of, short, sum_up
 from lab.terminal import make_bar
 
@@ -72,7 +72,8 @@ def recorded(folder: Path) -> Iterator[None]:
             if not isinstance(error, UserError | OSError):
                 traceback.print_exc(file=log)
                 reason = f"{type(error).__name__}: {reason}: a defect of this program, {folder}/train.log has more"
-            (folder / "error.txt").write_text(reason)
+            with whole(folder / "error.txt") as beside:  # others look for it
+                beside.write_text(reason)
 
 
 def _end_with(parent: int) -> None:
