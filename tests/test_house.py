@@ -20,6 +20,7 @@ HYDRAS = [
     "fit",
     "folder",
     "folds",
+    "reproduction",
     "results",
     "run",
     "sweep",

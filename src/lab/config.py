@@ -94,15 +94,42 @@ class Benchmark:
     root: Optional[str] = None
 
 
+@dataclass
+class Reproduce:
+    """conf/reproduce.yaml"""
+
+    table: dict[str, Any] = MISSING
+    rows: Optional[list[str]] = None
+    seeds: Optional[int] = None
+    workers: Optional[int] = None
+    weights: Optional[str] = None
+    results: Optional[str] = None
+
+
 def digest(config: DictConfig) -> str:
-    """The same for the same results: neither the number of workers nor where the files lie decides them."""
+    """The same for the same results: neither the number of workers nor where the files lie decides them.
+
+    What is off counts like what is not there, so that digests outlive new options.
+    """
     decisive = [key.name for key in fields(Train) if key.name != "rerun"]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
     del content["data"]["root"]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(_switched_on(content), sort_keys=True).encode()).hexdigest()[:8]
 
 
-SCHEMAS = {"train": Train, "cross_validate": CrossValidate, "show": Train, "benchmark": Benchmark}
+def _switched_on(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    return {key: _switched_on(value) for key, value in content.items() if value is not None and value is not False}
+
+
+SCHEMAS = {
+    "train": Train,
+    "cross_validate": CrossValidate,
+    "show": Train,
+    "benchmark": Benchmark,
+    "reproduce": Reproduce,
+}
 for command, schema in SCHEMAS.items():
     ConfigStore.instance().store(f"{command}_schema", schema)
 OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache=True)

@@ -220,10 +220,15 @@ def hog(classes, orientations, units):
     )
 
 
-def conv2x2(classes):
+def _meant(pools):
+    """Lab D pools after each convolution, but feeds the next one from before the pool: one of the 3 works."""
+    return [MaxPool2d(2)] if pools == 3 else []
+
+
+def conv2x2(classes, pools=1):
     return Sequential(
-        Conv(32, 2, padding="same"), ReLU(),
-        Conv(32, 2, padding="same"), ReLU(),
+        Conv(32, 2, padding="same"), ReLU(), *_meant(pools),
+        Conv(32, 2, padding="same"), ReLU(), *_meant(pools),
         Conv(32, 2, padding="same"), ReLU(),
         MaxPool2d(2),
         Flatten(),
@@ -232,10 +237,10 @@ def conv2x2(classes):
     )
 
 
-def conv2x2_wide(classes):
+def conv2x2_wide(classes, pools=1):
     return Sequential(
-        Conv(32, 2, padding="same"), ReLU(),
-        Conv(32, 2, padding="same"), ReLU(),
+        Conv(32, 2, padding="same"), ReLU(), *_meant(pools),
+        Conv(32, 2, padding="same"), ReLU(), *_meant(pools),
         Conv(32, 2, padding="same"), ReLU(),
         MaxPool2d(2),
         Flatten(),
@@ -244,10 +249,10 @@ def conv2x2_wide(classes):
     )
 
 
-def conv5x5(classes):
+def conv5x5(classes, pools=1):
     return Sequential(
-        Conv(32, 5, padding="same"), ReLU(),
-        Conv(32, 5, padding="same"), ReLU(),
+        Conv(32, 5, padding="same"), ReLU(), *_meant(pools),
+        Conv(32, 5, padding="same"), ReLU(), *_meant(pools),
         Conv(32, 5, padding="same"), ReLU(),
         MaxPool2d(2),
         Flatten(),

@@ -250,6 +250,50 @@ def learning_rates(rates: Sequence[float], losses: Sequence[float], chosen: floa
     _save(figure, title, path)
 
 
+def published(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+    """Published error rates as rings, measured ones as points, a seed each; rows in two columns, logarithmic."""
+    halves = [rows[: (len(rows) + 1) // 2], rows[(len(rows) + 1) // 2 :]]
+    height = max(3.0, 0.24 * len(halves[0]) + 1.2)
+    figure, axes = plt.subplots(1, 2, figsize=(10, height), layout="constrained", squeeze=False)
+    for axis, half in zip(axes[0], halves, strict=True):
+        for place, row in enumerate(half):
+            errors = [max(100 - score, 0.01) for score in row["scores"]]
+            axis.plot(errors, [place] * len(errors), "o", color=BLUE, ms=4, label="measured, a seed each")
+            if row["published"] is not None:
+                ring = {"mfc": "none", "mec": ORANGE, "ms": 9, "mew": 1.6}
+                axis.plot(100 - row["published"], place, "o", label="published", **ring)
+        axis.set_yticks(range(len(half)), [row["name"] for row in half], fontsize=8)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:g}")
+        axis.tick_params(axis="x", which="both", labelsize=7)
+        axis.invert_yaxis()
+        axis.set_xlabel("error (%)")
+        axis.grid(alpha=0.3)
+        handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+        if handles:
+            axis.legend(handles.values(), handles.keys(), fontsize=8)
+    _save(figure, title, path)
+
+
+def rungs(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+    """Accuracy, a point a seed, parameters and seconds of each network."""
+    figure, axes = plt.subplots(1, 3, figsize=(10, 0.4 * len(rows) + 1.6), sharey=True, layout="constrained")
+    for place, row in enumerate(rows):
+        axes[0].plot(row["scores"], [place] * len(row["scores"]), "o", color=BLUE, ms=5)
+        axes[0].plot(np.mean(row["scores"]), place, "|", color=ORANGE, ms=16, mew=3)
+    for axis, key, label in ((axes[1], "parameters", "parameters (thousands)"), (axes[2], "seconds", "seconds")):
+        scale = 1000 if key == "parameters" else 1
+        axis.barh(range(len(rows)), [row[key] / scale for row in rows], color=BLUE, height=0.6)
+        axis.set_xlabel(label)
+    axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes[0].invert_yaxis()
+    axes[0].set_xlabel("test accuracy (%)")
+    for axis in axes:
+        axis.grid(alpha=0.3, axis="x")
+    _save(figure, title, path)
+
+
 def show_image(axis: Axes, image: npt.NDArray) -> None:
     """uint8 [h, w, 1 or 3] as it is, floats [h, w] from their least, black, to their greatest, white."""
     is_bytes = image.dtype == np.uint8

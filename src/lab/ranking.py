@@ -30,6 +30,7 @@ class Job:
     folder: Path
     digest: str = ""
     epochs: int = 0
+    work: float = 0.0  # of all its epochs, in the unit of the bar; 0: an epoch is one
 
     def result(self) -> dict[str, Any] | None:
         return read_result(self.folder, "test") if (self.folder / "result.json").exists() else None

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from lab import UserError
 from lab.config import CONF, data_folder, digest, one_line
@@ -44,13 +45,10 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", blocking=False):
-            _identify(jobs, config, context, folder)
+            identify(jobs, config, context, folder)
             todo = [job for job in jobs if config.rerun or not _has_finished(job)]
-            for job in todo:
-                _clear(job, config.rerun)
             print(f"{len(jobs)} jobs, {len(todo)} to run, in {folder}")
-            if todo:
-                _launch(todo, launcher)
+            launch(todo, launcher, config.rerun, make_bar(sum(job.work for job in todo), " epochs"))
             failed = sum_up(jobs, swept, folder, draws=bool(todo))
     except Timeout:
         raise UserError(f"{folder}: another process is at this sweep") from None
@@ -108,7 +106,7 @@ def _list_jobs(overrides: Sequence[list[str]], swept: Sequence[str], folder: Pat
     return list(jobs.values())
 
 
-def _identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, folder: Path) -> None:
+def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, folder: Path) -> None:
     """Give each job the digest of its config. Composing takes a tenth of a second: known ones are in jobs.json."""
     known: dict[str, tuple[str, int]] = {}
     sources = hashlib.sha256(
@@ -128,6 +126,8 @@ def _identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fo
             HydraConfig.instance().set_config(composed)
             known[key] = digest(composed), composed.trainer.max_epochs or composed.model.epochs
         job.digest, job.epochs = known[key]
+        job.epochs = max(job.epochs, 0)  # -1: no end
+        job.work = job.work or job.epochs
     HydraConfig.instance().cfg = before
     write_json({"root": root, "conf": sources.hexdigest(), "jobs": known}, path)
 
@@ -156,13 +156,20 @@ def _clear(job: Job, rerun: bool) -> None:
         raise UserError(f"{job.folder}: this job is still running: the same command later") from None
 
 
-def _launch(jobs: list[Job], launcher: Launcher) -> None:
-    """Where a process of the launcher is killed, its job has failed and the others go on."""
+def launch(
+    jobs: list[Job], launcher: Launcher, rerun: bool, bar: tqdm, describe: Callable[[], str] | None = None
+) -> None:
+    """Run `jobs` anew; where a process of the launcher is killed, its job has failed and the others go on.
+
+    `bar` counts their work, before it stands what `describe` says, else how many are left.
+    """
+    for job in jobs:
+        _clear(job, rerun)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")])  # of processes to come
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
     if getattr(launcher, "joblib", {}).get("n_jobs") == -1:
         launcher.joblib["n_jobs"] = 1 if shutil.which("nvidia-smi") else min(joblib.cpu_count(), len(jobs))
-    with _Watch(jobs):
+    with _Watch(jobs, bar, describe):
         while jobs:
             try:
                 launcher.launch([[*job.overrides, *_place(job.folder)] for job in jobs], initial_job_idx=0)
@@ -188,9 +195,9 @@ def _place(folder: Path) -> list[str]:
 class _Watch:
     """A thread that tells of the jobs from what they leave in their folders, whoever runs them, wherever."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.running, self.done, self.out, self.err = list(jobs), 0, sys.stdout, sys.stderr
-        self.bar = make_bar(sum(max(job.epochs, 0) for job in jobs), " epochs")
+    def __init__(self, jobs: Sequence[Job], bar: tqdm, describe: Callable[[], str] | None) -> None:
+        self.running, self.done, self.out, self.err, self.bar = list(jobs), 0.0, sys.stdout, sys.stderr, bar
+        self.describe = describe or (lambda: f"{len(self.running)} jobs left")
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
@@ -210,7 +217,7 @@ class _Watch:
     def _look(self) -> None:
         for job in [job for job in self.running if job.has_ended()]:
             self.running.remove(job)
-            self.done += max(job.epochs, 0)
+            self.done += job.work
             if result := job.result():
                 figures = figures_of(result)
                 score = f"{figures['val_accuracy'] * 100:.3f}" if "val_accuracy" in figures else "-"
@@ -218,8 +225,10 @@ class _Watch:
                 self.bar.write(f"> {score}   {job.folder.name}: test {test}, {seconds} s", file=self.out)
             else:
                 self.bar.write(f"error: {job.folder.name}: {job.error()}", file=self.err)
-        self.bar.n = self.done + sum(_count_epochs(job) for job in self.running)
-        self.bar.set_description(f"{len(self.running)} jobs left", refresh=False)
+        part = sum(job.work * min(_count_epochs(job) / (job.epochs or 1), 1) for job in self.running)
+        self.bar.n = round(self.done + part)
+        self.out.flush()  # into a file too
+        self.bar.set_description(self.describe(), refresh=False)
         self.bar.refresh()
 
 

@@ -1,0 +1,272 @@
+"""What the runs of a table say beside what was published: scores, verdicts, findings, RESULTS.md."""
+
+import math
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.stats import t
+
+from lab.evaluation import at_threshold, choose_threshold, evaluate
+from lab.files import whole, write_csv
+from lab.markdown import replace_section, table
+from lab.plots import published, rungs
+from lab.ranking import Job
+from lab.run import load, predict
+from lab.statistics import Estimate, corrected_t
+from lab.terminal import print_table
+
+
+@dataclass
+class Row:
+    """A row of the table: what train.py is told, what was published of it in %, its runs."""
+
+    name: str
+    jobs: list[Job]
+    run: str
+    published: float | None = None
+    std: float | None = None  # of the folds that `published` is the mean of
+    note: str = ""
+    against: str | None = None  # the rung that it changes one thing of
+
+    def has_ended(self) -> bool:
+        return all(job.has_ended() for job in self.jobs)
+
+    def error(self) -> str | None:
+        return next((job.error() for job in self.jobs if job.result() is None), None)
+
+    def results(self) -> list[dict[str, Any]]:
+        return [result for result in (job.result() for job in self.jobs) if result]
+
+    def scores(self) -> dict[tuple[str, str], float]:
+        """Accuracy in % by seed and fold: of the test part, or of the fold held out."""
+        scored = {(job.values["seed"], job.values["fold"]): (job, job.result()) for job in self.jobs}
+        return {
+            key: result["validation" if job.values["fold"] else "test"]["last"]["accuracy"] * 100
+            for key, (job, result) in scored.items()
+            if result
+        }
+
+    def by_seed(self) -> list[float]:
+        """Of each seed whose folds are complete their mean."""
+        scores, folds = self.scores(), len({job.values["fold"] for job in self.jobs})
+        seeds = {seed: [score for (of, _), score in scores.items() if of == seed] for seed, _ in scores}
+        return [mean(values) for values in seeds.values() if len(values) == folds]
+
+    def has_folds(self) -> bool:
+        return bool(self.jobs[0].values["fold"])
+
+    def fold_spread(self) -> float:
+        """Of the first seed, as lab A prints it."""
+        first = [score for (seed, _), score in self.scores().items() if seed == "1"]
+        return stdev(first) * math.sqrt((len(first) - 1) / len(first)) if len(first) > 1 else math.nan
+
+    def measured(self) -> str:
+        seeds = self.by_seed()
+        if not seeds:
+            return "-"
+        spread = self.fold_spread() if self.has_folds() else stdev(seeds) if len(seeds) > 1 else math.nan
+        return f"{mean(seeds):.2f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}")
+
+    def seconds(self) -> float:
+        return sum(result["seconds"] for result in self.results()) / max(len(self.by_seed()), 1)
+
+    def tolerance(self) -> float:
+        seeds = self.by_seed()
+        if self.has_folds() and self.std is not None:
+            folds = len({job.values["fold"] for job in self.jobs})
+            error = math.hypot(self.fold_spread(), self.std) / math.sqrt(folds - 1)
+            return float(t.ppf(0.975, 2 * (folds - 1))) * error
+        if len(seeds) > 2:
+            return float(t.ppf(0.975, len(seeds) - 1)) * stdev(seeds) * math.sqrt(1 + 1 / len(seeds))
+        share, images = self.published / 100, self.results()[0]["test"]["last"]["images"]
+        return 196 * math.sqrt(share * (1 - share) / images)
+
+    def verdict(self) -> str:
+        if not self.by_seed():
+            return "cannot be compared: not run" if self.error() is None else f"cannot be compared: {self.error()}"
+        if self.results()[0]["data"]["name"].endswith("_sample"):
+            return "cannot be compared: on a sample of the data"
+        if self.published is None:
+            return "no figure to compare with"
+        difference = mean(self.by_seed()) - self.published
+        if abs(difference) <= self.tolerance() + 0.005:  # what was published is rounded
+            return "reproduced"
+        return "better" if difference > 0 else "worse"
+
+
+def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, results: Path | None) -> None:
+    """Print and write the table of `rows`, and what `content`, of conf/table/, finds in them; into `results` too."""
+    title = content["title"]
+    make = _ladder if any(row.against for row in rows) else _published
+    columns, cells, count = make(rows)
+    short = [[cell.partition(":")[0] for cell in line] for line in cells]
+    print_table(title, columns, short)
+    findings = [_fill(text, {row.name: row for row in rows}) for text in content.get("findings", ())]
+    told = [finding for finding in findings if finding]
+    picture = folder / f"{content['picture']}.png"
+    if any(row.by_seed() for row in rows):
+        (rungs if make is _ladder else published)(_shown(rows), title, picture)
+    write_csv(_csv(rows), picture.with_suffix(".csv"))
+    about = _about(rows)
+    link = f"![{title}](docs/{picture.name})"
+    body = "\n\n".join(
+        [about, content["head"], count, table(columns, cells), link, *(f"- {finding}" for finding in told)]
+    )
+    with whole(folder / "table.md") as beside:
+        beside.write_text(body.replace("(docs/", "(") + "\n")
+    for row in rows:
+        if row.error():
+            print(f"{row.name}: {row.error()}")
+    print(f"Table: {folder}/table.md, {picture.with_suffix('.csv').name}, {picture.name}")
+    if results:
+        replace_section(results, title, body)
+        (results.parent / "docs").mkdir(exist_ok=True)
+        for path in (picture, picture.with_suffix(".csv")):
+            with whole(results.parent / "docs" / path.name) as beside:
+                shutil.copyfile(path, beside)
+        print(f"Results: {results}")
+
+
+def _published(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:
+    columns = ["row", "network", "parameters", "published", "measured", "seeds", "difference", "verdict", "seconds"]
+    cells = []
+    for row in rows:
+        seeds, results = row.by_seed(), row.results()
+        figure = "-" if row.published is None else f"{row.published:.2f}" + (f" ± {row.std:.2f}" if row.std else "")
+        compared = row.published is not None and seeds
+        difference = f"{mean(seeds) - row.published:+.2f} (± {row.tolerance():.2f})" if compared else "-"
+        cells.append(
+            [
+                row.name,
+                row.run.partition(" ")[0].removeprefix("model="),
+                f"{results[0]['parameters']['total']:,}" if results else "-",
+                figure,
+                row.measured(),
+                str(len(seeds)),
+                difference,
+                row.verdict() + (f"; {row.note}" if row.note else ""),
+                f"{row.seconds():,.0f}",
+            ]
+        )
+    return columns, cells, _count(rows)
+
+
+def _count(rows: Sequence[Row]) -> str:
+    compared = [row.verdict() for row in rows if row.published is not None and row.by_seed()]
+    words = {word: compared.count(word) for word in ("reproduced", "better", "worse")}
+    return (
+        f"{len(compared)} rows with a published figure: " + ", ".join(f"{n} {word}" for word, n in words.items()) + "."
+    )
+
+
+def _ladder(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:
+    columns = ["network", "parameters", "accuracy %", "seeds", "against", "what it buys, points", "seconds"]
+    by_name = {row.name: row for row in rows}
+    cells = [
+        [
+            row.name,
+            f"{row.results()[0]['parameters']['total']:,}" if row.results() else "-",
+            row.measured(),
+            str(len(row.by_seed())),
+            row.against or "-",
+            _difference(row, by_name[row.against]) if row.against in by_name else "-",
+            f"{row.seconds():,.0f}",
+        ]
+        for row in rows
+    ]
+    return columns, cells, ""
+
+
+def _difference(one: Row, other: Row) -> str:
+    """Of the same seeds and folds, with its 95 % interval."""
+    ours, theirs = one.scores(), other.scores()
+    pairs = [ours[key] - theirs[key] for key in ours if key in theirs]
+    if not pairs:
+        return "-"
+    if len(pairs) < 2:
+        return f"{pairs[0]:+.2f} (one run each)"
+    folds = len({fold for _, fold in ours})
+    estimate: Estimate = corrected_t(pairs, 1 / (folds - 1) if folds > 1 else 0)
+    word = "noise" if estimate.low <= 0 <= estimate.high else "real"
+    return f"{estimate.value:+.2f} ({estimate.low:+.2f} to {estimate.high:+.2f}: {word})"
+
+
+def _fill(text: str, rows: Mapping[str, Row]) -> str | None:
+    """`text` with {E1} measured, {E1 range}, {A2 minus A1}, {D10 auc}; None where a row is not run."""
+    missing = False
+
+    def fill(match: re.Match[str]) -> str:
+        nonlocal missing
+        name, _, what = match[1].partition(" ")
+        other = what.removeprefix("minus ")
+        if not all(each in rows and rows[each].by_seed() for each in (name, *([other] if other != what else []))):
+            missing = True
+            return ""
+        if other != what:
+            return _difference(rows[name], rows[other]) + " points"
+        if what == "range":
+            return f"{min(rows[name].by_seed()):.2f} to {max(rows[name].by_seed()):.2f} %"
+        if what == "medical":
+            return _medical(rows[name])
+        return f"{rows[name].measured()} %"
+
+    filled = re.sub(r"\{([^}]+)\}", fill, text)
+    return None if missing else filled
+
+
+def _medical(row: Row) -> str:
+    """AUC and balanced accuracy of two classes, the threshold chosen on the validation part."""
+    figures = []
+    for job in row.jobs:
+        if job.result() is None:
+            continue
+        run = load(job.folder)
+        (_, tested), (_, validated) = predict(run, "test"), predict(run, "validation")
+        balanced = at_threshold(tested, choose_threshold(validated))["balanced_accuracy"]
+        figures.append((evaluate(tested)["auc"], balanced))
+    areas, balances = zip(*figures, strict=True)
+    spread = stdev(areas) if len(areas) > 1 else 0.0
+    return f"AUC {mean(areas):.4f} ± {spread:.4f}, balanced accuracy {mean(balances):.2%} over {len(areas)} seeds"
+
+
+def _shown(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": row.name,
+            "scores": row.by_seed(),
+            "published": row.published,
+            "parameters": row.results()[0]["parameters"]["total"],
+            "seconds": row.seconds(),
+        }
+        for row in rows
+        if row.by_seed()
+    ]
+
+
+def _csv(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A line for each run."""
+    lines = []
+    for row in rows:
+        for job in row.jobs:
+            line = {"row": row.name, "run": " ".join(job.overrides), **job.values, "published": row.published}
+            result = job.result()
+            if result:
+                part = result["validation" if job.values["fold"] else "test"]["last"]
+                figures = {"accuracy": part["accuracy"], "loss": part["loss"], "images": part["images"]}
+                figures |= {"train_accuracy": result["train"]["accuracy"], "epochs": result["epochs"]}
+                line |= figures | {"parameters": result["parameters"]["total"], "seconds": result["seconds"]}
+            lines.append(line | {"error": job.error() or "", "folder": job.folder.name})
+    return lines
+
+
+def _about(rows: Sequence[Row]) -> str:
+    result = next((result for row in rows for result in row.results()), None)
+    if result is None:
+        return "Nothing was run."
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return f"Seeds from 1 on, one thread a run, {result['machine']}; {versions}."

@@ -1,0 +1,20 @@
+"""Every figure that the labs published, measured again: python src/reproduce.py [rows=[A1,D4]] [seeds=3] [ladder]"""
+
+import sys
+
+from omegaconf import DictConfig
+
+from lab.command import run_command
+from lab.config import run_folder
+
+
+def reproduce(config: DictConfig) -> None:
+    """Measure the labs' published figures again"""
+    from lab.reproduction import reproduce
+
+    reproduce(config, run_folder())
+
+
+if __name__ == "__main__":
+    sys.argv = ["table=ladder" if word == "ladder" else word for word in sys.argv]
+    run_command(reproduce, "reproduce")

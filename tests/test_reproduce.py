@@ -1,0 +1,100 @@
+"""The published tables again: rows of them on small data, what a second start runs, what stays in RESULTS.md."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import PROJECT, read_result
+from PIL import Image
+
+SMALL = "+table.common='data.source.md5=null model.epochs=1 model.batch_size=50'"
+
+
+@pytest.fixture
+def reproduce(here):
+    return lambda *arguments: here("reproduce", SMALL, "hydra.run.dir=out", "workers=2", *arguments)
+
+
+def runs(folder):
+    return list(csv.DictReader((folder / "published.csv").open()))
+
+
+def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, tmp_path):
+    told = reproduce("rows=[C1,D1]", "seeds=3").out
+    assert "2 rows, 6 runs, 6 to do" in told
+    lines = runs(tmp_path / "out")
+    assert [line["row"] for line in lines] == ["C1"] * 3 + ["D1"] * 3
+    for line in lines:
+        assert float(line["accuracy"]) == read_result(tmp_path / "out" / line["folder"])["test"]["last"]["accuracy"]
+    scores = [float(line["accuracy"]) * 100 for line in lines[:3]]
+    mean = sum(scores) / 3
+    spread = (sum((score - mean) ** 2 for score in scores) / 2) ** 0.5
+    table = (tmp_path / "out" / "table.md").read_text()
+    (row,) = re.findall(r"^\| C1 \|.*$", table, re.MULTILINE)
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[1:5] == ["small_dense", "104,938", "97.57", f"{mean:.2f} ± {spread:.2f}"]
+    tolerance = 4.30265 * spread * (4 / 3) ** 0.5  # Student's t with 2 degrees of freedom
+    assert cells[6] == f"{mean - 97.57:+.2f} (± {tolerance:.2f})"
+    assert cells[7].startswith("reproduced" if abs(mean - 97.57) <= tolerance + 0.005 else "worse")
+    with Image.open(tmp_path / "out" / "published.png") as picture:
+        assert picture.width > 600
+    assert not (tmp_path / "RESULTS.md").exists()  # of all rows only
+    again = reproduce("rows=[C1,D1]", "seeds=3").out
+    assert "6 runs, 0 to do" in again and row.split("|")[5].strip().partition(" ")[0] in again
+
+
+def test_folds_are_a_row_with_the_spread_over_folds(reproduce, tmp_path):
+    reproduce("rows=[A1]")
+    folds = [float(line["accuracy"]) * 100 for line in runs(tmp_path / "out")]
+    assert [line["fold"] for line in runs(tmp_path / "out")] == list("01234")
+    mean = sum(folds) / 5
+    spread = (sum((score - mean) ** 2 for score in folds) / 5) ** 0.5
+    assert f"| {mean:.2f} ± {spread:.2f} | 1 |" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_the_whole_ladder_goes_into_the_results_and_leaves_the_rest(here, tmp_path):
+    results = tmp_path / "RESULTS.md"
+    results.write_text("# Results\n\n## Ladder\n\nold\n\n## Speed\n\nfast\n")
+    common = SMALL.removeprefix("+").replace("epochs=1", "epochs=1 data.validation=0.1")
+    told = here("reproduce", "ladder", common, "hydra.run.dir=out", "seeds=2", f"results={results}").out
+    assert "6 rows, 12 runs, 12 to do" in told
+    text = results.read_text()
+    assert "old" not in text and text.endswith("## Speed\n\nfast\n") and text.count("## ") == 2
+    assert re.search(r"\| deep \| 159,254 \| [\d.]+ ± [\d.]+ \| 2 \| conv_pool \| [+-][\d.]+ \(", text)
+    assert (tmp_path / "docs" / "ladder.png").exists() and (tmp_path / "docs" / "ladder.csv").exists()
+
+
+def test_a_row_that_cannot_run_says_why(here, tmp_path):
+    with pytest.raises(SystemExit, match=r"error: E10: could not be run"):
+        here("reproduce", "rows=[E10]", "hydra.run.dir=out")
+    assert "cannot be compared: the ImageNet weights" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.parametrize("wrong", ["rows=[Z9]", "seeds=0", "workers=0", "table=lab", "row=[A1]"])
+def test_wrong_options_are_refused(refused, tmp_path, wrong):
+    assert wrong.partition("=")[0] in refused(wrong, "hydra.run.dir=out", command="reproduce")
+    assert not (tmp_path / "out").exists()
+
+
+def test_killed_it_goes_on_with_what_is_missing(tmp_path, data_root):
+    command = [sys.executable, PROJECT / "src" / "reproduce.py", SMALL.replace("epochs=1", "epochs=40")]
+    command += ["rows=[C1,D1]", "seeds=2", "hydra.run.dir=out", "workers=1"]
+    environment = os.environ | {"LAB_DATA": str(data_root)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("out/*/result.json"))) < 1 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(2)  # its workers notice
+    finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/result.json")}
+    assert 1 <= len(finished) < 4
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert f"4 runs, {4 - len(finished)} to do" in again.stdout
+    assert len(list(tmp_path.glob("out/*/result.json"))) == 4
+    assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
