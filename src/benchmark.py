@@ -10,7 +10,7 @@ def benchmark(config: DictConfig) -> None:
     """Time the recipes against a plain PyTorch loop, Lightning as in its tutorials, and Keras"""
     from lab.benchmark import run
 
-    run(list(config.recipes), config.rounds, config.keras, config.root, run_folder())
+    run(list(config.recipes), list(config.also), config.rounds, config.keras, config.root, run_folder())
 
 
 if __name__ == "__main__":

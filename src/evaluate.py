@@ -18,20 +18,31 @@ def evaluate_run(path: Path, part: str | None, weights: str, root: Path | None) 
     from lab.evaluation import at_threshold, choose_threshold, evaluate
     from lab.files import write_json
     from lab.folder import read_exported, read_result
+    from lab.predictions import average
     from lab.run import load, load_exported, predict
     from lab.terminal import print_evaluation
 
+    name = ""
     if path.is_file() and path.suffix == ".ts":
-        folder, weights, run = path.parent, "exported", load_exported(path, root)
+        folder, weights, runs = path.parent, "exported", [load_exported(path, root)]
         usual = "validation" if read_exported(path)["metrics"]["part"] == "held-out" else "test"
+    elif "folds" in (result := read_result(path)):
+        folder, runs, usual = (
+            path,
+            [load(path / f"fold_{row['fold']}", weights, root) for row in result["folds"]],
+            "test",
+        )
+        name = "_ensemble"
+        if part not in (None, usual):
+            raise UserError(f"{path}: its folds together have no {part} part: each has seen the others' images")
     else:
-        folder, run = path, load(path, weights, root)
-        usual = "validation" if "held_out" in read_result(folder) else "test"
-    part = part or usual
+        folder, runs = path, [load(path, weights, root)]
+        usual = "validation" if "held_out" in result else "test"
+    run, part = runs[0], part or usual
     if len(run.parts[part]) == 0:
         raise UserError(f"{path}: its {part} part has no images")
-    _, predictions = predict(run, part)
-    name = "".join([f"_{part}" * (part != usual), f"_{weights}" * (weights != "last")])
+    predictions = average([predict(each, part)[1] for each in runs]) if name else predict(run, part)[1]
+    name += "".join([f"_{part}" * (part != usual), f"_{weights}" * (weights != "last")])
     if not name and (folder / "predictions.npz").exists():
         _check_images(run, folder)
     about = {"model": run.config.model.name, "data": run.config.data.name, "part": part, "weights": weights}
@@ -82,7 +93,12 @@ def _draw(evaluation: dict[str, Any], predictions: "Predictions", run: "Run", fo
 
 if __name__ == "__main__":
     parser = Parser(description=__doc__)
-    parser.add_argument("path", type=Path, metavar="RUN", help="a run's folder, or one fold's, or its model.ts")
+    parser.add_argument(
+        "path",
+        type=Path,
+        metavar="RUN",
+        help="a run's folder, or its model.ts; one fold's; all folds': the mean of their probabilities",
+    )
     parser.add_argument("--part", choices=("test", "validation", "train"), help="else the part that it was tested on")
     parser.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch; else the last")
     parser.add_argument("--root", type=Path, help="where the data lies; else where it lay, else $LAB_DATA")

@@ -36,11 +36,13 @@ def test_a_yardsticks_recipe_is_the_projects(yardstick, name):
     assert count_parameters(yardstick.build(recipe, torch.zeros(1, *shape))) == COUNTS[name][2]
 
 
-def test_a_plain_loop_prints_its_speed(data_root):
-    command = [sys.executable, YARDSTICKS / "plain.py", "dense", data_root, "2"]
+@pytest.mark.parametrize("task", [[], ["inference"]])
+def test_a_plain_loop_prints_its_speed(data_root, task):
+    command = [sys.executable, YARDSTICKS / "plain.py", "dense", data_root, "2", *task]
     process = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert float(process.stdout) > 0, process.stderr
 
 
 def test_an_unknown_recipe_is_refused(refused):
     assert "deeep is none of deep, baseline" in refused("recipes=[deeep]", command="benchmark")
+    assert "also: nothing is none of start," in refused("also=[nothing]", command="benchmark")

@@ -189,3 +189,24 @@ def test_each_image_may_be_a_fold_of_its_own(here, tmp_path):
     split = ("data.validation=0", "data.test=0.34", "data.stratify=false", "data.folds=4", "data.classes=['$^$',b]")
     here("cross_validate", *files, *split, "model=small_dense", "model.epochs=1", "hydra.run.dir=cv")
     assert np.sum(read_result(tmp_path / "cv")["held_out"]["confusion"]) == 4
+
+
+def test_all_folds_together_answer_by_the_mean_of_their_probabilities(finished, here):
+    _, folder = finished
+    told = here("evaluate", folder).out
+    opinions = []
+    for k in range(5):
+        here("evaluate", folder / f"fold_{k}", "--part", "test")
+        with np.load(folder / f"fold_{k}" / "predictions_test.npz", allow_pickle=False) as arrays:
+            exponents = np.exp(arrays["logits"] - arrays["logits"].max(1, keepdims=True))
+            opinions.append(exponents / exponents.sum(1, keepdims=True))
+            labels = arrays["labels"]
+    accuracy = (np.mean(opinions, axis=0).argmax(1) == labels).mean()
+    assert json.loads((folder / "evaluation_ensemble.json").read_text())["accuracy"] == pytest.approx(accuracy)
+    assert f"{accuracy * 100:.2f}" in told and len(labels) == 100
+
+
+def test_all_folds_together_have_seen_every_image_but_the_test_parts(finished, refused):
+    assert "its folds together have no validation part" in refused(
+        finished[1], "--part", "validation", command="evaluate"
+    )

@@ -49,7 +49,7 @@ COUNTS = {
     "resnet50": (CIFAR, 4, 24_119_108, 557_956),
 }
 # ours: conf/model has them, the labs have no count of them
-OURS = {"alexnet": (CIFAR, 4), "pneumonia": (MNIST, 2), "fast99": (MNIST, 10)}
+OURS = {"alexnet": (CIFAR, 4), "pneumonia": (MNIST, 2), "fast99": (MNIST, 10), "best": (MNIST, 10)}
 
 
 SGD, ADAM, RMSPROP = {"momentum": 0.9}, {"eps": 1e-7}, {"alpha": 0.9, "eps": 1e-7}

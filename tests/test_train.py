@@ -1,6 +1,7 @@
 """train.py as a user types it: what it prints, what it leaves, what it refuses."""
 
 import csv
+import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -263,3 +264,30 @@ def test_images_too_small_for_a_network_are_refused_by_layer(refused, tmp_path):
     np.save(tmp_path / "Y.npy", np.arange(40) % 2)
     files = ("data=npy", f"data.root={tmp_path}", "data.source.images=X.npy", "data.source.labels=Y.npy")
     assert "images of 1x6x6 are too small" in refused(*files, "model=deep")
+
+
+def test_speed_fast_says_what_it_chose_and_is_float32_on_a_cpu_without_bfloat16(train_here, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    told = train_here(*SMALL_MNIST, "model.epochs=1", "speed=fast", "hydra.run.dir=fast").out
+    assert "speed=fast: float32 as ever" in told
+    train_here(*SMALL_MNIST, "model.epochs=1", "hydra.run.dir=usual")
+    fast, usual = (torch.load(tmp_path / run / "last.ckpt")["state_dict"] for run in ("fast", "usual"))
+    assert all(torch.equal(fast[name], usual[name]) for name in usual)
+
+
+def test_speed_fast_takes_bfloat16_where_the_cpu_has_it(train_here, here, monkeypatch, tmp_path):
+    options = (*SMALL_MNIST, "model=dense", "model.epochs=3", "model.scale=255", "model.optimizer.lr=0.01")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert "products in bfloat16 by this CPU's AMX" in train_here(*options, "speed=fast", "hydra.run.dir=fast").out
+    train_here(*options, "hydra.run.dir=usual")
+    fast, usual = (read_result(tmp_path / run)["test"]["last"] for run in ("fast", "usual"))
+    assert fast["loss"] != usual["loss"]
+    assert fast["accuracy"] == pytest.approx(usual["accuracy"], abs=0.1)
+    here("evaluate", tmp_path / "fast")
+    evaluation = json.loads((tmp_path / "fast" / "evaluation.json").read_text())
+    assert evaluation["accuracy"] == pytest.approx(fast["accuracy"])  # in the precision that it had
+
+
+@pytest.mark.parametrize("wrong", [("speed=faster",), ("speed=fast", "trainer.precision=bf16-mixed")])
+def test_speed_is_fast_or_left_out_and_chooses_the_precision(refused, wrong):
+    assert "speed" in refused(*wrong)

@@ -1,19 +1,20 @@
 """Contenders in turn, each measurement a process of its own, several rounds: medians, least and most."""
 
+import contextlib
 import csv
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import joblib
@@ -27,15 +28,21 @@ SRC = PROJECT / "src"
 # steps a measurement: some seconds each
 STEPS = {"deep": 200, "baseline": 400, "dense": 400, "conv": 80, "cnn": 80, "cnn_augmented": 80, "hog16": 200}
 YARDSTICKS = {"plain": "plain PyTorch", "tutorial": "Lightning's tutorials", "keras_lab": "Keras"}
+ALSO = ("start", "neighbour", "inference", "folds", "fast99")
 NEIGHBOURED = "baseline"
+BOTH = ("baseline", "deep")
+FOLD_EPOCHS = 2
 IMPORTS = "import torch, torchvision, pytorch_lightning"
 MOST_BY_OTHERS = 0.1  # of the machine, for it to count as quiet
 
 
-def run(recipes: Sequence[str], rounds: int, keras: str | None, root: str | None, folder: Path) -> None:
+def run(
+    recipes: Sequence[str], also: Sequence[str], rounds: int, keras: str | None, root: str | None, folder: Path
+) -> None:
     """Measure, print a table, leave benchmark.md and benchmark.json in `folder`."""
-    if unknown := set(recipes) - set(STEPS):
-        raise UserError(f"recipes: {min(unknown)} is none of {', '.join(STEPS)}")
+    for key, given, known in (("recipes", recipes, STEPS), ("also", also, ALSO)):
+        if unknown := set(given) - set(known):
+            raise UserError(f"{key}: {min(unknown)} is none of {', '.join(known)}")
     if rounds < 1:
         raise UserError(f"rounds={rounds}: must be 1 or more")
     pythons = {"plain": sys.executable, "tutorial": sys.executable, "keras_lab": keras or sys.executable}
@@ -43,11 +50,18 @@ def run(recipes: Sequence[str], rounds: int, keras: str | None, root: str | None
         del pythons["keras_lab"]
     bench = _Bench(data_folder(root).absolute(), pythons)
     jobs = [(recipe, who) for recipe in recipes for who in ("lab", *pythons) if who == "lab" or recipe != "hog16"]
-    jobs += [(NEIGHBOURED, f"{who} beside a busy process") for who in ("lab", "plain")]
-    jobs += [("start", "lab"), ("start", "imports")]
+    both = [who for who in ("lab", "plain", "keras_lab") if who == "lab" or who in pythons]
+    extra = {
+        "start": [("start", "lab"), ("start", "imports")],
+        "neighbour": [("neighbour", who) for who in ("lab", "lab alone", "plain", "plain alone")],
+        "inference": [(f"inference of {recipe}", who) for recipe in BOTH for who in both],
+        "folds": [(f"folds of {recipe}", who) for recipe in BOTH for who in both if who != "plain"],
+        "fast99": [("fast99", "lab")],
+    }
+    jobs += [job for name in also for job in extra[name]]
     measured: dict[tuple[str, str], list[tuple[float, float]]] = {job: [] for job in jobs}
     with make_bar(rounds * len(jobs), " measurements") as bar:
-        for _ in range(rounds):
+        for bench.round in range(1, rounds + 1):
             for job in jobs:
                 bar.set_description(f"{job[0]}: {YARDSTICKS.get(job[1], job[1])}")
                 measured[job].append(bench.measure(*job))
@@ -79,30 +93,69 @@ KERAS = "import keras, os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'; print(keras
 class _Bench:
     def __init__(self, root: Path, pythons: dict[str, str]) -> None:
         self.root, self.pythons = root, pythons
+        self.round = 0
         self.others: list[float] = []  # share of the machine that others took before each measurement
         # what this program sets for itself is not the yardsticks'
         self.environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
 
     def measure(self, what: str, who: str) -> tuple[float, float]:
-        """Images/s, or of a start seconds, and peak memory in MB."""
+        """Images/s and peak memory in MB; of a start and of folds seconds; of fast99 seconds and the test accuracy."""
         self.others.append(_taken())
-        who, _, beside = who.partition(" ")
-        with _busy() if beside else tempfile.TemporaryDirectory() as place:
-            if what == "start":
-                return self._start(who)
-            if who != "lab":
-                command = [self.pythons[who], SRC / "yardsticks" / f"{who}.py", what, self.root, STEPS[what]]
-                told, megabytes = self.call(command)
-                return float(told.split()[-1]), megabytes
-            data = "cifar4" if what.startswith("cnn") else "mnist"
-            options = [f"model={what}", f"data={data}", f"trainer.limit_train_batches={STEPS[what]}"]
-            with tempfile.TemporaryDirectory() as place:
-                command = [sys.executable, SRC / "train.py", *options, "model.epochs=2", f"hydra.run.dir={place}/run"]
-                command.append("trainer.accelerator=cpu")  # as the yardsticks
-                megabytes = self.call(command)[1]
-                with (Path(place) / "run" / "metrics.csv").open() as file:
-                    warm = list(csv.DictReader(file))[-1]
-            return float(warm["train_images"]) / float(warm["seconds"]), megabytes
+        kind, _, recipe = what.rpartition(" of ")
+        if what == "neighbour":
+            with contextlib.nullcontext() if who.endswith("alone") else _busy():
+                return self._train(NEIGHBOURED, who.partition(" ")[0])
+        if what == "start":
+            return self._start(who)
+        if what == "fast99":
+            result = self._lab("train.py", "model=fast99", "data.validation=0", f"seed={self.round}")[0]
+            return result["seconds"], result["test"]["last"]["accuracy"]
+        if kind == "folds":
+            return self._folds(recipe, who)
+        return self._infer(recipe, who) if kind else self._train(recipe, who)
+
+    def _yardstick(self, who: str, *words: Any) -> tuple[float, float]:
+        told, megabytes = self.call([self.pythons[who], SRC / "yardsticks" / f"{who}.py", *words])
+        return float(told.split()[-1]), megabytes
+
+    def _lab(self, command: str, *options: str) -> tuple[dict[str, Any], list[dict[str, str]], float]:
+        """A run's result, its rows of metrics.csv, the peak memory."""
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "run"
+            words = [sys.executable, SRC / command, *options, f"hydra.run.dir={folder}", "trainer.accelerator=cpu"]
+            megabytes = self.call(words)[1]
+            result = json.loads((folder / "result.json").read_text())
+            if not (folder / "metrics.csv").exists():
+                return result, [], megabytes
+            with (folder / "metrics.csv").open() as file:
+                return result, list(csv.DictReader(file)), megabytes
+
+    def _train(self, recipe: str, who: str) -> tuple[float, float]:
+        if who != "lab":
+            return self._yardstick(who, recipe, self.root, STEPS[recipe])
+        data = "cifar4" if recipe.startswith("cnn") else "mnist"
+        limit = f"trainer.limit_train_batches={STEPS[recipe]}"
+        _, rows, megabytes = self._lab("train.py", f"model={recipe}", f"data={data}", limit, "model.epochs=2")
+        return float(rows[-1]["train_images"]) / float(rows[-1]["seconds"]), megabytes
+
+    def _folds(self, recipe: str, who: str) -> tuple[float, float]:
+        started = time.perf_counter()
+        if who == "lab":
+            megabytes = self._lab("cross_validate.py", f"model={recipe}", f"model.epochs={FOLD_EPOCHS}")[2]
+        else:
+            megabytes = self._yardstick(who, recipe, self.root, FOLD_EPOCHS, "folds")[1]
+        return time.perf_counter() - started, megabytes
+
+    def _infer(self, recipe: str, who: str) -> tuple[float, float]:
+        if who != "lab":
+            return self._yardstick(who, recipe, self.root, 300, "inference")
+        with tempfile.TemporaryDirectory() as place:
+            options = ["model.epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu"]
+            self.call([sys.executable, SRC / "train.py", f"model={recipe}", *options, f"hydra.run.dir={place}/run"])
+            self.call([sys.executable, SRC / "export.py", f"{place}/run"])
+            words = [sys.executable, SRC / "predict.py", f"{place}/run/model.ts", "bench", "--batch", "32"]
+            told, megabytes = self.call(words)
+        return max(float(n.replace(",", "")) for n in re.findall(r"([\d,.]+) images/s", told)), megabytes
 
     def _start(self, who: str) -> tuple[float, float]:
         """From the command to the end of its first step; or what its imports alone take."""
@@ -137,7 +190,7 @@ class _Bench:
             return out.read(), usage.ru_maxrss / 1024
 
 
-@contextmanager
+@contextlib.contextmanager
 def _busy() -> Iterator[None]:
     neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
@@ -183,17 +236,35 @@ def _row(recipe: str, measured: dict[tuple[str, str], list], about: dict[str, An
 
 
 def _rest(measured: dict[tuple[str, str], list]) -> list[str]:
-    seconds = {who: median(s for s, _ in measured["start", who]) for who in ("lab", "imports")}
-    lines = [
-        f"Start to the end of the first step: {seconds['lab']:.1f} s, {seconds['lab'] / seconds['imports']:.2f} times "
-        f"what importing torch, torchvision and pytorch_lightning takes ({seconds['imports']:.1f} s)."
-    ]
+    """What is no table's, a line each."""
+    medians = {job: median(value for value, _ in values) for job, values in measured.items()}
+    lines = []
+    if ("start", "lab") in medians:
+        ours, imports = medians["start", "lab"], medians["start", "imports"]
+        lines.append(
+            f"Start to the end of the first step: {ours:.1f} s, {ours / imports:.2f} times what importing torch, "
+            f"torchvision and pytorch_lightning takes ({imports:.1f} s)."
+        )
     for who in ("lab", "plain"):
-        if (NEIGHBOURED, who) in measured:
-            places = f"{who}", f"{who} beside a busy process"
-            alone, beside = (median(speed for speed, _ in measured[NEIGHBOURED, place]) for place in places)
+        if ("neighbour", who) in medians:
+            beside, alone = medians["neighbour", who], medians["neighbour", f"{who} alone"]
             told = f"{beside / alone:.2f} of {alone:,.0f} images/s"
             lines.append(f"{NEIGHBOURED} beside a process that keeps a core busy, {who}: {told}.")
+    for what in dict.fromkeys(what for what, _ in measured if " of " in what):
+        ours, unit = medians[what, "lab"], "s" if what.startswith("folds") else "images/s"
+        told = [f"{ours:,.0f} {unit}"]
+        for who, title in YARDSTICKS.items():
+            if (what, who) in medians:
+                ratio = medians[what, who] / ours if unit == "s" else ours / medians[what, who]
+                told.append(f"{title} {medians[what, who]:,.0f} {unit}: x {ratio:.2f}")
+        how = f", {FOLD_EPOCHS} epochs each, start to end" if unit == "s" else ", batches of 32"
+        lines.append(f"{what[0].upper()}{what[1:]}{how}: {', '.join(told)}.")
+    if runs := measured.get(("fast99", "lab")):
+        seconds, accuracies = zip(*runs, strict=True)
+        lines.append(
+            f"fast99, MNIST's 60,000 images, {len(runs)} seeds: test accuracy {mean(accuracies):.2%} "
+            f"({min(accuracies):.2%} to {max(accuracies):.2%}) after {_spread(seconds)} s of training."
+        )
     return lines
 
 

@@ -37,6 +37,7 @@ def check(config: DictConfig, root: type[Train]) -> None:
             config.early_stopping is None or config.early_stopping >= 1,
             "1 or more",
         ),
+        ("speed", config.speed, config.speed in (None, "fast"), "fast, or left out"),
         ("tune", config.tune, config.tune in (None, "lr"), "lr: nothing else is tuned"),
         ("model.epochs", model.epochs, model.epochs >= 1, "1 or more"),
         ("model.batch_size", model.batch_size, model.batch_size >= 1, "1 or more"),
@@ -58,6 +59,8 @@ def check(config: DictConfig, root: type[Train]) -> None:
     limit = trainer.limit_train_batches
     if limit is not None and (limit < 0 or (isinstance(limit, float) and limit > 1)):
         raise UserError(f"trainer.limit_train_batches={limit}: must be a number of batches, or a fraction of them")
+    if config.speed and trainer.precision != "32-true":
+        raise UserError(f"speed=fast chooses the precision: leave out trainer.precision={trainer.precision}")
     if str(trainer.precision).startswith("16") and trainer.gradient_clip_val:
         raise UserError("trainer.gradient_clip_val: not with trainer.precision=16-mixed, whose gradients are scaled")
     if model.schedule and trainer.max_epochs == -1:

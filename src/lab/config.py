@@ -70,6 +70,7 @@ class Train:
     trainer: dict[str, Any] = MISSING
     seed: int = 1
     threads: Optional[int] = None
+    speed: Optional[str] = None
     early_stopping: Optional[int] = None
     weights: Optional[str] = None
     histograms: bool = False
@@ -89,6 +90,7 @@ class Benchmark:
     """conf/benchmark.yaml"""
 
     recipes: list[str] = MISSING
+    also: list[str] = MISSING
     rounds: int = MISSING
     keras: Optional[str] = None
     root: Optional[str] = None

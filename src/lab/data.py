@@ -95,6 +95,8 @@ class Batches:
         for batch in self._batches():
             there = batch.to(self.images.device)
             images, labels = self.images[there].permute(0, 3, 1, 2), self.labels[there]
+            if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
+                images, labels = images.pin_memory(), labels.pin_memory()  # else the copy waits for the GPU
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True), batch
 
     def _batches(self) -> Sequence[Tensor]:

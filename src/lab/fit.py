@@ -25,7 +25,7 @@ from lab.network import count_parameters
 from lab.plots import confusion, curves
 from lab.predictions import Predictions
 from lab.results import describe, log_hyperparameters, summarise
-from lab.run import Run, count_classes, predict, prepare
+from lab.run import Run, choose_precision, count_classes, predict, prepare
 from lab.terminal import print_confused, print_data, print_layers, print_result, warn
 
 UNFIT = {"val_check_interval", "fast_dev_run", "overfit_batches", "barebones", "max_steps", "min_steps"}
@@ -88,6 +88,7 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
     """Lightning's Trainer, with checkpoints, our callbacks and what `config.trainer` says."""
     options = OmegaConf.to_container(config.trainer, resolve=True)
     options["max_epochs"] = options["max_epochs"] or config.model.epochs
+    options["precision"] = choose_precision(config)[0]
     unknown = set(options) - set(inspect.signature(Trainer.__init__).parameters)
     if unfit := UNFIT & set(options):
         raise UserError(f"trainer.{min(unfit)}: is not for these runs, which validate and keep figures once an epoch")
@@ -166,5 +167,7 @@ def print_start(run: Run) -> None:
     print_data(f"{name}: {len(run.dataset.labels):,} images of {shape}", by_part, run.classes)
     total, trainable = (count_parameters(run.classifier.net, only) for only in (False, True))
     print_layers(config.model.name, run.layers, total, trainable)
+    if config.speed:
+        print(f"speed=fast: {choose_precision(config)[1]}")
     if config.trainer.max_epochs:
         print(f"trainer.max_epochs={config.trainer.max_epochs} wins over model.epochs={config.model.epochs}")

@@ -1,5 +1,6 @@
 """What a network said of a part's images, as a file that any numpy reads."""
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,6 +13,8 @@ from scipy.special import log_softmax, softmax
 from lab import UserError
 from lab.datasets import Dataset
 from lab.files import whole
+
+TINY = np.finfo(np.float32).tiny  # a probability of 0 has no logarithm
 
 
 @dataclass
@@ -55,6 +58,12 @@ def load_predictions(folder: Path) -> Predictions:
     except Exception as error:  # a damaged archive raises whatever its parser does
         raise UserError(f"{path}: damaged, or not of this version ({error})") from None
     return predictions
+
+
+def average(opinions: Sequence[Predictions]) -> Predictions:
+    """The mean of the probabilities that several networks give the same images."""
+    mean = np.mean([each.probabilities() for each in opinions], axis=0)
+    return dataclasses.replace(opinions[0], logits=np.log(np.maximum(mean, TINY)).astype(np.float32))
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:

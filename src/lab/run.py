@@ -31,6 +31,7 @@ from lab.datasets import Dataset
 from lab.folder import read_config, read_exported, read_result
 from lab.network import Layer, build
 from lab.predictions import Predictions, fingerprint
+from lab.speed import fast_precision
 
 MOST_UNNAMED_CLASSES = 1_000
 
@@ -87,7 +88,7 @@ def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
 def load_exported(path: Path, root: Path | None = None) -> Run:
     """The same of a model.ts, which answers in the place of its network."""
     metadata = read_exported(path)
-    metadata["config"].trainer.precision = "32-true"
+    metadata["config"].trainer.precision, metadata["config"].speed = "32-true", None
     run = _prepare_again(metadata["config"], path, metadata["data"], root)
     try:
         run.classifier.net = Exported(torch.jit.load(path, map_location="cpu"))
@@ -127,7 +128,7 @@ def predict(
     """
     trainer = trainer or Trainer(
         devices=1,
-        precision=run.config.trainer.precision,
+        precision=choose_precision(run.config)[0],
         callbacks=[ProgressBar()],
         logger=False,
         enable_checkpointing=False,
@@ -179,6 +180,13 @@ def count_classes(dataset: Dataset, parts: Parts, classes: list[str]) -> dict[st
 
 def folds_of(dataset: Dataset, parts: Parts, config: DictConfig) -> list[Parts]:
     return make_folds(parts, dataset.labels, config.folds, config.fold_seed, config.stratify_folds)
+
+
+def choose_precision(config: DictConfig) -> tuple[str, str]:
+    """Lightning's precision, and why where speed=fast has chosen it."""
+    if config.speed is None:
+        return config.trainer.precision, ""
+    return fast_precision(torch.accelerator.current_accelerator().type if runs_on_gpu(config) else "cpu")
 
 
 def runs_on_gpu(config: DictConfig) -> bool:

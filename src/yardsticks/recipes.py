@@ -24,14 +24,15 @@ RECIPES = {  # a ReLU after each of conv and dense, and the dense layer of the c
 }
 
 
-def load(recipe, root):
+def load(recipe, root, most=55_000):
     """Images uint8 [n, h, w, c] and labels int64 [n] to train on."""
     if recipe["data"] == "cifar4":
         images, labels = (np.load(Path(root) / f"CIFAR4_{name}.npy", allow_pickle=False) for name in "XY")
         return images[:16800], labels[:16800].astype(np.int64).reshape(-1)
     raw = Path(root) / "MNIST" / "raw"
     images = np.fromfile(raw / "train-images-idx3-ubyte", np.uint8, offset=16).reshape(-1, 28, 28, 1)
-    return images[:55000], np.fromfile(raw / "train-labels-idx1-ubyte", np.uint8, offset=8)[:55000].astype(np.int64)
+    labels = np.fromfile(raw / "train-labels-idx1-ubyte", np.uint8, offset=8)
+    return images[:most], labels[:most].astype(np.int64)
 
 
 def classes(recipe):
