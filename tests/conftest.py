@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; torch is not imported yet
 PROJECT = Path(__file__).parents[1]
 REAL_DATA = os.environ.get("LAB_DATA")
 

@@ -97,7 +97,7 @@ def test_seeds_are_folded_and_failures_told_when_they_happen_and_at_the_end(here
         here("train", *HERE, *FAST, "model.optimizer.lr=0.001,1e30", "seed=1,2,3")
     assert "3 of 6 jobs failed" in str(ended.value.code)
     told = capfd.readouterr()
-    assert told.err.count("the loss is no longer finite after epoch 1") == 3
+    assert told.err.count(" of epoch 1, at a learning rate of ") == 3
     assert told.out.count("failed: lr=1e+30,seed=") == 3
     assert " ± " in told.out and "│ 0.001 │     3 │" in told.out
     table = rows(tmp_path / "sweep")

@@ -255,7 +255,7 @@ def test_bad_input_is_one_line_and_leaves_no_folder(refused, tmp_path, arguments
 def test_a_diverged_run_stops_with_the_epoch_and_the_learning_rate(refused, tmp_path):
     arguments = (*FAST, "model=baseline", "model.optimizer.lr=1e30", "hydra.run.dir=run")
     told = refused(*arguments)
-    assert "the loss is no longer finite after epoch 1 at a learning rate of 1e+30" in told
+    assert "of epoch 1, at a learning rate of 1e+30: try a smaller model.optimizer.lr" in told
     assert not list((tmp_path / "run").glob("*.ckpt"))
 
 

@@ -22,6 +22,7 @@ import joblib
 from lab import UserError
 from lab.config import PROJECT, data_folder
 from lab.files import whole, write_json
+from lab.markdown import table
 from lab.terminal import make_bar, print_table, warn
 
 SRC = PROJECT / "src"
@@ -276,13 +277,14 @@ def _report(rows: Sequence[dict[str, str]], rest: Sequence[str], machine: dict[s
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[row.get(name, "-") for name in columns] for row in rows]
     about = ", ".join(f"{name} {value}" for name, value in machine.items())
-    table = [f"| {' | '.join(line)} |" for line in [columns, ["---"] * len(columns), *cells]]
+    lines = [f"Medians of images/s in training, warm (least to most): {about}", table(columns, cells) if rows else ""]
     with whole(folder / "benchmark.md") as beside:
-        title = f"Medians of images/s in training, warm (least to most): {about}"
-        beside.write_text("\n".join([title, "", *table, "", *rest, ""]))
-    short = ["recipe", "images/s", *(f"x {title}" for title in YARDSTICKS.values())]
-    lines = [[row.get(name, "-").partition(" (")[0] for name in short] for row in rows]
-    print_table(
-        "Images/s in training, and how many times those of ...", [name.removeprefix("x ") for name in short], lines
-    )
+        beside.write_text("\n\n".join([*lines, *rest]) + "\n")
+    if rows:
+        short = ["recipe", "images/s", *(f"x {title}" for title in YARDSTICKS.values())]
+        print_table(
+            "Images/s in training, and how many times those of ...",
+            [name.removeprefix("x ") for name in short],
+            [[row.get(name, "-").partition(" (")[0] for name in short] for row in rows],
+        )
     print("\n".join(rest))

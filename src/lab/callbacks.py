@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from lab import UserError
 from lab.classifier import Score
 from lab.files import write_csv
 from lab.terminal import make_bar
@@ -31,7 +31,10 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
     def __init__(self, path: Path, tell: Callable[[str], None] | None = None) -> None:
         self.path, self.tell = path, tell
         self.rows: list[dict[str, float]] = []
-        self.images, self.seconds = 0, 0.0
+        self.images, self.seconds, self.before = 0, 0.0, 0.0
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.begun = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.started, self.validated = time.perf_counter(), False
@@ -52,14 +55,19 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
             write_csv(self.rows, self.path)
             if self.tell:
                 self.tell(self._line(trainer.max_epochs))
-        if not math.isfinite(
-            figures["train_loss"] + figures.get("val_loss", 0.0)
-        ):  # checkpoints come after this: the last one is of a good epoch
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            raise UserError(
-                f"the loss is no longer finite after epoch {trainer.current_epoch + 1} at a learning "
-                f"rate of {rate:g}: try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1; see {self.path}"
-            )
+        if not math.isfinite(figures["train_loss"] + figures.get("val_loss", 0.0)):
+            module.stop_diverged("loss is no longer finite at the end")  # before the checkpoint of this epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "images": self.images, "seconds": self.seconds, "elapsed": self.elapsed()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.images, self.seconds = state["rows"], state["images"], state["seconds"]
+        self.before = state["elapsed"]
+
+    def elapsed(self) -> float:
+        """Seconds of the whole training, those before an interruption too."""
+        return self.before + time.perf_counter() - self.begun
 
     def _line(self, epochs: int) -> str:
         row = self.rows[-1]

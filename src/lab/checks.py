@@ -79,6 +79,10 @@ def check(config: DictConfig, root: type[Train]) -> None:
             raise UserError("early_stopping and schedule=plateau would look at the fold that scores")
         if config.threads != 1 or config.tune:
             raise UserError("threads and tune are not for folds: each takes one thread, and nothing is tuned on it")
+    if config.resume:
+        others = [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
+        if others or HydraConfig.get().mode == RunMode.MULTIRUN or root is CrossValidate:
+            raise UserError(f"resume=RUN goes on as RUN/config.yaml says: leave out {(*others, '-m')[0]}")
     if config.tune and not one_device:
         raise UserError("tune=lr takes one device")
     if HydraConfig.get().mode == RunMode.MULTIRUN:

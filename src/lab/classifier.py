@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
@@ -13,7 +14,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lab import UserError
 from lab.data import Batch
+
+MOST_LOSS = 1e6  # raw pixels start with hundreds
+STEPS_UNWATCHED = 50  # on a GPU, where looking at the loss waits for it
 
 
 class Score(Metric):
@@ -83,13 +88,15 @@ class Classifier(LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
-    def training_step(self, batches: Iterable[Batch], _: int) -> Tensor | None:
+    def training_step(self, batches: Iterable[Batch], item: int) -> Tensor | None:
         """All steps of an epoch, of a distributed run one; the learning-rate test steps itself, by the loss."""
         optimizer, schedules = self.optimizers(), self._schedules("step")
-        for images, labels, _ in batches:
+        for step, (images, labels, _) in enumerate(batches, item + 1):
             loss = self._score(self.net(self.augment(images) if self.augment else images), labels, self.train_score)
             if self.automatic_optimization:
                 return loss
+            if (step % STEPS_UNWATCHED == 0 or loss.is_cpu) and not loss.item() < MOST_LOSS:
+                self.stop_diverged(f"loss is {loss.item():.3g} at step {step}")
             optimizer.zero_grad()
             if self.backward_is_plain:
                 loss.backward()
@@ -102,6 +109,14 @@ class Classifier(LightningModule):
                 schedule.step()
             self.on_step(len(labels))
         return None
+
+    def stop_diverged(self, what: str) -> None:
+        rate, epoch = self.trainer.optimizers[0].param_groups[0]["lr"], self.current_epoch
+        kept = f"last.ckpt has epoch {epoch}" if epoch else "no epoch was finished"
+        raise UserError(
+            f"the {what} of epoch {epoch + 1}, at a learning rate of {rate:g}: try a smaller model.optimizer.lr, "
+            f"model.scale=255, or trainer.gradient_clip_val=1; {kept}"
+        )
 
     def validation_step(self, batch: Batch, _: int) -> None:
         images, labels, _ = batch
@@ -130,6 +145,9 @@ class Classifier(LightningModule):
         return [config.scheduler for config in self.trainer.lr_scheduler_configs if config.interval == interval]
 
     def on_train_epoch_start(self) -> None:
+        """Dropout and augmentation depend on seed, epoch and process alone: so a resumed run has the same bits."""
+        drawn_from = [self.trainer.datamodule.seed, self.current_epoch, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(drawn_from).generate_state(1)[0]))
         self.validated = False
 
     def on_validation_epoch_end(self) -> None:

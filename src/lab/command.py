@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in many lines
     composed, failed_jobs = False, []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a machine that shuts down asks as Ctrl-C does
 
     def job(config: DictConfig) -> None:
         nonlocal composed
@@ -65,8 +67,9 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         raise SystemExit(f"error: {_explain(error)}") from None
     except UserError as error:  # of a sweep
         raise SystemExit(f"error: {one_line(error)}") from None
-    except KeyboardInterrupt:
-        raise SystemExit("error: interrupted") from None
+    except KeyboardInterrupt as interrupt:
+        how = f" {interrupt} goes on" if interrupt.args else ""
+        raise SystemExit(f"error: interrupted{how}") from None
     if failed_jobs:
         raise SystemExit(f"error: {len(failed_jobs)} jobs failed, numbers {failed_jobs}: the lines above say why")
 

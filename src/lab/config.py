@@ -58,6 +58,7 @@ class Data:
     fold_seed: int = 1
     stratify_folds: bool = False
     sample: Optional[bool] = None
+    drop_duplicates: bool = False
     picture: str = "photo"  # how a device fits any picture: its middle, scaled
 
 
@@ -76,6 +77,7 @@ class Train:
     histograms: bool = False
     tune: Optional[str] = None
     rerun: bool = False
+    resume: Optional[str] = None
 
 
 @dataclass
@@ -129,6 +131,7 @@ SCHEMAS = {
     "train": Train,
     "cross_validate": CrossValidate,
     "show": Train,
+    "check_data": Train,
     "benchmark": Benchmark,
     "reproduce": Reproduce,
 }

@@ -1,7 +1,10 @@
 """Which image is in which part, and how the images reach the network: one indexed slice a batch."""
 
+import functools
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -163,6 +166,7 @@ class ImageData(LightningDataModule):
     ) -> None:
         """`batch_size` is that of all processes of a distributed run together, `tested` the part to test on."""
         super().__init__()
+        self.dataset = dataset
         self.images, self.labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
         self.parts = {part: torch.from_numpy(indices) for part, indices in parts.items()}
         self.batch_size, self.seed, self.tested, self.by_epoch = batch_size, seed, tested, by_epoch
@@ -172,6 +176,21 @@ class ImageData(LightningDataModule):
     def steps(self) -> int:
         """Of an epoch."""
         return self.train_dataloader().steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints: which images these are."""
+        return {"sha256": self.sha256}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["sha256"] != self.sha256:
+            raise UserError("the images are not those that the run began with: resume it with the same data")
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        digest = hashlib.sha256(np.ascontiguousarray(self.dataset.images))
+        for numbers in (self.dataset.labels, *self.parts.values()):
+            digest.update(np.ascontiguousarray(numbers))
+        return digest.hexdigest()
 
     def setup(self, stage: str) -> None:
         """On a GPU the images lie there from the start, where they fit: no step waits for a copy."""

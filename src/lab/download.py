@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pooch
 import requests
+from filelock import FileLock
 from tqdm import tqdm
 
 pooch.get_logger().setLevel("ERROR")
+
+SECONDS = 3, 10  # to connect, and between two pieces
 
 
 class OfflineError(Exception):
@@ -15,7 +18,26 @@ class OfflineError(Exception):
 
 
 def download(urls: Sequence[str], path: Path, md5: str | None) -> Path:
-    """Fetch `path` from the first of `urls` that has it; pooch writes beside and renames once `md5` agrees."""
+    """Fetch `path` from the first of `urls` that has it; pooch writes beside and renames once `md5` agrees.
+
+    Of several processes one fetches, the others wait for it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    with FileLock(lock):
+        try:
+            if not _is_there(path, md5):
+                _fetch(urls, path, md5)
+        finally:
+            lock.unlink(missing_ok=True)
+    return path
+
+
+def _is_there(path: Path, md5: str | None) -> bool:
+    return path.exists() and (md5 is None or pooch.file_hash(str(path), "md5") == md5)
+
+
+def _fetch(urls: Sequence[str], path: Path, md5: str | None) -> None:
     reason = "no mirror is named"
     for url in urls:
         bar = tqdm(total=0, desc=path.name, unit="B", unit_scale=True, leave=False, delay=0.5, disable=None)
@@ -25,11 +47,15 @@ def download(urls: Sequence[str], path: Path, md5: str | None) -> Path:
                 known_hash=f"md5:{md5}" if md5 else None,
                 fname=path.name,
                 path=path.parent,
-                downloader=pooch.HTTPDownloader(progressbar=bar, timeout=10),
+                downloader=pooch.HTTPDownloader(progressbar=bar, timeout=SECONDS),
             )
-            return path
-        except requests.ConnectionError:  # its text is the whole chain of calls
+            return
+        except requests.ConnectionError as error:  # its text is the whole chain of calls
             reason = f"no network to {url.split('/')[2]}"
+            if "IncompleteRead" in str(error):
+                reason = f"{url} breaks off"
+        except requests.Timeout:
+            reason = f"{url.split('/')[2]} does not answer"
         except (requests.RequestException, ValueError) as error:  # ValueError: a wrong checksum
             reason = str(error).partition(". ")[0]
         finally:

@@ -1,13 +1,16 @@
 """Training: Lightning's Trainer with our callbacks, and what is tested and saved when it ends."""
 
+import contextlib
 import inspect
-import time
+import io
+import shlex
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -18,14 +21,15 @@ from lab import UserError
 from lab.callbacks import Epochs, Histograms, ProgressBar, Turns
 from lab.config import data_folder
 from lab.data import ImageData
+from lab.duplicates import find_leaked
 from lab.evaluation import evaluate
-from lab.files import write_json
-from lab.folder import claim
+from lab.files import whole, write_json
+from lab.folder import claim, occupied, read_config
 from lab.network import count_parameters
 from lab.plots import confusion, curves
 from lab.predictions import Predictions
 from lab.results import describe, log_hyperparameters, summarise
-from lab.run import Run, choose_precision, count_classes, predict, prepare
+from lab.run import Run, check_checkpoint, choose_precision, count_classes, place_data, predict, prepare
 from lab.terminal import print_confused, print_data, print_layers, print_result, warn
 
 UNFIT = {"val_check_interval", "fast_dev_run", "overfit_batches", "barebones", "max_steps", "min_steps"}
@@ -43,7 +47,47 @@ class Events(TensorBoardLogger):
         self.experiment.flush()
 
 
-def fit(config: DictConfig, folder: Path) -> None:
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, and never in a folder that somebody has deleted meanwhile."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        content = io.BytesIO()  # torch's own writer has no plain word for a full disk
+        torch.save(checkpoint, content)
+        with whole(Path(path)) as beside:
+            beside.write_bytes(content.getbuffer())
+
+
+class Kept(ModelCheckpoint):
+    """A checkpoint that a resumed run knows again, wherever its folder has been moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        path = str(Path(self.dirpath) / f"{self.filename}.ckpt")
+        best = {path: state_dict["best_model_score"]} if state_dict["best_k_models"] else {}
+        places = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path, "best_k_models": best}
+        super().load_state_dict(state_dict | places)
+
+
+class Patience(EarlyStopping):
+    """Stops a resumed run that had stopped already, and was killed while it was tested."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
+
+
+def resume(folder: Path) -> None:
+    """Go on with the run of `folder`, to the same bits as if nothing had happened.
+
+    From the end of its last finished epoch: all that an epoch draws depends on the seed and its number alone.
+    """
+    config, folder = read_config(folder), folder.absolute()
+    if (folder / "result.json").exists():
+        print(f"{folder} has finished: nothing is left to do")
+        return
+    place_data(config, None)
+    fit(config, folder, resumes=True)
+
+
+def fit(config: DictConfig, folder: Path, resumes: bool = False) -> None:
     """Train the recipe on the data, test its best and its last epoch, leave everything in `folder`."""
     run = prepare(config)
     watched = {"early_stopping": config.early_stopping, "schedule=plateau": "Plateau" in str(config.model.schedule)}
@@ -52,24 +96,32 @@ def fit(config: DictConfig, folder: Path) -> None:
         raise UserError(f"{unfit[0]} looks at the validation loss: there is no validation part, give data.validation")
     epochs = Epochs(folder / "metrics.csv", tqdm.write)
     trainer = make_trainer(config, folder, [epochs, ProgressBar()], keeps_best=len(run.parts["validation"]) > 0)
-    if rank_zero_only.rank == 0:
+    if rank_zero_only.rank == 0 and not resumes:
         claim(folder, config)
-        print_start(run)
-    else:  # dropout and augmentation of its own; the weights come from the first process
-        torch.manual_seed(config.seed + rank_zero_only.rank)
-    result, predictions = _train(run, trainer, epochs, folder, "test")
-    if trainer.is_global_zero:
-        predictions.save(folder / "predictions.npz")
-        name = f"{result['model']} on {result['data']['name']}"
-        test, evaluation = result["test"]["last"], evaluate(predictions)
-        title = f"{name}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs"
-        curves([epochs.rows], title, folder / "curves.png")
-        confusion(evaluation["confusion"], run.classes, title, folder / "confusion.png")
-        log_hyperparameters(run, result)
-        write_json(result, folder / "result.json")  # the run that has it has finished
-        print_result(result)
-        print_confused(evaluation)
-        print(f"Run folder: {folder}")
+    with occupied(folder) if rank_zero_only.rank == 0 else contextlib.nullcontext():
+        if rank_zero_only.rank == 0:
+            print_start(run)
+        try:
+            result, predictions = _train(run, trainer, epochs, folder, "test", resumes)
+        except (KeyboardInterrupt, SystemExit):  # Lightning makes the one the other
+            done = f"after epoch {len(epochs.rows)}" if epochs.rows else "in the first epoch"
+            raise KeyboardInterrupt(f"{done}: python src/train.py resume={shlex.quote(str(folder))}") from None
+        if trainer.is_global_zero:
+            _finish(run, result, predictions, epochs, folder)
+
+
+def _finish(run: Run, result: dict[str, Any], predictions: Predictions, epochs: Epochs, folder: Path) -> None:
+    predictions.save(folder / "predictions.npz")
+    name = f"{result['model']} on {result['data']['name']}"
+    test, evaluation = result["test"]["last"], evaluate(predictions)
+    title = f"{name}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs"
+    curves([epochs.rows], title, folder / "curves.png")
+    confusion(evaluation["confusion"], run.classes, title, folder / "confusion.png")
+    log_hyperparameters(run, result)
+    write_json(result, folder / "result.json")  # the run that has it has finished
+    print_result(result)
+    print_confused(evaluation)
+    print(f"Run folder: {folder}")
 
 
 def fit_fold(config: DictConfig, folder: Path, turns: Turns) -> None:
@@ -95,14 +147,12 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
     del options["limit_train_batches"]  # the data's, see _train
     if unknown:
         raise UserError(f"trainer.{min(unknown)}: Lightning's Trainer has no such option")
-    checkpoints = [ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)]
+    checkpoints = [Kept(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)]
     if keeps_best and options["limit_val_batches"] != 0:
-        checkpoints.append(
-            ModelCheckpoint(folder, "best", monitor="val_accuracy", mode="max", enable_version_counter=False)
-        )
+        checkpoints.append(Kept(folder, "best", monitor="val_accuracy", mode="max", enable_version_counter=False))
     others = [Histograms()] if config.histograms else []
     if config.early_stopping:
-        others.append(EarlyStopping("val_loss", patience=config.early_stopping, check_on_train_epoch_end=False))
+        others.append(Patience("val_loss", patience=config.early_stopping, check_on_train_epoch_end=False))
     if config.model.schedule:
         others.append(LearningRateMonitor("epoch"))
     try:
@@ -110,6 +160,7 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
             **options,
             logger=Events(folder),
             callbacks=[*callbacks, *checkpoints, *others],
+            plugins=[WholeFiles()],
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -118,18 +169,24 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
         raise UserError(f"trainer: {error}") from None
 
 
-def _train(run: Run, trainer: Trainer, epochs: Epochs, folder: Path, part: str) -> tuple[dict[str, Any], Predictions]:
-    """Train, then test on `part`: the result, and the last epoch's predictions."""
+def _train(
+    run: Run, trainer: Trainer, epochs: Epochs, folder: Path, part: str, resumes: bool = False
+) -> tuple[dict[str, Any], Predictions]:
+    """Train, from the last checkpoint on where it `resumes`, then test on `part`: result, last epoch's predictions."""
     options, classifier = run.config.trainer, run.classifier
     classifier.clip_value, classifier.clip_algorithm = options.gradient_clip_val, options.gradient_clip_algorithm
     trainer.gradient_clip_val = trainer.gradient_clip_algorithm = None  # Lightning steps nothing itself
     classifier.backward_is_plain = trainer.world_size == 1 and getattr(trainer.precision_plugin, "scaler", None) is None
     data = ImageData(run.dataset, run.parts, run.config.model.batch_size, run.config.seed)
     data.limit = options.limit_train_batches
-    started = time.perf_counter()
+    last = folder / "last.ckpt"
+    if resumes and last.exists():
+        check_checkpoint(last)
     try:
-        trainer.fit(classifier, datamodule=data)
-        seconds = time.perf_counter() - started
+        trainer.fit(
+            classifier, datamodule=data, ckpt_path=last if resumes and last.exists() else None, weights_only=True
+        )
+        seconds = epochs.elapsed()
         rows = {"last": epochs.rows[-1]}
         if (folder / "best.ckpt").exists():
             validated = (row for row in epochs.rows if "val_loss" in row)
@@ -162,6 +219,11 @@ def print_start(run: Run) -> None:
             "5,000 of its images. Its scores are not MNIST's. For the real set put the four files of "
             f"{config.data.source.mirrors[0]} into {data_folder(config.data.root) / config.data.source.folder}, or "
             "name their place with data.root=FOLDER or LAB_DATA; data.sample=false makes this an error."
+        )
+    if "train" in run.parts and (leaked := int(find_leaked(run.dataset, run.parts).sum())):
+        warn(
+            f"{leaked} images of the training part are in the validation or test part too: data.drop_duplicates=true "
+            f"leaves them out of training; python src/check_data.py data={config.data.name} shows them."
         )
     by_part = count_classes(run.dataset, run.parts, run.classes)
     print_data(f"{name}: {len(run.dataset.labels):,} images of {shape}", by_part, run.classes)

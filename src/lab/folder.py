@@ -1,5 +1,6 @@
 """A run's folder: claimed by the run that writes it, read by the commands that evaluate it."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,12 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import AliasEvent, YAMLError
 
 from lab import UserError
 from lab.config import CrossValidate, Train
+from lab.files import refuse_bomb
 
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
 
@@ -34,6 +38,18 @@ def claim(folder: Path, config: DictConfig) -> None:
         beside.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Nobody else trains into `folder` meanwhile."""
+    path = folder / ".running"
+    try:
+        with FileLock(path, blocking=False):
+            yield
+            path.unlink(missing_ok=True)
+    except Timeout:
+        raise UserError(f"{folder}: another process is at this run") from None
+
+
 def read_config(folder: Path, schema: type[Train] = Train) -> DictConfig:
     """The config of a run. What it names to be called is ours or torch's: a folder may be a stranger's."""
     path = folder / "config.yaml"
@@ -46,7 +62,10 @@ def read_config(folder: Path, schema: type[Train] = Train) -> DictConfig:
         inside = f"its runs are {', '.join(runs)}" if runs else "it has no config.yaml"
         raise UserError(f"{folder}: not a run's folder: {inside}")
     try:
-        saved = OmegaConf.load(path)
+        text = path.read_text()
+        if any(isinstance(event, AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has aliases, which this program never writes and which can grow without end")
+        saved = OmegaConf.create(text)
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UserError(f"{path}: damaged ({_first_line(error)})") from None
     if ("workers" in saved) != (schema is CrossValidate):
@@ -58,6 +77,7 @@ def read_config(folder: Path, schema: type[Train] = Train) -> DictConfig:
 def read_exported(path: Path) -> dict[str, Any]:
     """The metadata of a model.ts, its "config" a Train."""
     try:
+        refuse_bomb(path)
         with zipfile.ZipFile(path) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith("/extra/metadata.json"))
             metadata = json.loads(archive.read(name))
@@ -74,7 +94,7 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
     path = folder / "result.json"
     if not path.exists():
         if folder.is_dir() and (folder / "config.yaml").exists():
-            raise UserError(f"{folder}: its run has not finished: it has no result.json")
+            raise UserError(f"{folder}: its run has not finished: python src/train.py resume={folder} goes on")
         read_config(folder)  # says what else the folder is
     try:
         result = json.loads(path.read_text())

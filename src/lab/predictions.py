@@ -12,7 +12,7 @@ from scipy.special import log_softmax, softmax
 
 from lab import UserError
 from lab.datasets import Dataset
-from lab.files import whole
+from lab.files import refuse_bomb, whole
 
 TINY = np.finfo(np.float32).tiny  # a probability of 0 has no logarithm
 
@@ -50,6 +50,7 @@ def load_predictions(folder: Path) -> Predictions:
     if not path.exists():
         raise UserError(f"{folder}: made by an older version, without predictions.npz: evaluate.py writes it")
     try:
+        refuse_bomb(path)
         with np.load(path, allow_pickle=False) as arrays:
             predictions = Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})
         n, classes = predictions.logits.shape

@@ -28,6 +28,8 @@ from lab.classifier import Classifier
 from lab.config import data_folder
 from lab.data import ImageData, Parts, make_folds, split
 from lab.datasets import Dataset
+from lab.duplicates import find_leaked
+from lab.files import refuse_bomb
 from lab.folder import read_config, read_exported, read_result
 from lab.network import Layer, build
 from lab.predictions import Predictions, fingerprint
@@ -76,13 +78,22 @@ def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
         raise UserError(f"{path}: there is no such file: {hint}")
     run = _prepare_again(config, folder, result["data"]["name"], root)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        run.classifier.load_state_dict(state)
-    except Exception as error:  # a damaged archive raises whatever its parser does
+        run.classifier.load_state_dict(check_checkpoint(path)["state_dict"])
+    except (KeyError, RuntimeError) as error:
         line = str(error).partition("\n")[0]
         raise UserError(f"{path}: not a checkpoint of this run and this version ({line})") from None
     run.classifier.eval()
     return run
+
+
+def check_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint has; nothing in it is run."""
+    try:
+        refuse_bomb(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive raises whatever its parser does
+        line = str(error).partition("\n")[0]
+        raise UserError(f"{path}: damaged, or not a checkpoint of this version ({line})") from None
 
 
 def load_exported(path: Path, root: Path | None = None) -> Run:
@@ -109,14 +120,19 @@ class Exported(nn.Module):
 
 
 def _prepare_again(config: DictConfig, folder: Path, data: str, root: Path | None) -> Run:
-    if root or config.data.root is None or not data_folder(config.data.root).is_dir():
-        config.data.root = str(root) if root else os.environ.get("LAB_DATA")
+    place_data(config, root)
     if "weights" in config.model.net:
         config.model.net.weights = False  # the checkpoint has them
     run = prepare(config)
     if data_name(run) != data:
         raise UserError(f"{folder}: it is of {data}, but {data_folder(config.data.root)} gives {data_name(run)}")
     return run
+
+
+def place_data(config: DictConfig, root: Path | str | None) -> None:
+    """The data lies in `root`, else where it lay when the run began, else in $LAB_DATA."""
+    if root or config.data.root is None or not data_folder(config.data.root).is_dir():
+        config.data.root = str(root) if root else os.environ.get("LAB_DATA")
 
 
 def predict(
@@ -170,7 +186,10 @@ def split_data(dataset: Dataset, config: DictConfig) -> Parts:
     parts = split(dataset, config.validation, config.test, config.split_seed, config.stratify)
     if len(parts["train"]) == 0 or len(parts["test"]) == 0:
         raise UserError(f"data={config.name}: no images are left to {'test' if len(parts['train']) else 'train'} on")
-    return folds_of(dataset, parts, config)[config.fold] if config.folds else parts
+    parts = folds_of(dataset, parts, config)[config.fold] if config.folds else parts
+    if config.drop_duplicates:
+        parts["train"] = parts["train"][~find_leaked(dataset, parts)]
+    return parts
 
 
 def count_classes(dataset: Dataset, parts: Parts, classes: list[str]) -> dict[str, npt.NDArray[np.int64]]:

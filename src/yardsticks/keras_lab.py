@@ -51,7 +51,7 @@ def cross_validate(recipe, root, epochs):
         net = build(recipe, x.shape[1:])
         given = {"epochs": epochs, "batch_size": recipe["batch"], "validation_data": (x[held_out], labels[held_out])}
         net.fit(x[train], labels[train], **given, verbose=0)
-        print(net.evaluate(x[held_out], labels[held_out], verbose=0))
+        print(net.evaluate(x[held_out], labels[held_out], verbose=0)[1])
 
 
 def main(name, root, steps, task="training"):

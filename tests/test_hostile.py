@@ -1,0 +1,270 @@
+"""Whatever a stranger's file or a wrong value holds: refused in a line, nothing run, no hang, no memory eaten."""
+
+import io
+import json
+import pickle
+import resource
+import shutil
+import struct
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import PROJECT, SMALL_MNIST
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lab import UserError
+from lab.datasets import idx, medmnist, npy
+
+sys.path.insert(0, str(PROJECT / "src"))
+MOST_MEMORY = 2 * 2**20  # kB
+EXAMPLES = [15, pytest.param(500, marks=pytest.mark.slow)]
+DTYPES = ["<u1", "<f8", "<i4", "O", "<U9", "V8", ">u2", "<c16", "|b1", "<M8[s]", "<u1,<u1"]
+
+
+def try_many(test, examples, *strategies):
+    """None takes ten seconds, all of them together 2 GB at most."""
+    quick = settings(
+        max_examples=examples,
+        deadline=10_000,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    quick(given(*strategies)(test))()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_MEMORY
+
+
+def spoil(content, cuts):
+    """`content` with bytes changed, and cut off."""
+    spoilt = bytearray(content)
+    for place, value in cuts:
+        spoilt[int(place * (len(spoilt) - 1))] = value
+    return bytes(spoilt[: int(cuts[0][0] * len(spoilt))] if cuts and cuts[0][1] % 3 == 0 else spoilt)
+
+
+CUTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6)
+
+
+def npy_file(dtype, shape, data):
+    head = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head + data
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_array_files(tmp_path, examples):
+    shapes = st.lists(st.integers(-(2**40), 2**62) | st.integers(0, 40), max_size=5).map(tuple)
+
+    def test(dtype, shape, data, cuts):
+        (tmp_path / "X.npy").write_bytes(npy_file(dtype, shape, data))
+        np.save(tmp_path / "Y.npy", np.arange(4))
+        with pytest.raises(UserError):
+            npy(tmp_path, "X.npy", "Y.npy")
+        good = io.BytesIO()
+        np.savez(good, **{f"{part}_images": np.ones((4, 8, 8), np.uint8) for part in ("train", "val", "test")})
+        (tmp_path / "p.npz").write_bytes(spoil(good.getvalue(), cuts))
+        with pytest.raises(UserError):
+            medmnist(tmp_path, "p.npz", "http://127.0.0.1:9/", "0" * 32)
+        raw = tmp_path / "MNIST" / "raw"
+        raw.mkdir(parents=True, exist_ok=True)
+        for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+            for part in (name, name.replace("train", "t10k")):
+                (raw / part).write_bytes(data + bytes(cuts[0][1] for _ in range(20)))
+        with pytest.raises(UserError):
+            idx(tmp_path, "MNIST/raw", [], None)
+
+    try_many(test, examples, st.sampled_from(DTYPES), shapes, st.binary(max_size=200), CUTS)
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_pictures(tmp_path, examples):
+    import predict
+
+    good = {}
+    for kind in ("PNG", "JPEG", "GIF", "BMP"):
+        file = io.BytesIO()
+        Image.fromarray(np.arange(900, dtype=np.uint8).reshape(30, 30)).save(file, kind)
+        good[kind] = file.getvalue()
+
+    def test(kind, cuts, head):
+        for content in (spoil(good[kind], cuts), head, good[kind][:20] + head):
+            try:
+                picture = predict.open_picture(io.BytesIO(content))
+            except predict.UserError as error:
+                assert "\n" not in str(error)
+            else:
+                assert picture.width * picture.height <= predict.MOST_PIXELS
+
+    try_many(test, examples, st.sampled_from(sorted(good)), CUTS, st.binary(max_size=100))
+
+
+class Shouts:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data_root):
+    import os
+    import subprocess
+
+    folder = tmp_path_factory.mktemp("hostile")
+    options = (*SMALL_MNIST, "model=small_dense", "model.epochs=1", "hydra.run.dir=run")
+    environment = os.environ | {"LAB_DATA": str(data_root)}
+    for command in (["train.py", *options], ["export.py", "run"]):
+        words = [sys.executable, PROJECT / "src" / command[0], *command[1:]]
+        subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_spoilt_run_folders(run, tmp_path, examples):
+    from lab.folder import read_config, read_exported, read_result
+    from lab.predictions import load_predictions
+    from lab.run import check_checkpoint
+
+    readers = {
+        "config.yaml": read_config,
+        "result.json": read_result,
+        "predictions.npz": load_predictions,
+        "last.ckpt": lambda folder: check_checkpoint(folder / "last.ckpt"),
+        "model.ts": lambda folder: read_exported(folder / "model.ts"),
+    }
+
+    def test(name, cuts, other):
+        folder = tmp_path / "spoilt"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(run, folder)
+        for content in (spoil((run / name).read_bytes(), cuts), other):
+            (folder / name).write_bytes(content)
+            try:
+                readers[name](folder)
+            except UserError as error:
+                assert name in str(error) or str(folder) in str(error)
+
+    try_many(test, examples, st.sampled_from(sorted(readers)), CUTS, st.binary(max_size=300))
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_config_values(here, capfd, tmp_path, examples):
+    keys = [
+        "model.epochs",
+        "model.batch_size",
+        "model.optimizer.lr",
+        "model.scale",
+        "seed",
+        "threads",
+        "data.validation",
+    ]
+    keys += ["data.fold", "data.folds", "model.augment.shift", "data.root", "trainer.precision", "speed", "resume"]
+    keys += [
+        "model",
+        "data",
+        "model.net._target_",
+        "data.source._target_",
+        "model.optimizer._target_",
+        "early_stopping",
+    ]
+    bad = st.sampled_from(["-1", "1e999", "nan", "[]", "{a:1}", "os.system", "builtins.eval", "${seed}", "???", "''"])
+    bad |= st.sampled_from(
+        ["../../etc", "0", "-5", "true", "1.5", "lab.run.prepare", "null", "/dev/null", "'\"'", "{", "$("]
+    )
+
+    def test(key, value):
+        arguments = (*SMALL_MNIST, "model=small_dense", "model.epochs=1", "data.sample=false", f"{key}={value}")
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        try:
+            here("train", *arguments, f"hydra.run.dir={tmp_path}/run")
+        except SystemExit as refusal:
+            told = capfd.readouterr().err + str(refusal.code)
+            assert told.startswith("error: ") and "\n" not in told.strip() and "Traceback" not in told, told
+            assert not list((tmp_path / "run").glob("result.json"))
+        else:
+            assert (tmp_path / "run" / "result.json").exists()
+
+    try_many(test, examples, st.sampled_from(keys), bad)
+
+
+def test_nothing_in_a_pickle_is_run(run, tmp_path):
+    from lab.predictions import load_predictions
+    from lab.run import check_checkpoint
+
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "last.ckpt").write_bytes(pickle.dumps(Shouts(tmp_path / "ran")))
+    np.savez(folder / "predictions.npz", logits=np.array([Shouts(tmp_path / "ran")], dtype=object))
+    np.save(tmp_path / "X.npy", np.array([Shouts(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "Y.npy", np.arange(1))
+    for read in (
+        lambda: check_checkpoint(folder / "last.ckpt"),
+        lambda: load_predictions(folder),
+        lambda: npy(tmp_path, "X.npy", "Y.npy"),
+    ):
+        with pytest.raises(UserError):
+            read()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", "builtins.eval", "lab.run.load", "torch.hub.load", "torch.optim.SGD.__init__"]
+)
+def test_a_run_folder_calls_only_this_projects_networks_and_torchs_optimizers(run, tmp_path, target):
+    from lab.folder import read_config
+
+    folder = shutil.copytree(run, tmp_path / "run")
+    text = (folder / "config.yaml").read_text()
+    for name in ("lab.models.small_dense", "lab.datasets.idx", "torch.optim.Adam"):
+        (folder / "config.yaml").write_text(text.replace(name, target))
+        with pytest.raises(UserError, match="is none of this project's"):
+            read_config(folder)
+
+
+def test_bombs_are_refused_before_they_grow(run, tmp_path):
+    from lab.folder import read_config, read_exported
+    from lab.predictions import load_predictions
+    from lab.run import check_checkpoint
+
+    folder = shutil.copytree(run, tmp_path / "run")
+    with (
+        zipfile.ZipFile(folder / "predictions.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("logits.npy", "w", force_zip64=True) as file,
+    ):
+        for _ in range(1100):
+            file.write(bytes(2**20))
+    for name in ("last.ckpt", "model.ts"):
+        shutil.copy(folder / "predictions.npz", folder / name)
+    shutil.copy(folder / "predictions.npz", tmp_path / "p.npz")
+    laughs = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    laughs += [f"{new}: &{new} [{', '.join(['*' + old] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
+    (folder / "config.yaml").write_text("\n".join(laughs))
+    for read in (
+        lambda: load_predictions(folder),
+        lambda: check_checkpoint(folder / "last.ckpt"),
+        lambda: read_exported(folder / "model.ts"),
+        lambda: medmnist(tmp_path, "p.npz", "", ""),
+        lambda: read_config(folder),
+    ):
+        with pytest.raises(UserError):
+            read()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_MEMORY
+
+
+def test_metadata_of_a_strangers_export_is_no_program(run, tmp_path):
+    from lab.folder import read_exported
+
+    with zipfile.ZipFile(run / "model.ts") as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("metadata.json"))
+        metadata = json.loads(archive.read(name))
+    metadata["config"]["model"]["net"]["_target_"] = "os.system"
+    with zipfile.ZipFile(tmp_path / "model.ts", "w") as archive:
+        archive.writestr(name, json.dumps(metadata))
+    with pytest.raises(UserError, match="is none of this project's"):
+        read_exported(tmp_path / "model.ts")

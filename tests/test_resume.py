@@ -1,0 +1,164 @@
+"""An interrupted run goes on to the same bits, wherever it was stopped."""
+
+import csv
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import PROJECT, SMALL_MNIST, read_result
+from filelock import FileLock
+
+EPOCHS = 40
+RECIPE = (*SMALL_MNIST, "model=dropout", f"model.epochs={EPOCHS}", "model.batch_size=50", "model.optimizer.lr=0.001")
+RECIPE += ("model.augment.rotation=10", "model.augment.shift=0.1", "schedule=one_cycle", "threads=1")
+
+
+def start(tmp_path, data_root, *arguments):
+    command = [sys.executable, PROJECT / "src" / "train.py", *arguments]
+    environment = os.environ | {"LAB_DATA": str(data_root)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
+
+
+def rows(folder):
+    path = folder / "metrics.csv"
+    return [row | {"seconds": None} for row in csv.DictReader(path.open())] if path.exists() else []
+
+
+def wait_for_epochs(process, folder, epochs):
+    while len(rows(folder)) < epochs and process.poll() is None:
+        time.sleep(0.005)
+    assert process.poll() is None, process.communicate()
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def assert_same_run(one, other):
+    """Weights, optimizer, learning rates, figures and answers."""
+    assert rows(one) == rows(other)
+    for name in ("last.ckpt", "best.ckpt"):
+        states = [torch.load(folder / name, weights_only=True) for folder in (one, other)]
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "epoch"):
+            assert same(*(state[key] for state in states)), (name, key)
+    results = [read_result(folder) for folder in (one, other)]
+    for key in ("train", "validation", "test", "epochs", "digest"):
+        assert results[0][key] == results[1][key]
+    answers = [np.load(folder / "predictions.npz", allow_pickle=False)["logits"] for folder in (one, other)]
+    np.testing.assert_array_equal(*answers)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data_root):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    process = start(folder, data_root, *RECIPE, "hydra.run.dir=run")
+    assert process.wait() == 0, process.communicate()
+    return folder / "run"
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(uninterrupted, tmp_path, data_root, kills):
+    chance = random.Random(kills)
+    for number in range(kills):
+        folder = tmp_path / str(number)
+        process = start(tmp_path, data_root, *RECIPE, f"hydra.run.dir={folder}")
+        wait_for_epochs(process, folder, chance.randrange(EPOCHS - 1))
+        time.sleep(chance.random() * 0.2)  # in the middle of an epoch, of a file, of the test
+        process.kill()
+        process.communicate()
+        for path in folder.glob("*.ckpt"):
+            torch.load(path, weights_only=True)
+        if not (folder / "config.yaml").exists():
+            continue  # nothing had begun
+        resumed = start(tmp_path, data_root, f"resume={folder}")
+        assert resumed.wait() == 0, resumed.communicate()
+        assert_same_run(uninterrupted, folder)
+        assert not [path.name for path in tmp_path.glob("outputs/*")]
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_the_command_that_goes_on(uninterrupted, tmp_path, data_root, signalled):
+    process = start(tmp_path, data_root, *RECIPE, "hydra.run.dir=run")
+    wait_for_epochs(process, tmp_path / "run", 5)
+    process.send_signal(signalled)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 1
+    line = re.fullmatch(r"error: interrupted after epoch \d+: (python src/train.py resume=\S+) goes on\n", told)
+    assert line, told
+    resumed = start(tmp_path, data_root, *shlex.split(line[1])[2:])
+    assert resumed.wait() == 0, resumed.communicate()
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def test_a_moved_folder_resumes(uninterrupted, tmp_path, data_root):
+    process = start(tmp_path, data_root, *RECIPE, "hydra.run.dir=run")
+    wait_for_epochs(process, tmp_path / "run", 20)
+    process.kill()
+    process.communicate()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert start(tmp_path, data_root, "resume=moved").wait() == 0
+    assert_same_run(uninterrupted, tmp_path / "moved")
+
+
+@pytest.fixture
+def unfinished(uninterrupted, tmp_path):
+    """All but tested."""
+    folder = shutil.copytree(uninterrupted, tmp_path / "unfinished")
+    (folder / "result.json").unlink()
+    return folder
+
+
+def test_what_is_trained_already_is_only_tested(uninterrupted, unfinished, train_here):
+    told = train_here(f"resume={unfinished}").out
+    assert "epoch " not in told.partition("best epoch")[0]
+    assert_same_run(uninterrupted, unfinished)
+    assert "has finished: nothing is left to do" in train_here(f"resume={unfinished}").out
+
+
+def test_a_run_that_stopped_early_stays_stopped(train_here, tmp_path):
+    options = (*SMALL_MNIST, "model=small_dense", "model.epochs=50", "early_stopping=1", "model.optimizer.lr=0.1")
+    train_here(*options, "hydra.run.dir=run")
+    before, epochs = rows(tmp_path / "run"), read_result(tmp_path / "run")["epochs"]
+    (tmp_path / "run" / "result.json").unlink()
+    train_here("resume=run")
+    assert read_result(tmp_path / "run")["epochs"] == epochs < 50
+    assert rows(tmp_path / "run") == before
+
+
+def test_other_images_are_refused(unfinished, refused, data_root, tmp_path, monkeypatch):
+    shutil.copytree(data_root, tmp_path / "other")
+    path = tmp_path / "other" / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    config = (unfinished / "config.yaml").read_text().replace(str(data_root), str(tmp_path / "other"))
+    (unfinished / "config.yaml").write_text(config)
+    assert "the images are not those that the run began with" in refused(f"resume={unfinished}")
+    assert not (unfinished / "result.json").exists()
+
+
+def test_what_cannot_be_resumed_says_why(unfinished, refused, tmp_path):
+    assert "leave out seed=2" in refused(f"resume={unfinished}", "seed=2")
+    assert "there is no such folder" in refused("resume=nothing")
+    with FileLock(unfinished / ".running"):
+        assert "another process is at this run" in refused(f"resume={unfinished}")
+    (unfinished / "last.ckpt").write_bytes(b"PK\3\4 damaged")
+    assert "last.ckpt: damaged" in refused(f"resume={unfinished}")
+    assert not (unfinished / "result.json").exists() and not list(tmp_path.glob("outputs/*"))
