@@ -47,7 +47,7 @@ def evaluate_run(path: Path, part: str | None, weights: str, root: Path | None) 
         _check_images(run, folder)
     about = {"model": run.config.model.name, "data": run.config.data.name, "part": part, "weights": weights}
     evaluation: dict[str, Any] = about | evaluate(predictions)
-    if "auc" in evaluation and part != "validation" and len(run.parts["validation"]):
+    if "auc" in evaluation and part != "validation" and len(runs) == 1 and len(run.parts["validation"]):
         _, validation = predict(run, "validation")
         if len(set(validation.labels)) == 2:
             evaluation["threshold"] = at_threshold(predictions, choose_threshold(validation))

@@ -64,5 +64,7 @@ def test_pneumonias_training_part_has_eight_validation_images(here, tmp_path, mo
     from conftest import REAL_DATA
 
     here("check_data", "data=pneumonia", f"data.root={REAL_DATA}", "hydra.run.dir=out")
-    report = json.loads((tmp_path / "out" / "check.json").read_text())
-    assert report["pairs"]["train and validation"]["same"] == 8
+    pairs = list(csv.DictReader((tmp_path / "out" / "pairs.csv").open()))
+    across = [pair for pair in pairs if {pair["first_part"], pair["second_part"]} == {"train", "validation"}]
+    validation = {pair["second"] for pair in across if pair["correlation"] == "1.0"}
+    assert len(validation) == 8

@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from lab.classifier import Score
+from lab.classifier import MOST_LOSS, Score
 from lab.files import write_csv
 from lab.terminal import make_bar
 
@@ -55,8 +55,10 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
             write_csv(self.rows, self.path)
             if self.tell:
                 self.tell(self._line(trainer.max_epochs))
-        if not math.isfinite(figures["train_loss"] + figures.get("val_loss", 0.0)):
-            module.stop_diverged("loss is no longer finite at the end")  # before the checkpoint of this epoch
+        losses = figures["train_loss"], figures.get("val_loss", 0.0)
+        finite = all(math.isfinite(loss) for loss in losses) and max(losses) < MOST_LOSS
+        if not finite or not all(weight.isfinite().all() for weight in module.net.parameters()):
+            module.stop_diverged("loss or a weight is no longer finite at the end")  # before this epoch's checkpoint
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "images": self.images, "seconds": self.seconds, "elapsed": self.elapsed()}

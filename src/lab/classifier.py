@@ -111,11 +111,10 @@ class Classifier(LightningModule):
         return None
 
     def stop_diverged(self, what: str) -> None:
-        rate, epoch = self.trainer.optimizers[0].param_groups[0]["lr"], self.current_epoch
-        kept = f"last.ckpt has epoch {epoch}" if epoch else "no epoch was finished"
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise UserError(
-            f"the {what} of epoch {epoch + 1}, at a learning rate of {rate:g}: try a smaller model.optimizer.lr, "
-            f"model.scale=255, or trainer.gradient_clip_val=1; {kept}"
+            f"the {what} of epoch {self.current_epoch + 1}, at a learning rate of {rate:g}: try a smaller "
+            f"model.optimizer.lr, model.scale=255 for raw pixels, or trainer.gradient_clip_val=1"
         )
 
     def validation_step(self, batch: Batch, _: int) -> None:

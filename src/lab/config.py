@@ -124,7 +124,12 @@ def digest(config: DictConfig) -> str:
 def _switched_on(content: Any) -> Any:
     if not isinstance(content, dict):
         return content
-    return {key: _switched_on(value) for key, value in content.items() if value is not None and value is not False}
+    kept = {key: value for key, value in content.items() if value is not None and value is not False}
+    # of a network, an optimizer, a schedule no default is known
+    return {
+        key: value if isinstance(value, dict) and "_target_" in value else _switched_on(value)
+        for key, value in kept.items()
+    }
 
 
 SCHEMAS = {
@@ -153,6 +158,6 @@ def data_folder(root: str | None) -> Path:
 
 def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     text = str(error).partition("\nSee https")[0]
     return " ".join((text if isinstance(error, UserError | HydraException) else text.partition("\n")[0]).split())

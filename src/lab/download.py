@@ -50,12 +50,11 @@ def _fetch(urls: Sequence[str], path: Path, md5: str | None) -> None:
                 downloader=pooch.HTTPDownloader(progressbar=bar, timeout=SECONDS),
             )
             return
-        except requests.ConnectionError as error:  # its text is the whole chain of calls
-            reason = f"no network to {url.split('/')[2]}"
-            if "IncompleteRead" in str(error):
-                reason = f"{url} breaks off"
-        except requests.Timeout:
-            reason = f"{url.split('/')[2]} does not answer"
+        except requests.exceptions.ChunkedEncodingError:
+            reason = f"{url} breaks off"
+        except (requests.ConnectionError, requests.Timeout) as error:  # their texts are the whole chain of calls
+            stalled = isinstance(error, requests.ReadTimeout) or "Read timed out" in str(error)
+            reason = f"{url} stalls" if stalled else f"no network to {url.split('/')[2]}"
         except (requests.RequestException, ValueError) as error:  # ValueError: a wrong checksum
             reason = str(error).partition(". ")[0]
         finally:

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import io
-import shlex
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,22 @@ from lab.data import ImageData
 from lab.duplicates import find_leaked
 from lab.evaluation import evaluate
 from lab.files import whole, write_json
-from lab.folder import claim, occupied, read_config
+from lab.folder import claim, occupied, read_config, resume_command
 from lab.network import count_parameters
 from lab.plots import confusion, curves
 from lab.predictions import Predictions
 from lab.results import describe, log_hyperparameters, summarise
-from lab.run import Run, check_checkpoint, choose_precision, count_classes, place_data, predict, prepare
+from lab.run import (
+    Run,
+    check_checkpoint,
+    choose_precision,
+    count_classes,
+    load_weights,
+    place_data,
+    predict,
+    prepare,
+    with_precision,
+)
 from lab.terminal import print_confused, print_data, print_layers, print_result, warn
 
 UNFIT = {"val_check_interval", "fast_dev_run", "overfit_batches", "barebones", "max_steps", "min_steps"}
@@ -41,10 +51,22 @@ class Events(TensorBoardLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False)
+        threading.excepthook = _silence_writer
 
     def save(self) -> None:
         """No hparams.yaml: config.yaml has it all."""
         self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        with contextlib.suppress(OSError):  # the folder is gone: whatever ended the run has said so
+            super().finalize(status)
+
+
+def _silence_writer(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread, on a full disk: its next call raises the same where it ends the run in a line."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -80,6 +102,8 @@ def resume(folder: Path) -> None:
     From the end of its last finished epoch: all that an epoch draws depends on the seed and its number alone.
     """
     config, folder = read_config(folder), folder.absolute()
+    if config.tune:
+        raise UserError(f"{folder}: tune=lr has no epochs to go on with: start it again")
     if (folder / "result.json").exists():
         print(f"{folder} has finished: nothing is left to do")
         return
@@ -97,17 +121,17 @@ def fit(config: DictConfig, folder: Path, resumes: bool = False) -> None:
     epochs = Epochs(folder / "metrics.csv", tqdm.write)
     trainer = make_trainer(config, folder, [epochs, ProgressBar()], keeps_best=len(run.parts["validation"]) > 0)
     if rank_zero_only.rank == 0 and not resumes:
-        claim(folder, config)
-    with occupied(folder) if rank_zero_only.rank == 0 else contextlib.nullcontext():
-        if rank_zero_only.rank == 0:
-            print_start(run)
-        try:
+        claim(folder, with_precision(config))
+    try:
+        with occupied(folder) if rank_zero_only.rank == 0 else contextlib.nullcontext():
+            if rank_zero_only.rank == 0:
+                print_start(run)
             result, predictions = _train(run, trainer, epochs, folder, "test", resumes)
-        except (KeyboardInterrupt, SystemExit):  # Lightning makes the one the other
-            done = f"after epoch {len(epochs.rows)}" if epochs.rows else "in the first epoch"
-            raise KeyboardInterrupt(f"{done}: python src/train.py resume={shlex.quote(str(folder))}") from None
-        if trainer.is_global_zero:
-            _finish(run, result, predictions, epochs, folder)
+            if trainer.is_global_zero:
+                _finish(run, result, predictions, epochs, folder)
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one the other
+        done = f"after epoch {len(epochs.rows)}" if epochs.rows else "in the first epoch"
+        raise KeyboardInterrupt(f"{done}: {resume_command(folder)}") from None
 
 
 def _finish(run: Run, result: dict[str, Any], predictions: Predictions, epochs: Epochs, folder: Path) -> None:
@@ -141,6 +165,8 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
     options = OmegaConf.to_container(config.trainer, resolve=True)
     options["max_epochs"] = options["max_epochs"] or config.model.epochs
     options["precision"] = choose_precision(config)[0]
+    if config.speed and options["precision"] == "16-mixed" and options["gradient_clip_val"]:
+        raise UserError("trainer.gradient_clip_val: not with float16, whose gradients are scaled: leave out speed=fast")
     unknown = set(options) - set(inspect.signature(Trainer.__init__).parameters)
     if unfit := UNFIT & set(options):
         raise UserError(f"trainer.{min(unfit)}: is not for these runs, which validate and keep figures once an epoch")
@@ -149,7 +175,8 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
         raise UserError(f"trainer.{min(unknown)}: Lightning's Trainer has no such option")
     checkpoints = [Kept(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)]
     if keeps_best and options["limit_val_batches"] != 0:
-        checkpoints.append(Kept(folder, "best", monitor="val_accuracy", mode="max", enable_version_counter=False))
+        best = Kept(folder, "best", monitor="val_accuracy", mode="max", enable_version_counter=False)
+        checkpoints.insert(0, best)  # the last one is saved after it, and knows it
     others = [Histograms()] if config.histograms else []
     if config.early_stopping:
         others.append(Patience("val_loss", patience=config.early_stopping, check_on_train_epoch_end=False))
@@ -181,7 +208,10 @@ def _train(
     data.limit = options.limit_train_batches
     last = folder / "last.ckpt"
     if resumes and last.exists():
-        check_checkpoint(last)
+        for path in folder.glob("*.ckpt"):
+            load_weights(run, path)
+        if "Epochs" not in check_checkpoint(last).get("callbacks", {}):
+            raise UserError(f"{last}: of an older version, which did not save what a run needs to go on")
     try:
         trainer.fit(
             classifier, datamodule=data, ckpt_path=last if resumes and last.exists() else None, weights_only=True

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from lab.files import refuse_bomb
 
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
 
+DAMAGE = (ValueError, KeyError, TypeError, RecursionError)  # what parsers say of it
+
 
 def claim(folder: Path, config: DictConfig) -> None:
     """Write config.yaml, which makes the folder this run's: a folder that has one is another run's."""
@@ -36,6 +39,13 @@ def claim(folder: Path, config: DictConfig) -> None:
                 file.write(beside.read_text())
     finally:
         beside.unlink(missing_ok=True)
+
+
+def resume_command(folder: Path) -> str:
+    """What to type, for the shell and for Hydra's grammar."""
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    plain = re.fullmatch(r"[\w./~-]+", str(folder), re.ASCII)
+    return "python src/train.py " + shlex.quote(f"resume={folder}" if plain else f"resume='{quoted}'")
 
 
 @contextlib.contextmanager
@@ -65,8 +75,10 @@ def read_config(folder: Path, schema: type[Train] = Train) -> DictConfig:
         text = path.read_text()
         if any(isinstance(event, AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ValueError("it has aliases, which this program never writes and which can grow without end")
+        if "${" in text:
+            raise ValueError("it has interpolations, which this program never writes")
         saved = OmegaConf.create(text)
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({_first_line(error)})") from None
     if ("workers" in saved) != (schema is CrossValidate):
         kind = f"a cross-validation: give one of its folds, {folder}/fold_0" if "workers" in saved else "another run"
@@ -81,10 +93,12 @@ def read_exported(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith("/extra/metadata.json"))
             metadata = json.loads(archive.read(name))
+        if "${" in json.dumps(metadata["config"]):
+            raise ValueError("it has interpolations, which this program never writes")
         config = OmegaConf.create(metadata["config"])
         config.data.root = None
         metadata["data"], metadata["metrics"]["part"]
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, OmegaConfBaseException) as error:
+    except (*DAMAGE, zipfile.BadZipFile, AttributeError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: neither a run's folder nor the model.ts of one ({_first_line(error)})") from None
     return metadata | {"config": _check_config(config, path, Train)}
 
@@ -94,14 +108,15 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
     path = folder / "result.json"
     if not path.exists():
         if folder.is_dir() and (folder / "config.yaml").exists():
-            raise UserError(f"{folder}: its run has not finished: python src/train.py resume={folder} goes on")
+            goes_on = "the command that began it" if (folder / "folds.csv").exists() else resume_command(folder)
+            raise UserError(f"{folder}: its run has not finished: {goes_on} goes on")
         read_config(folder)  # says what else the folder is
     try:
         result = json.loads(path.read_text())
         result["model"], result["data"]["name"], result["parameters"]["total"], result["seed"], float(result["seconds"])
         kind = kind or next(key for key in ("folds", "test", "held_out") if key in result)
         result["folds"][0]["accuracy"] if kind == "folds" else result[kind]["last"]["accuracy"]
-    except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+    except (*DAMAGE, IndexError, StopIteration) as error:
         raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
     return result
 
@@ -112,7 +127,7 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictCon
         missing = OmegaConf.missing_keys(config)
         missing = missing or {key for key in NEEDED if OmegaConf.select(config, key) is None}
         targets = list(_targets(OmegaConf.to_container(config, resolve=True)))
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
+    except (*DAMAGE, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not the configuration of a run of this version ({_first_line(error)})") from None
     if missing:
         raise UserError(f"{path}: not the configuration of a run of this version (it lacks {min(missing)})")

@@ -1,6 +1,8 @@
 """What a data set really contains: counts, duplicates, contradictions, images without content."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from lab.terminal import make_bar, print_data, print_table
 LEAST = 0.99  # correlation of near-duplicates
 MOST_PIXELS = 10**9  # of which 4 bytes each fit into memory
 SHOWN = 12  # pairs, in the picture
+PARTS = ("train", "validation", "test", "not used")
 
 
 @dataclass
@@ -39,28 +42,32 @@ def inspect(name: str, dataset: Dataset, parts: Parts, classes: list[str], folde
     counts = {part: np.bincount(labels[indices], minlength=len(classes)) for part, indices in parts.items()}
     print_data(f"{name}: {len(labels):,} images of {channels}x{height}x{width}", counts, classes)
     print(f"Pixels: {images.dtype}, from {images.min()} to {images.max()}, mean {images.mean():.1f}")
-    part_of = np.full(len(labels), "not used", "<U10")
+    part_of = np.full(len(labels), len(PARTS) - 1)
     for part, indices in parts.items():
-        part_of[indices] = part
-    same = _same_pairs(images)
-    alike, n_alike = _alike_pairs(images, same) if images.size <= MOST_PIXELS else ([], None)
-    pairs = [_describe(*pair, part_of, labels, classes) for pair in (*((i, j, 1.0) for i, j in same), *alike)]
-    exact, near = pairs[: len(same)], pairs[len(same) :]
+        part_of[indices] = PARTS.index(part)
+    groups = group_same(images)
+    same = _same_pairs(groups)
+    alike = _Alike(groups, part_of)
+    too_large = images.size > MOST_PIXELS
+    if not too_large:
+        with make_bar(len(images), " images") as bar:
+            for block in find_alike(images, LEAST, bar.update):
+                alike.add(*block)
+    pairs = [_describe(*pair, part_of, labels, classes) for pair in (*((i, j, 1.0) for i, j in same), *alike.nearest())]
+    exact = Counter(_places(pair) for pair in pairs[: len(same)])
+    wrong = Counter(_places(pair) for pair in pairs[: len(same)] if pair.first_class != pair.second_class)
     constant = find_constant(images)
-    rows = []
-    for places in sorted({_places(pair) for pair in pairs}):
-        found = [[pair for pair in kind if _places(pair) == places] for kind in (exact, near)]
-        contradicting = sum(pair.first_class != pair.second_class for pair in found[0])
-        rows.append([places, *(str(len(kind)) for kind in found), str(contradicting)])
+    rows = [
+        [places, *(f"{counter[places]:,}" for counter in (exact, alike.counts, wrong))]
+        for places in sorted(exact | alike.counts)
+    ]
     if rows:
         columns = ["pairs of images in", "the same", f"nearly (r ≥ {LEAST})", "the same, other class"]
         print_table("Duplicates", columns, rows)
     else:
         print(f"No two images are the same, or nearly (correlation of their pixels {LEAST} or more).")
-    if n_alike is None:
+    if too_large:
         print("Near-duplicates were not looked for: the data set is too large.")
-    elif n_alike > len(near):
-        print(f"Of {n_alike:,} nearly equal pairs the {len(near):,} nearest are listed.")
     print(
         f"Images of one colour: {len(constant)}" + (f", no. {', '.join(map(str, constant[:10]))}" * bool(len(constant)))
     )
@@ -69,10 +76,13 @@ def inspect(name: str, dataset: Dataset, parts: Parts, classes: list[str], folde
         "shape": [channels, height, width],
         "pixels": [int(images.min()), int(images.max())],
         "classes": {part: dict(zip(classes, map(int, counted), strict=True)) for part, counted in counts.items()},
-        "same": len(exact),
-        "nearly_the_same": n_alike,
+        "same": exact.total(),
+        "nearly_the_same": None if too_large else alike.counts.total(),
         "measure": f"Pearson's correlation of the pixels, {LEAST} or more",
-        "pairs": {row[0]: {"same": int(row[1]), "nearly": int(row[2]), "contradicting": int(row[3])} for row in rows},
+        "pairs": {
+            row[0]: {"same": exact[row[0]], "nearly": alike.counts[row[0]], "contradicting": wrong[row[0]]}
+            for row in rows
+        },
         "constant": constant.tolist(),
     }
     write_csv([asdict(pair) for pair in pairs], folder / "pairs.csv")
@@ -81,39 +91,52 @@ def inspect(name: str, dataset: Dataset, parts: Parts, classes: list[str], folde
     print(f"Files: check.json, pairs.csv, check.png in {folder}")
 
 
-def _same_pairs(images: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """Each image that was there before, with the first of its kind."""
-    groups = group_same(images)
-    _, first = np.unique(groups, return_index=True)
-    return [(int(first[group]), number) for number, group in enumerate(groups) if first[group] != number]
+def _same_pairs(groups: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """All pairs of a group of the same images; of a large one each with the first."""
+    order = np.argsort(groups, kind="stable")
+    found: list[tuple[int, int]] = []
+    for group in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        members = group.tolist()
+        found += combinations(members, 2) if len(members) <= 10 else ((members[0], other) for other in members[1:])
+    return sorted(found)
 
 
-def _alike_pairs(
-    images: npt.NDArray[np.uint8], same: list[tuple[int, int]], most: int = 1000
-) -> tuple[list[tuple[int, int, float]], int]:
-    """The `most` nearest ones, and how many there are; what is there twice is looked at once."""
-    repeated = np.zeros(len(images), bool)
-    repeated[[second for _, second in same]] = True
-    found: list[tuple[int, int, float]] = []
-    count = 0
-    with make_bar(len(images), " images") as bar:
-        for first, second, correlation in find_alike(images, LEAST, bar.update):
-            new = ~repeated[first] & ~repeated[second]
-            count += int(new.sum())
-            found += zip(first[new].tolist(), second[new].tolist(), correlation[new].tolist(), strict=True)
-            found = sorted(found, key=lambda pair: -pair[2])[:most]
-    return found, count
+class _Alike:
+    """Pairs that are nearly the same, not quite: how many in which parts, and the nearest."""
+
+    def __init__(self, groups: npt.NDArray[np.int64], part_of: npt.NDArray[np.int64], most: int = 1000) -> None:
+        self.groups, self.part_of, self.most = groups, part_of, most
+        self.counts: Counter[str] = Counter()
+        self.kept = [np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)]
+
+    def add(self, first: npt.NDArray, second: npt.NDArray, correlation: npt.NDArray) -> None:
+        new = self.groups[first] != self.groups[second]
+        pairs = [first[new], second[new], correlation[new]]
+        places = np.sort(np.stack([self.part_of[numbers] for numbers in pairs[:2]]), axis=0)
+        for (one, other), count in zip(*np.unique(places.T, axis=0, return_counts=True), strict=True):
+            self.counts[_join(PARTS[one], PARTS[other])] += int(count)
+        pairs = [np.concatenate(both) for both in zip(self.kept, pairs, strict=True)]
+        nearest = np.argsort(-pairs[2], kind="stable")[: self.most]
+        self.kept = [column[nearest] for column in pairs]
+
+    def nearest(self) -> list[tuple[int, int, float]]:
+        return list(zip(*(column.tolist() for column in self.kept), strict=True))
 
 
 def _describe(
     first: int, second: int, correlation: float, part_of: npt.NDArray, labels: npt.NDArray, classes: list[str]
 ) -> Pair:
+    places = [PARTS[part_of[number]] for number in (first, second)]
     named = [str(classes[labels[number]]) for number in (first, second)]
-    return Pair(first, second, str(part_of[first]), str(part_of[second]), *named, round(correlation, 5))
+    return Pair(first, second, *places, *named, round(correlation, 5))
 
 
 def _places(pair: Pair) -> str:
-    return " and ".join(sorted({pair.first_part, pair.second_part}, key="train validation test not used".index))
+    return _join(*sorted((pair.first_part, pair.second_part), key=PARTS.index))
+
+
+def _join(one: str, other: str) -> str:
+    return one if one == other else f"{one} and {other}"
 
 
 def _worst_first(pairs: list[Pair]) -> list[Pair]:

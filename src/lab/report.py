@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, pstdev, stdev
 from typing import Any
 
 from scipy.stats import t
@@ -29,7 +29,7 @@ class Row:
     jobs: list[Job]
     run: str
     published: float | None = None
-    std: float | None = None  # of the folds that `published` is the mean of
+    folds: Sequence[float] = ()  # those that `published` is the mean of
     note: str = ""
     against: str | None = None  # the rung that it changes one thing of
 
@@ -57,13 +57,18 @@ class Row:
         seeds = {seed: [score for (of, _), score in scores.items() if of == seed] for seed, _ in scores}
         return [mean(values) for values in seeds.values() if len(values) == folds]
 
+    def is_whole(self) -> bool:
+        """All has run, on the real data."""
+        results = self.results()
+        return len(results) == len(self.jobs) and not any(each["data"]["name"].endswith("_sample") for each in results)
+
     def has_folds(self) -> bool:
-        return bool(self.jobs[0].values["fold"])
+        return len(self.folds) > 0
 
     def fold_spread(self) -> float:
         """Of the first seed, as lab A prints it."""
         first = [score for (seed, _), score in self.scores().items() if seed == "1"]
-        return stdev(first) * math.sqrt((len(first) - 1) / len(first)) if len(first) > 1 else math.nan
+        return pstdev(first) if len(first) > 1 else math.nan
 
     def measured(self) -> str:
         seeds = self.by_seed()
@@ -77,10 +82,10 @@ class Row:
 
     def tolerance(self) -> float:
         seeds = self.by_seed()
-        if self.has_folds() and self.std is not None:
-            folds = len({job.values["fold"] for job in self.jobs})
-            error = math.hypot(self.fold_spread(), self.std) / math.sqrt(folds - 1)
-            return float(t.ppf(0.975, 2 * (folds - 1))) * error
+        if self.has_folds():
+            scores = self.scores()
+            differences = [scores["1", str(k)] - published for k, published in enumerate(self.folds)]
+            return corrected_t(differences, 0).high - mean(differences)
         if len(seeds) > 2:
             return float(t.ppf(0.975, len(seeds) - 1)) * stdev(seeds) * math.sqrt(1 + 1 / len(seeds))
         share, images = self.published / 100, self.results()[0]["test"]["last"]["images"]
@@ -104,8 +109,7 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     title = content["title"]
     make = _ladder if any(row.against for row in rows) else _published
     columns, cells, count = make(rows)
-    short = [[cell.partition(":")[0] for cell in line] for line in cells]
-    print_table(title, columns, short)
+    print_table(title, columns, [_shorten(line) for line in cells])
     findings = [_fill(text, {row.name: row for row in rows}) for text in content.get("findings", ())]
     told = [finding for finding in findings if finding]
     picture = folder / f"{content['picture']}.png"
@@ -123,13 +127,20 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
         if row.error():
             print(f"{row.name}: {row.error()}")
     print(f"Table: {folder}/table.md, {picture.with_suffix('.csv').name}, {picture.name}")
-    if results:
-        replace_section(results, title, body)
+    if results and not all(row.is_whole() for row in rows if row.error() is None):
+        print(f"{results} stays as it is: some rows have not run, or ran on a sample of the data")
+    elif results:
         (results.parent / "docs").mkdir(exist_ok=True)
         for path in (picture, picture.with_suffix(".csv")):
             with whole(results.parent / "docs" / path.name) as beside:
                 shutil.copyfile(path, beside)
+        replace_section(results, title, body)
         print(f"Results: {results}")
+
+
+def _shorten(cells: Sequence[str]) -> list[str]:
+    """Without the notes and reasons, which table.md has."""
+    return [re.split(r"; |compared: ", cell)[0] for cell in cells]
 
 
 def _published(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:
@@ -137,7 +148,11 @@ def _published(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:
     cells = []
     for row in rows:
         seeds, results = row.by_seed(), row.results()
-        figure = "-" if row.published is None else f"{row.published:.2f}" + (f" ± {row.std:.2f}" if row.std else "")
+        figure = (
+            "-"
+            if row.published is None
+            else f"{row.published:.2f}" + (f" ± {pstdev(row.folds):.2f}" if row.folds else "")
+        )
         compared = row.published is not None and seeds
         difference = f"{mean(seeds) - row.published:+.2f} (± {row.tolerance():.2f})" if compared else "-"
         cells.append(
@@ -204,7 +219,7 @@ def _fill(text: str, rows: Mapping[str, Row]) -> str | None:
         nonlocal missing
         name, _, what = match[1].partition(" ")
         other = what.removeprefix("minus ")
-        if not all(each in rows and rows[each].by_seed() for each in (name, *([other] if other != what else []))):
+        if not all(each in rows and rows[each].is_whole() for each in (name, *([other] if other != what else []))):
             missing = True
             return ""
         if other != what:

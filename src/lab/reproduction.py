@@ -38,7 +38,7 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         for name, entry in _choose(table["rows"], config.rows).items()
     ]
     jobs = [job for row in rows for job in row.jobs]
-    jobs.sort(key=lambda job: int(job.values["seed"]))  # all rows of a seed before the next
+    jobs.sort(key=lambda job: (int(job.values["seed"]), job.work))  # all rows of a seed, the quick ones first
     loader = GlobalHydra.instance().config_loader()
     train = loader.load_configuration("train", overrides=[], run_mode=RunMode.MULTIRUN)
     context = HydraContext(config_loader=loader, callbacks=Callbacks())
@@ -71,13 +71,14 @@ def _is_meant(row: str, name: str) -> bool:
 
 
 def _shown(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in ("run", "published", "std", "note", "against") if key in entry}
+    return {key: entry[key] for key in ("run", "published", "folds", "note", "against") if key in entry}
 
 
 def _list_jobs(name: str, entry: dict[str, Any], common: str, config: DictConfig) -> list[Job]:
     """One for each seed and fold."""
     several = entry.get("seeds") or (SEEDS if entry["seconds"] <= MOST_SECONDS else 1)
-    folds: list[list[str]] = [[f"data.folds={entry['folds']}", f"data.fold={k}"] for k in range(entry.get("folds", 0))]
+    n_folds = len(entry.get("folds", ()))
+    folds = [[f"data.folds={n_folds}", f"data.fold={k}"] for k in range(n_folds)]
     given = [*entry["run"].split(), *common.split(), "threads=1"]
     if entry.get("weights") and config.weights:
         given.append(f"weights='{Path(config.weights).absolute()}'")

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from lab.config import digest
 from lab.network import count_parameters
-from lab.run import Run, data_name
+from lab.run import Run, choose_precision, data_name
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "hydra-core")
 
@@ -40,6 +40,7 @@ def describe(run: Run) -> dict[str, Any]:
             "trainable": count_parameters(classifier.net, trainable_only=True),
         },
         "threads": torch.get_num_threads(),
+        "precision": choose_precision(run.config)[0],
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }

@@ -77,13 +77,18 @@ def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
         hint = "this run kept its last epoch's weights only" if weights == "best" else "it is gone"
         raise UserError(f"{path}: there is no such file: {hint}")
     run = _prepare_again(config, folder, result["data"]["name"], root)
-    try:
-        run.classifier.load_state_dict(check_checkpoint(path)["state_dict"])
-    except (KeyError, RuntimeError) as error:
-        line = str(error).partition("\n")[0]
-        raise UserError(f"{path}: not a checkpoint of this run and this version ({line})") from None
+    load_weights(run, path)
     run.classifier.eval()
     return run
+
+
+def load_weights(run: Run, path: Path) -> None:
+    """Those of a checkpoint of this very network."""
+    try:
+        run.classifier.load_state_dict(check_checkpoint(path)["state_dict"])
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        line = str(error).partition("\n")[0]
+        raise UserError(f"{path}: not a checkpoint of this run and this version ({line})") from None
 
 
 def check_checkpoint(path: Path) -> dict[str, Any]:
@@ -206,6 +211,15 @@ def choose_precision(config: DictConfig) -> tuple[str, str]:
     if config.speed is None:
         return config.trainer.precision, ""
     return fast_precision(torch.accelerator.current_accelerator().type if runs_on_gpu(config) else "cpu")
+
+
+def with_precision(config: DictConfig) -> DictConfig:
+    """The config that a run's folder keeps: what speed=fast has chosen here stays, wherever the run goes on."""
+    if config.speed is None:
+        return config
+    chosen = config.copy()
+    chosen.trainer.precision, chosen.speed = choose_precision(config)[0], None
+    return chosen
 
 
 def runs_on_gpu(config: DictConfig) -> bool:

@@ -116,7 +116,7 @@ def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fol
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_text())
         if content["root"] != root:
-            raise UserError(f"{folder} is of the data in {content['root']}: choose another hydra.sweep.dir")
+            raise UserError(f"{folder} is of the data in {content['root']}: choose another folder for these jobs")
         known = content["jobs"] if content["conf"] == sources.hexdigest() else {}
     before = HydraConfig.instance().cfg
     for job in jobs:
