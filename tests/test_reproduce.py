@@ -98,3 +98,31 @@ def test_killed_it_goes_on_with_what_is_missing(tmp_path, data_root):
     assert f"4 runs, {4 - len(finished)} to do" in again.stdout
     assert len(list(tmp_path.glob("out/*/result.json"))) == 4
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
+
+
+@pytest.mark.parametrize("table", ["labs", "ladder", "precision"])
+def test_every_row_of_a_table_is_a_recipe_that_can_be_built(table):
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from lab.config import CONF
+    from lab.run import build_classifier
+
+    content = OmegaConf.load(CONF / "table" / f"{table}.yaml")
+    for name, row in content.rows.items():
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            words = [*row.run.split(), *content.get("common", "").split()]
+            config = compose("train", words, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        assert row.get("against", name) in content.rows
+        if "folds" in row:
+            assert row.published == pytest.approx(sum(row.folds) / len(row.folds), abs=6e-4)
+        if config.model.name not in ("alexnet_224", "resnet50"):  # large, or without weights
+            shape = (3, 32, 32) if config.data.name == "cifar4" else (1, 28, 28)
+            build_classifier(config.model, shape, len(config.data.classes))
+
+
+def test_help_names_the_commands_own_keys(here):
+    told = here("reproduce", "--help").out
+    assert "rows: null" in told and "model=" not in told

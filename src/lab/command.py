@@ -89,7 +89,10 @@ def command_line(overrides: Iterable[str], *more: str) -> str:
 
 
 def help_text(title: str, command: str) -> str:
-    """What --help prints: the recipes and data sets with the first line of their files."""
+    """What --help prints: the recipes and data sets with the first line of their files, else the command's own keys."""
+    if not issubclass(SCHEMAS[command], Train):
+        _, keys, _ = (CONF / f"{command}.yaml").read_text().split("\n\n")  # defaults above, Hydra's below
+        return f"{title}: python src/{command}.py [KEY=VALUE ...]\n\n{keys}"
 
     def lines(group: str) -> Iterator[str]:
         for path in sorted((CONF / group).glob("*.yaml")):
