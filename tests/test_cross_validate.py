@@ -135,7 +135,7 @@ def test_a_fold_is_evaluated_on_what_it_held_out(finished, here, refused, tmp_pa
     here("evaluate", fold)
     evaluation = json.loads((fold / "evaluation.json").read_text())
     assert evaluation["part"] == "validation" and evaluation["images"] == 60
-    assert f"give one of its folds, {folder}/fold_0" in refused(folder, command="evaluate")
+    assert f"give one of its folds, {folder}/fold_0" in refused(folder, command="show")
 
 
 def test_a_fold_that_diverges_ends_it_in_one_line_and_leaves_no_half_fold(refused, tmp_path):

@@ -87,7 +87,7 @@ def test_offline_is_told_within_a_second(tmp_path):
     assert time.perf_counter() - started < 1
 
 
-@pytest.mark.parametrize("runs", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_processes_that_start_at_once_download_once(tmp_path, data_root, runs):
     served = tmp_path / "served"
     served.mkdir()

@@ -43,11 +43,11 @@ def spoil(content, cuts):
     """`content` with bytes changed, and cut off."""
     spoilt = bytearray(content)
     for place, value in cuts:
-        spoilt[int(place * (len(spoilt) - 1))] = value
-    return bytes(spoilt[: int(cuts[0][0] * len(spoilt))] if cuts and cuts[0][1] % 3 == 0 else spoilt)
+        spoilt[place * (len(spoilt) - 1) // 1000] = value
+    return bytes(spoilt[: cuts[0][0] * len(spoilt) // 1000] if cuts and cuts[0][1] % 3 == 0 else spoilt)
 
 
-CUTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6)
+CUTS = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 255)), min_size=1, max_size=6)
 
 
 def npy_file(dtype, shape, data):

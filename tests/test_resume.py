@@ -72,7 +72,7 @@ def uninterrupted(tmp_path_factory, data_root):
     return folder / "run"
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(uninterrupted, tmp_path, data_root, kills):
     chance = random.Random(kills)
     for number in range(kills):
@@ -86,35 +86,27 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(uninterrupted, tmp_
             torch.load(path, weights_only=True)
         if not (folder / "config.yaml").exists():
             continue  # nothing had begun
-        resumed = start(tmp_path, data_root, f"resume={folder}")
+        moved = folder.rename(tmp_path / f"moved {number}, é=1")
+        resumed = start(tmp_path, data_root, f"resume='{moved}'")
         assert resumed.wait() == 0, resumed.communicate()
-        assert_same_run(uninterrupted, folder)
+        assert_same_run(uninterrupted, moved)
         assert not [path.name for path in tmp_path.glob("outputs/*")]
-        shutil.rmtree(folder)
+        shutil.rmtree(moved)
 
 
 @pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_with_the_command_that_goes_on(uninterrupted, tmp_path, data_root, signalled):
-    process = start(tmp_path, data_root, *RECIPE, "hydra.run.dir=run")
-    wait_for_epochs(process, tmp_path / "run", 5)
+    process = start(tmp_path, data_root, *RECIPE, "hydra.run.dir='r, é=1'")
+    wait_for_epochs(process, tmp_path / "r, é=1", 5)
     process.send_signal(signalled)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 1
-    line = re.fullmatch(r"error: interrupted after epoch \d+: (python src/train.py resume=\S+) goes on\n", told)
+    line = re.fullmatch(r"error: interrupted after epoch \d+: (python src/train.py .*) goes on\n", told)
     assert line, told
-    resumed = start(tmp_path, data_root, *shlex.split(line[1])[2:])
-    assert resumed.wait() == 0, resumed.communicate()
-    assert_same_run(uninterrupted, tmp_path / "run")
-
-
-def test_a_moved_folder_resumes(uninterrupted, tmp_path, data_root):
-    process = start(tmp_path, data_root, *RECIPE, "hydra.run.dir=run")
-    wait_for_epochs(process, tmp_path / "run", 20)
-    process.kill()
-    process.communicate()
-    (tmp_path / "run").rename(tmp_path / "moved")
-    assert start(tmp_path, data_root, "resume=moved").wait() == 0
-    assert_same_run(uninterrupted, tmp_path / "moved")
+    if signalled == signal.SIGTERM:
+        resumed = start(tmp_path, data_root, *shlex.split(line[1])[2:])
+        assert resumed.wait() == 0, resumed.communicate()
+        assert_same_run(uninterrupted, tmp_path / "r, é=1")
 
 
 @pytest.fixture
@@ -160,5 +152,12 @@ def test_what_cannot_be_resumed_says_why(unfinished, refused, tmp_path):
     with FileLock(unfinished / ".running"):
         assert "another process is at this run" in refused(f"resume={unfinished}")
     (unfinished / "last.ckpt").write_bytes(b"PK\3\4 damaged")
-    assert "last.ckpt: damaged" in refused(f"resume={unfinished}")
+    assert "last.ckpt: not a checkpoint of this run" in refused(f"resume={unfinished}")
     assert not (unfinished / "result.json").exists() and not list(tmp_path.glob("outputs/*"))
+
+
+def test_the_last_checkpoint_knows_that_its_own_epoch_is_the_best(train_here, tmp_path):
+    train_here(*SMALL_MNIST, "model=small_dense", "model.epochs=1", "hydra.run.dir=run")
+    callbacks = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["callbacks"]
+    (best,) = (state for key, state in callbacks.items() if "val_accuracy" in key)
+    assert float(best["best_model_score"]) == pytest.approx(float(rows(tmp_path / "run")[0]["val_accuracy"]))

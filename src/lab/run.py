@@ -98,7 +98,7 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive raises whatever its parser does
         line = str(error).partition("\n")[0]
-        raise UserError(f"{path}: damaged, or not a checkpoint of this version ({line})") from None
+        raise UserError(f"{path}: not a checkpoint of this run and this version ({line})") from None
 
 
 def load_exported(path: Path, root: Path | None = None) -> Run:
