@@ -93,11 +93,11 @@ class Row:
 
     def verdict(self) -> str:
         if not self.by_seed():
-            return "cannot be compared: not run" if self.error() is None else f"cannot be compared: {self.error()}"
+            return "not run" + (f"; {self.error()}" if self.error() else "")
         if self.results()[0]["data"]["name"].endswith("_sample"):
-            return "cannot be compared: on a sample of the data"
+            return "not comparable; on a sample of the data"
         if self.published is None:
-            return "no figure to compare with"
+            return "no figure"
         difference = mean(self.by_seed()) - self.published
         if abs(difference) <= self.tolerance() + 0.005:  # what was published is rounded
             return "reproduced"
@@ -109,7 +109,7 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     title = content["title"]
     make = _ladder if any(row.against for row in rows) else _published
     columns, cells, count = make(rows)
-    print_table(title, columns, [_shorten(line) for line in cells])
+    _print(title, columns, cells)
     findings = [_fill(text, {row.name: row for row in rows}) for text in content.get("findings", ())]
     told = [finding for finding in findings if finding]
     picture = folder / f"{content['picture']}.png"
@@ -139,9 +139,12 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
         print(f"Results: {results}")
 
 
-def _shorten(cells: Sequence[str]) -> list[str]:
-    """Without the notes and reasons, which table.md has."""
-    return [re.split(r"; |compared: ", cell)[0] for cell in cells]
+def _print(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """What fits into 80 columns: table.md has the rest."""
+    ends = {"published": " ±", "difference": " (", "verdict": "; "}
+    shown = [name for name in columns if name not in ("parameters", "seeds", "seconds", "against")]
+    rows = [dict(zip(columns, line, strict=True)) for line in cells]
+    print_table(title, shown, [[re.split(re.escape(ends.get(n, "\n")), row[n])[0] for n in shown] for row in rows])
 
 
 def _published(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:

@@ -1,5 +1,6 @@
 """The tables that a command prints."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Numbers to the right, as they are."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for column, cells in zip(columns, zip(*rows, strict=True), strict=True):
-        numbers = cells[0][:1].isdigit()
+        numbers = re.match(r"[-+]?\d", cells[0]) is not None
         table.add_column(column, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
     for cells in rows:
         table.add_row(*map(escape, cells))
