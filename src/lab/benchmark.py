@@ -156,7 +156,7 @@ class _Bench:
             self.call([sys.executable, SRC / "export.py", f"{place}/run"])
             words = [sys.executable, SRC / "predict.py", f"{place}/run/model.ts", "bench", "--batch", "32"]
             told, megabytes = self.call(words)
-        return max(float(n.replace(",", "")) for n in re.findall(r"([\d,.]+) images/s", told)), megabytes
+        return max(float(n.replace(",", "")) for n in re.findall(r"batch +32:.*?([\d,.]+) images/s", told)), megabytes
 
     def _start(self, who: str) -> tuple[float, float]:
         """From the command to the end of its first step; or what its imports alone take."""
