@@ -67,7 +67,7 @@ def main() -> None:
     given = parser.parse_args()
     root = data_folder(given.root or os.environ.get("LAB_DATA"))
     try:
-        make_cifar4(given.cifar10 or download([URL], root / "cifar-10-binary.tar.gz", MD5), root)
+        make_cifar4(given.cifar10 or download([URL], root / "cifar-10-binary.tar.gz", f"md5:{MD5}"), root)
     except OfflineError as error:
         sys.exit(f"error: CIFAR-10 cannot be downloaded ({error}): get {URL} and give --cifar10 FILE")
     except (UserError, OSError) as error:

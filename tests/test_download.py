@@ -16,7 +16,7 @@ import lab.download
 from lab.download import OfflineError, download
 
 CONTENT = gzip.compress(bytes(range(256)) * 400)
-MD5 = hashlib.md5(CONTENT).hexdigest()
+MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 
 
 class Failing(http.server.BaseHTTPRequestHandler):

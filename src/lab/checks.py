@@ -24,6 +24,15 @@ def check(config: DictConfig, root: type[Train]) -> None:
             raise UserError(f"{prefix}{key}: there is no such key{nearest(key, known_keys())}")
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is missing: give {key}=...")
+    check_values(config)
+    _check_together(config)
+    if root is CrossValidate:
+        _check_folds(config)
+    _check_mode(config, root)
+
+
+def check_values(config: DictConfig) -> None:
+    """Refuse a value of a Train that makes no sense by itself; from the command line, or from a run's folder."""
     model, data, trainer = config.model, config.data, config.trainer
     rate = model.optimizer.get("lr")
     steps = (model.schedule or {}).get("step_size", 1)
@@ -59,39 +68,16 @@ def check(config: DictConfig, root: type[Train]) -> None:
     limit = trainer.limit_train_batches
     if limit is not None and (limit < 0 or (isinstance(limit, float) and limit > 1)):
         raise UserError(f"trainer.limit_train_batches={limit}: must be a number of batches, or a fraction of them")
+
+
+def _check_together(config: DictConfig) -> None:
+    model, data, trainer = config.model, config.data, config.trainer
     if config.speed and trainer.precision != "32-true":
         raise UserError(f"speed=fast chooses the precision: leave out trainer.precision={trainer.precision}")
     if str(trainer.precision).startswith("16") and trainer.gradient_clip_val:
         raise UserError("trainer.gradient_clip_val: not with trainer.precision=16-mixed, whose gradients are scaled")
     if model.schedule and trainer.max_epochs == -1:
         raise UserError("trainer.max_epochs=-1: a schedule needs an end")
-    one_device = trainer.devices == trainer.num_nodes == 1
-    if root is CrossValidate:
-        if config.workers is not None and config.workers < 1:
-            raise UserError(f"workers={config.workers}: must be 1 or more")
-        if data.folds is None or data.fold:
-            raise UserError("cross_validate.py takes each fold in turn: give data.folds=5, and no data.fold")
-        if trainer.limit_test_batches is not None:
-            raise UserError("trainer.limit_test_batches is not for folds, which are scored whole")
-        if not one_device:
-            raise UserError("trainer=ddp and other runs on several devices are not for folds: workers=N is")
-        if config.early_stopping or "Plateau" in str(model.schedule):
-            raise UserError("early_stopping and schedule=plateau would look at the fold that scores")
-        if config.threads != 1 or config.tune:
-            raise UserError("threads and tune are not for folds: each takes one thread, and nothing is tuned on it")
-    if config.resume:
-        others = [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
-        if others or HydraConfig.get().mode == RunMode.MULTIRUN or root is CrossValidate:
-            raise UserError(f"resume=RUN goes on as RUN/config.yaml says: leave out {(*others, '-m')[0]}")
-    if config.tune and not one_device:
-        raise UserError("tune=lr takes one device")
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        if not one_device:
-            raise UserError("trainer=ddp and other runs on several devices go one at a time: leave out -m")
-        if config.tune:
-            raise UserError("tune=lr goes one at a time: leave out -m")
-    elif config.rerun:
-        raise UserError("rerun=true is of a sweep: a single run is always new")
     if data.folds is None and (data.fold or data.stratify_folds):
         raise UserError("data.fold and data.stratify_folds go with data.folds=5")
     if (data.validation or 0) + (data.test or 0) >= 1:
@@ -100,6 +86,42 @@ def check(config: DictConfig, root: type[Train]) -> None:
         raise UserError(f"data.sample={data.sample}: data={data.name} has none, only data=mnist")
     if config.weights is not None and "weights" not in model.net:
         raise UserError(f"weights={config.weights}: model={model.name} takes none, only model=resnet50")
+
+
+def _check_folds(config: DictConfig) -> None:
+    if config.workers is not None and config.workers < 1:
+        raise UserError(f"workers={config.workers}: must be 1 or more")
+    if config.data.folds is None or config.data.fold:
+        raise UserError("cross_validate.py takes each fold in turn: give data.folds=5, and no data.fold")
+    if config.trainer.limit_test_batches is not None:
+        raise UserError("trainer.limit_test_batches is not for folds, which are scored whole")
+    if not _is_on_one_device(config):
+        raise UserError("trainer=ddp and other runs on several devices are not for folds: workers=N is")
+    if config.early_stopping or "Plateau" in str(config.model.schedule):
+        raise UserError("early_stopping and schedule=plateau would look at the fold that scores")
+    if config.threads != 1 or config.tune:
+        raise UserError("threads and tune are not for folds: each takes one thread, and nothing is tuned on it")
+
+
+def _check_mode(config: DictConfig, root: type[Train]) -> None:
+    """Resumed, tuned, or one of a sweep."""
+    is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+    if config.resume:
+        others = [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
+        if others or is_multirun or root is CrossValidate:
+            raise UserError(f"resume=RUN goes on as RUN/config.yaml says: leave out {(*others, '-m')[0]}")
+    if config.tune and not _is_on_one_device(config):
+        raise UserError("tune=lr takes one device")
+    if is_multirun and not _is_on_one_device(config):
+        raise UserError("trainer=ddp and other runs on several devices go one at a time: leave out -m")
+    if is_multirun and config.tune:
+        raise UserError("tune=lr goes one at a time: leave out -m")
+    if config.rerun and not is_multirun:
+        raise UserError("rerun=true is of a sweep: a single run is always new")
+
+
+def _is_on_one_device(config: DictConfig) -> bool:
+    return config.trainer.devices == config.trainer.num_nodes == 1
 
 
 def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:

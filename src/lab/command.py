@@ -28,7 +28,10 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     In a multirun it is told at once and the other jobs go on.
     """
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(help_text(task.__doc__, config_name))
+        try:
+            print(help_text(task.__doc__, config_name), flush=True)
+        except BrokenPipeError:  # --help | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     # a process of trainer=ddp inherits the variable as it is set below
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ

@@ -48,7 +48,8 @@ def idx(
     try:
         for name in missing:
             known = sums.get(name, (None, None))[1]
-            found[name] = download([f"{mirror}{name}.gz" for mirror in mirrors], folder / f"{name}.gz", known)
+            urls = [f"{mirror}{name}.gz" for mirror in mirrors]
+            found[name] = download(urls, folder / f"{name}.gz", f"md5:{known}" if known else None)
     except OfflineError as error:
         if sample and len(missing) == 4:
             return _mnist_sample()
@@ -76,7 +77,7 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Dataset:
     path = root / file
     if not path.exists():
         try:
-            download([url], path, md5)
+            download([url], path, f"md5:{md5}")
         except OfflineError as error:
             raise UserError(
                 f"{path}: is not there and cannot be downloaded ({error}): get {url}, put it there "

@@ -17,34 +17,37 @@ class OfflineError(Exception):
     """No mirror gave the file; the message is the last one's reason."""
 
 
-def download(urls: Sequence[str], path: Path, md5: str | None) -> Path:
-    """Fetch `path` from the first of `urls` that has it; pooch writes beside and renames once `md5` agrees.
+def download(urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
+    """Fetch `path` from the first of `urls` that has it; pooch writes beside and renames once `known_hash` agrees.
 
-    Of several processes one fetches, the others wait for it.
+    `known_hash` is md5:... or sha256:... Of several processes one fetches, the others wait for it.
     """
+    if _is_there(path, known_hash):  # perhaps in a folder where nothing can be written
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
     with FileLock(lock):
         try:
-            if not _is_there(path, md5):
-                _fetch(urls, path, md5)
+            if not _is_there(path, known_hash):
+                _fetch(urls, path, known_hash)
         finally:
             lock.unlink(missing_ok=True)
     return path
 
 
-def _is_there(path: Path, md5: str | None) -> bool:
-    return path.exists() and (md5 is None or pooch.file_hash(str(path), "md5") == md5)
+def _is_there(path: Path, known_hash: str | None) -> bool:
+    algorithm, _, known = (known_hash or "").partition(":")
+    return path.exists() and (not known or pooch.file_hash(str(path), algorithm) == known)
 
 
-def _fetch(urls: Sequence[str], path: Path, md5: str | None) -> None:
+def _fetch(urls: Sequence[str], path: Path, known_hash: str | None) -> None:
     reason = "no mirror is named"
     for url in urls:
         bar = tqdm(total=0, desc=path.name, unit="B", unit_scale=True, leave=False, delay=0.5, disable=None)
         try:
             pooch.retrieve(
                 url,
-                known_hash=f"md5:{md5}" if md5 else None,
+                known_hash=known_hash,
                 fname=path.name,
                 path=path.parent,
                 downloader=pooch.HTTPDownloader(progressbar=bar, timeout=SECONDS),

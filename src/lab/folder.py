@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import AliasEvent, YAMLError
 
 from lab import UserError
+from lab.checks import check_values
 from lab.config import CrossValidate, Train
 from lab.files import refuse_bomb
 
@@ -134,6 +135,10 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictCon
     for target in targets:
         if not re.fullmatch(r"(lab\.models|lab\.datasets|torch\.optim(\.lr_scheduler)?)\.\w+", str(target)):
             raise UserError(f"{path}: _target_ {target} is none of this project's: it is not run")
+    try:
+        check_values(config)
+    except (UserError, *DAMAGE, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: {_first_line(error)}") from None
     return config
 
 

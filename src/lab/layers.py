@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab import UserError
+from lab.download import OfflineError, download
+
+IMAGENET_WEIGHTS = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # torchvision's IMAGENET1K_V1
+IMAGENET_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
 
 Initializer = Callable[[Tensor], Tensor]
 glorot_uniform: Initializer = nn.init.xavier_uniform_
@@ -133,13 +137,12 @@ class ImageNetResNet50(nn.Module):
 
     def __init__(self, weights: str | bool | None) -> None:
         super().__init__()
-        from torchvision.models import ResNet50_Weights, resnet50  # 1 s, and no other network needs it
+        from torchvision.models import resnet50  # 1 s, and no other network needs it
 
         self.backbone = resnet50()
         try:
             if weights is not False:
-                state = _download(ResNet50_Weights) if weights is None else _read_weights(Path(weights))
-                self.backbone.load_state_dict(state)
+                self.backbone.load_state_dict(_read_weights(Path(weights) if weights else _download_weights()))
         except (RuntimeError, TypeError):
             raise UserError(f"weights={weights}: not the weights of torchvision's ResNet50") from None
         self.backbone.fc = nn.Identity()
@@ -166,11 +169,12 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _download(weights: type) -> dict[str, Tensor]:
+def _download_weights() -> Path:
+    """To where torchvision itself keeps them."""
+    path = Path(torch.hub.get_dir(), "checkpoints", IMAGENET_WEIGHTS.rpartition("/")[2])
     try:
-        return weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # URLError is the one, a wrong checksum the other
-        url = weights.IMAGENET1K_V1.url
+        return download([IMAGENET_WEIGHTS], path, f"sha256:{IMAGENET_SHA256}")
+    except OfflineError as error:
         raise UserError(
-            f"the ImageNet weights cannot be fetched ({error}): download {url} and give weights=FILE"
+            f"the ImageNet weights cannot be fetched ({error}): download {IMAGENET_WEIGHTS} and give weights=FILE"
         ) from None

@@ -157,7 +157,10 @@ def predict(
         enable_model_summary=False,
     )
     data = ImageData(run.dataset, run.parts, run.config.model.batch_size, run.config.seed, tested=part)
-    trainer.test(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    try:
+        trainer.test(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    except SystemExit:  # Lightning makes it of Ctrl-C, and says nothing
+        raise KeyboardInterrupt from None
     logged = read_figures(trainer)
     logits, indices = (tensor.numpy(force=True) for tensor in run.classifier.outputs)
     if not np.isfinite(logits).all():

@@ -62,7 +62,7 @@ def main(name, root, steps, task="training"):
     x = images.astype("float32") / recipe["scale"]
     net, count = build(recipe, x.shape[1:]), steps * recipe["batch"]
     if task == "inference":
-        return infer(net, x[: steps * 32])
+        return infer(net, np.tile(x[:32], (steps, 1, 1, 1)))
     x, y = x[:count], labels[:count]
     if recipe.get("augment"):
         generator = keras.src.legacy.preprocessing.image.ImageDataGenerator(
