@@ -20,9 +20,10 @@ class Layer:
 
 
 class Network(nn.Sequential):
-    """Layers as they are written; but a ReLU before a max pooling runs after it, on a quarter of the numbers for 2x2.
+    """Layers as they are written, computed in the order and the memory layout that a CPU is fastest with.
 
-    The same outputs and gradients, for the largest of some numbers stays the largest.
+    A ReLU before a max pooling runs after it, on a quarter of the numbers for 2x2: the largest of some numbers stays
+    the largest. The same outputs and gradients, up to rounding.
     """
 
     def forward(self, images: Tensor) -> Tensor:
@@ -32,8 +33,22 @@ class Network(nn.Sequential):
             if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d):
                 layers[place : place + 2] = following, layer
         for layer in layers:
-            images = layer(images)
-        return images
+            images = layer(_lay_out(images, layer))
+        return images.to_dense() if images.is_mkldnn else images
+
+
+def _lay_out(images: Tensor, layer: nn.Module) -> Tensor:
+    """In oneDNN's own layout from a 3x3 convolution to the last layer that knows it, else as an ordinary tensor.
+
+    channels_last, the layout of everything else, has slower convolutions there; of other sizes they are no faster.
+    """
+    gains = isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.out_channels % 16 == 0
+    if images.is_mkldnn:
+        return images if gains or isinstance(layer, nn.ReLU | nn.MaxPool2d | nn.BatchNorm2d) else images.to_dense()
+    fits = images.device.type == "cpu" and images.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if gains and fits and not (torch.is_autocast_enabled("cpu") or torch.jit.is_tracing()):
+        return images.to_mkldnn()
+    return images
 
 
 def build(
