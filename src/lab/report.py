@@ -118,9 +118,8 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     write_csv(_csv(rows), picture.with_suffix(".csv"))
     about = _about(rows)
     link = f"![{title}](docs/{picture.name})"
-    body = "\n\n".join(
-        [about, content["head"], count, table(columns, cells), link, *(f"- {finding}" for finding in told)]
-    )
+    parts = [about, content["head"], count, table(columns, cells), link, *(f"- {finding}" for finding in told)]
+    body = "\n\n".join(part for part in parts if part)
     with whole(folder / "table.md") as beside:
         beside.write_text(body.replace("(docs/", "(") + "\n")
     for row in rows:
