@@ -82,7 +82,7 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(uninterrupted, tmp_
         time.sleep(chance.random() * 0.2)  # in the middle of an epoch, of a file, of the test
         process.kill()
         process.communicate()
-        for path in folder.glob("*.ckpt"):
+        for path in folder.glob("[!.]*.ckpt"):
             torch.load(path, weights_only=True)
         if not (folder / "config.yaml").exists():
             continue  # nothing had begun
@@ -90,7 +90,7 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(uninterrupted, tmp_
         resumed = start(tmp_path, data_root, f"resume='{moved}'")
         assert resumed.wait() == 0, resumed.communicate()
         assert_same_run(uninterrupted, moved)
-        assert not [path.name for path in tmp_path.glob("outputs/*")]
+        assert not [path.name for path in (*moved.glob(".*"), *tmp_path.glob("outputs/*"))]
         shutil.rmtree(moved)
 
 

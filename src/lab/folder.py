@@ -55,6 +55,8 @@ def occupied(folder: Path) -> Iterator[None]:
     path = folder / ".running"
     try:
         with FileLock(path, blocking=False):
+            for left in folder.glob(".[0-9]*-*"):  # half-written by a process that was killed
+                left.unlink()
             yield
             path.unlink(missing_ok=True)
     except Timeout:
@@ -99,7 +101,7 @@ def read_exported(path: Path) -> dict[str, Any]:
         config = OmegaConf.create(metadata["config"])
         config.data.root = None
         metadata["data"], metadata["metrics"]["part"]
-    except (*DAMAGE, zipfile.BadZipFile, AttributeError, OmegaConfBaseException) as error:
+    except Exception as error:  # a damaged archive raises whatever its parser does
         raise UserError(f"{path}: neither a run's folder nor the model.ts of one ({_first_line(error)})") from None
     return metadata | {"config": _check_config(config, path, Train)}
 

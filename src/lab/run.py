@@ -250,7 +250,7 @@ def build_classifier(recipe: DictConfig, shape: tuple[int, int, int], classes: i
 def _call(key: str, config: DictConfig, *args: Any, **kwargs: Any) -> Any:
     """What `_target_` names, called with the other keys of `config`, which lies at `key`."""
     options = OmegaConf.to_container(config, resolve=True)
-    target = options.pop("_target_")
+    target = str(options.pop("_target_"))
     function = _resolve(key, target)
     known = inspect.signature(function).parameters
     for option in options:
@@ -274,14 +274,14 @@ def _resolve(key: str, target: str) -> Callable[..., Any]:
 
 def _make_optimizer(config: DictConfig, groups: list[dict[str, Any]]) -> Optimizer:
     """Fused where torch has it and nothing speaks against it: the same sums in fewer passes over memory."""
-    known = inspect.signature(getattr(torch.optim, config._target_.rpartition(".")[2], object)).parameters
+    known = inspect.signature(getattr(torch.optim, str(config._target_).rpartition(".")[2], object)).parameters
     fused = "fused" in known and not {"fused", "foreach", "differentiable"} & set(config)
     return _call("model.optimizer", config, groups, **({"fused": True} if fused else {}))
 
 
 def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict[str, Any]:
     """One that knows its end is told it in steps and goes step by step, the others epoch by epoch."""
-    known = inspect.signature(_resolve("model.schedule", config._target_)).parameters
+    known = inspect.signature(_resolve("model.schedule", str(config._target_))).parameters
     ends = {key: steps for key in ("total_steps", "T_max") if key in known and key not in config}
     scheduler = _call("model.schedule", config, optimizer, **ends)
     return {"scheduler": scheduler, "interval": "step" if ends else "epoch"}
