@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from lab import UserError
 from lab.checks import check, known_keys, nearest
@@ -51,6 +51,8 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         except Exception as error:
             with contextlib.suppress(OSError):
                 run_folder().rmdir()  # Hydra made it; with files in it, it stays
+            if isinstance(error, InterpolationResolutionError):  # seed=${seed}
+                error = UserError(f"{error.full_key}: {one_line(error)}")
             is_users = isinstance(error, UserError | OSError) and not show_traceback
             if not is_multirun:
                 if is_users:
