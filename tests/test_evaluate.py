@@ -169,6 +169,8 @@ def test_nothing_but_ours_is_called_and_nothing_is_unpickled(trained, refused, t
     assert "_target_ os.system is none of this project's" in refused(run, command="evaluate")
     (run / "config.yaml").write_text(config.replace("batch_size: 512", "batch_size: -1"))
     assert "config.yaml: model.batch_size=-1: must be 1 or more" in refused(run, command="evaluate")
+    (run / "config.yaml").write_text(config.replace("precision: 32-true", "precision: nonsense"))
+    assert "trainer.precision=nonsense" in refused(run, command="evaluate")
     (run / "config.yaml").write_text(config)
     torch.save({"state_dict": {}, "more": Harmful()}, run / "last.ckpt")
     assert "not a checkpoint of this run" in refused(run, command="evaluate")

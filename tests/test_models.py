@@ -147,7 +147,10 @@ def test_the_faster_order_and_layout_round_no_worse_than_the_layers_as_written(n
     ):
         logits = forward(copy, images)
         logits.logsumexp(1).sum().backward()
-        outcomes.append([logits.detach(), *(parameter.grad for parameter in copy.parameters())])
+        buffers = [buffer.clone() for buffer in copy.buffers() if buffer.is_floating_point()]
+        with torch.no_grad():
+            answers = forward(copy.eval(), images)
+        outcomes.append([logits.detach(), answers, *buffers, *(parameter.grad for parameter in copy.parameters())])
     for ours, written, exact in zip(*outcomes, strict=True):
         assert (ours - exact).abs().max() <= 2 * (written - exact).abs().max() + 1e-6 * exact.abs().max()
 
@@ -231,6 +234,13 @@ def test_weights_of_another_network_are_refused(recipe, tmp_path):
     torch.save({"net.1.weight": torch.zeros(3)}, tmp_path / "best.ckpt")
     with pytest.raises(UserError, match="not the weights of torchvision's ResNet50"):
         make(recipe("resnet50", f"weights={tmp_path / 'best.ckpt'}"), MNIST, 4)
+
+
+def test_a_weight_that_is_no_number_is_not_hidden_by_the_faster_layout():
+    net, _ = build(models.deep(10), MNIST, 255, "deep")
+    with torch.no_grad():
+        net[1].weight[0, 0, 0, 0] = math.nan
+    assert net(torch.randint(256, (2, *MNIST), dtype=torch.uint8)).isnan().any()
 
 
 def test_imagenets_weights_are_fetched_once_and_nothing_else_is_taken_for_them(

@@ -96,7 +96,7 @@ class _Bench:
         self.root, self.pythons = root, pythons
         self.round = 0
         self.others: list[float] = []  # share of the machine that others took before each measurement
-        # what this program sets for itself is not the yardsticks'; what its user sets is everybody's
+        # what this program sets for itself is not the yardsticks'; what else its user sets is everybody's
         own = {("OMP_WAIT_POLICY", "passive")}
         self.environment = {name: value for name, value in os.environ.items() if (name, value) not in own}
 

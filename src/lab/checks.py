@@ -25,10 +25,10 @@ def check(config: DictConfig, root: type[Train]) -> None:
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is missing: give {key}=...")
     check_values(config)
-    _check_together(config)
     if root is CrossValidate:
         _check_folds(config)
     _check_mode(config, root)
+    _check_together(config)
 
 
 def check_values(config: DictConfig) -> None:

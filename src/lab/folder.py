@@ -55,8 +55,8 @@ def occupied(folder: Path) -> Iterator[None]:
     path = folder / ".running"
     try:
         with FileLock(path, blocking=False):
-            for left in folder.glob(".[0-9]*-*"):  # half-written by a process that was killed
-                left.unlink()
+            for left in folder.glob(".[0-9]*-*.ckpt"):  # half-written by a process that was killed
+                left.unlink(missing_ok=True)
             yield
             path.unlink(missing_ok=True)
     except Timeout:

@@ -1,5 +1,6 @@
 """From an architecture to a network for images of one shape: shapes found, weights drawn, parameters counted."""
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -32,9 +33,18 @@ class Network(nn.Sequential):
             layer, following = layers[place : place + 2]
             if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d):
                 layers[place : place + 2] = following, layer
+        gains = self._gains_by_layout(images)
         for layer in layers:
-            images = layer(_lay_out(images, layer))
+            images = layer(_lay_out(images, layer) if gains else images)
         return images.to_dense() if images.is_mkldnn else images
+
+    def _gains_by_layout(self, images: Tensor) -> bool:
+        watched = torch.is_autocast_enabled("cpu") or torch.jit.is_tracing() or torch.is_anomaly_enabled()
+        if watched or images.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return False
+        # oneDNN's ReLU would make 0 of NaN, and hide that a run has diverged
+        known = (layer for layer in self if isinstance(layer, nn.Conv2d | nn.BatchNorm2d))
+        return all(math.isfinite(numbers.sum()) for layer in known for numbers in layer.state_dict().values())
 
 
 def _lay_out(images: Tensor, layer: nn.Module) -> Tensor:
@@ -45,10 +55,7 @@ def _lay_out(images: Tensor, layer: nn.Module) -> Tensor:
     gains = isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.out_channels % 16 == 0
     if images.is_mkldnn:
         return images if gains or isinstance(layer, nn.ReLU | nn.MaxPool2d | nn.BatchNorm2d) else images.to_dense()
-    fits = images.device.type == "cpu" and images.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    if gains and fits and not (torch.is_autocast_enabled("cpu") or torch.jit.is_tracing()):
-        return images.to_mkldnn()
-    return images
+    return images.to_mkldnn() if gains and images.dtype == torch.float32 else images
 
 
 def build(

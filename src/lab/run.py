@@ -147,15 +147,7 @@ def predict(
 
     By `trainer` with the weights of `checkpoint`, else with those that the run has, in the precision it had.
     """
-    trainer = trainer or Trainer(
-        devices=1,
-        precision=choose_precision(run.config)[0],
-        callbacks=[ProgressBar()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = trainer or _make_tester(choose_precision(run.config)[0])
     data = ImageData(run.dataset, run.parts, run.config.model.batch_size, run.config.seed, tested=part)
     try:
         trainer.test(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
@@ -168,6 +160,21 @@ def predict(
     labels, sha256 = run.dataset.labels[indices], np.array(fingerprint(run.dataset, indices))
     predictions = Predictions(logits, labels, indices, np.array(run.classes), sha256)
     return {name: logged[f"test_{name}"] for name in ("loss", "accuracy", "images")}, predictions
+
+
+def _make_tester(precision: str) -> Trainer:
+    try:
+        return Trainer(
+            devices=1,
+            precision=precision,
+            callbacks=[ProgressBar()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except ValueError as error:
+        raise UserError(f"trainer.precision={precision}: {error}") from None
 
 
 def data_name(run: Run) -> str:
