@@ -1,6 +1,7 @@
 """evaluate.py, compare.py and show.py on finished runs: what they tell, what they leave, what they refuse."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -167,7 +168,7 @@ def test_nothing_but_ours_is_called_and_nothing_is_unpickled(trained, refused, t
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("lab.models.small_pool", "os.system"))
     assert "_target_ os.system is none of this project's" in refused(run, command="evaluate")
-    (run / "config.yaml").write_text(config.replace("batch_size: 512", "batch_size: -1"))
+    (run / "config.yaml").write_text(re.sub(r"batch_size: \d+", "batch_size: -1", config))
     assert "config.yaml: model.batch_size=-1: must be 1 or more" in refused(run, command="evaluate")
     (run / "config.yaml").write_text(config.replace("precision: 32-true", "precision: nonsense"))
     assert "trainer.precision=nonsense" in refused(run, command="evaluate")
