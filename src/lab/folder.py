@@ -52,13 +52,14 @@ def resume_command(folder: Path) -> str:
 @contextlib.contextmanager
 def occupied(folder: Path) -> Iterator[None]:
     """Nobody else trains into `folder` meanwhile."""
-    path = folder / ".running"
+    lock = folder / ".running"
     try:
-        with FileLock(path, blocking=False):
-            for left in folder.glob(".[0-9]*-*.ckpt"):  # half-written by a process that was killed
-                left.unlink(missing_ok=True)
+        with FileLock(lock, blocking=False):
+            for path in folder.iterdir():
+                if re.fullmatch(r"\.\d+-\w+\.(ckpt|csv|json|npz|png)", path.name):  # a killed process wrote it
+                    path.unlink(missing_ok=True)
             yield
-            path.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
     except Timeout:
         raise UserError(f"{folder}: another process is at this run") from None
 
