@@ -26,7 +26,11 @@ def start(tmp_path, data_root, *arguments):
     command = [sys.executable, PROJECT / "src" / "train.py", *arguments]
     environment = os.environ | {"LAB_DATA": str(data_root)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
+
+    def heed() -> None:  # a shell lets what it starts in the background ignore SIGINT
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(command, cwd=tmp_path, env=environment, preexec_fn=heed, **pipes)
 
 
 def rows(folder):
