@@ -10,7 +10,10 @@ import time
 
 import pytest
 from conftest import PROJECT, read_result
+from omegaconf import OmegaConf
 from PIL import Image
+
+from lab.config import CONF
 
 SMALL = "+table.common='data.source.md5=null model.epochs=1 model.batch_size=50'"
 
@@ -41,6 +44,9 @@ def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, tmp_path):
     tolerance = 4.30265 * spread * (4 / 3) ** 0.5  # Student's t with 2 degrees of freedom
     assert cells[6] == f"{mean - 97.57:+.2f} (± {tolerance:.2f})"
     assert cells[7].startswith("reproduced" if abs(mean - 97.57) <= tolerance + 0.005 else "worse")
+    findings = table.count("\n- **")
+    left_out, of = map(int, re.search(r"Left out, .*: (\d+) of (\d+) findings", table).groups())
+    assert left_out + findings == of and findings < left_out  # those of the rows that have run are told
     with Image.open(tmp_path / "out" / "published.png") as picture:
         assert picture.width > 600
     assert not (tmp_path / "RESULTS.md").exists()  # of all rows only
@@ -62,10 +68,10 @@ def test_the_whole_ladder_goes_into_the_results_and_leaves_the_rest(here, tmp_pa
     results.write_text("# Results\n\n## Ladder\n\nold\n\n## Speed\n\nfast\n")
     common = SMALL.removeprefix("+").replace("epochs=1", "epochs=1 data.validation=0.1")
     told = here("reproduce", "ladder", common, "hydra.run.dir=out", "seeds=2", f"results={results}").out
-    assert "6 rows, 12 runs, 12 to do" in told
+    assert "7 rows, 14 runs, 14 to do" in told
     text = results.read_text()
     assert "old" not in text and text.endswith("## Speed\n\nfast\n") and text.count("## ") == 2
-    assert re.search(r"\| deep \| 159,254 \| [\d.]+ ± [\d.]+ \| 2 \| conv_pool \| [+-][\d.]+ \(", text)
+    assert re.search(r"\| deep \| 159,254 \| [\d.]+ ± [\d.]+ \| 2 \| baseline \| [+-][\d.]+ \(", text)
     assert (tmp_path / "docs" / "ladder.png").exists() and (tmp_path / "docs" / "ladder.csv").exists()
 
 
@@ -104,9 +110,7 @@ def test_killed_it_goes_on_with_what_is_missing(tmp_path, data_root):
 def test_every_row_of_a_table_is_a_recipe_that_can_be_built(table):
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
 
-    from lab.config import CONF
     from lab.run import build_classifier
 
     content = OmegaConf.load(CONF / "table" / f"{table}.yaml")
@@ -121,6 +125,13 @@ def test_every_row_of_a_table_is_a_recipe_that_can_be_built(table):
         if config.model.name not in ("alexnet_224", "resnet50"):  # large, or without weights
             shape = (3, 32, 32) if config.data.name == "cifar4" else (1, 28, 28)
             build_classifier(config.model, shape, len(config.data.classes))
+
+
+def test_a_finding_speaks_of_rows_that_there_are():
+    content = OmegaConf.load(CONF / "table" / "labs.yaml")
+    told = [re.split(" minus | ", each) for text in content.findings for each in re.findall(r"\{([^}]+)\}", text)]
+    named = {name for each in told for name in each} - {"range", "medical"}
+    assert len(named) > 20 and named <= set(content.rows)
 
 
 def test_help_names_the_commands_own_keys(here):

@@ -51,40 +51,37 @@ class Row:
             if result
         }
 
-    def by_seed(self) -> list[float]:
-        """Of each seed whose folds are complete their mean."""
+    def by_fold(self) -> list[tuple[float, ...]]:
+        """Of each seed whose folds are complete their scores, in order; without folds one."""
         scores, folds = self.scores(), len({job.values["fold"] for job in self.jobs})
-        seeds = {seed: [score for (of, _), score in scores.items() if of == seed] for seed, _ in scores}
-        return [mean(values) for values in seeds.values() if len(values) == folds]
+        seeds = {seed: tuple(score for (of, _), score in scores.items() if of == seed) for seed, _ in scores}
+        return [values for values in seeds.values() if len(values) == folds]
+
+    def by_seed(self) -> list[float]:
+        return [mean(values) for values in self.by_fold()]
 
     def is_whole(self) -> bool:
         """All has run, on the real data."""
         results = self.results()
         return len(results) == len(self.jobs) and not any(each["data"]["name"].endswith("_sample") for each in results)
 
-    def has_folds(self) -> bool:
-        return len(self.folds) > 0
-
-    def fold_spread(self) -> float:
-        """Of the first seed, as lab A prints it."""
-        first = [score for (seed, _), score in self.scores().items() if seed == "1"]
-        return pstdev(first) if len(first) > 1 else math.nan
-
     def measured(self) -> str:
         seeds = self.by_seed()
         if not seeds:
             return "-"
-        spread = self.fold_spread() if self.has_folds() else stdev(seeds) if len(seeds) > 1 else math.nan
-        return f"{mean(seeds):.2f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}")
+        figure = f"{mean(seeds):.2f}"
+        if self.folds:  # over those of the first seed, as lab A prints it
+            return f"{figure} ± {pstdev(self.by_fold()[0]):.2f}"
+        return f"{figure} ± {stdev(seeds):.2f}" if len(seeds) > 1 else figure
 
     def seconds(self) -> float:
         return sum(result["seconds"] for result in self.results()) / max(len(self.by_seed()), 1)
 
     def tolerance(self) -> float:
         seeds = self.by_seed()
-        if self.has_folds():
-            scores = self.scores()
-            differences = [scores["1", str(k)] - published for k, published in enumerate(self.folds)]
+        if self.folds:
+            ours = [mean(scores) for scores in zip(*self.by_fold(), strict=True)]
+            differences = [one - published for one, published in zip(ours, self.folds, strict=True)]
             return corrected_t(differences, 0).high - mean(differences)
         if len(seeds) > 2:
             return float(t.ppf(0.975, len(seeds) - 1)) * stdev(seeds) * math.sqrt(1 + 1 / len(seeds))
@@ -111,14 +108,16 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     columns, cells, count = make(rows)
     _print(title, columns, cells)
     findings = [_fill(text, {row.name: row for row in rows}) for text in content.get("findings", ())]
-    told = [finding for finding in findings if finding]
+    told = [f"- {finding}" for finding in findings if finding]
+    if left_out := len(findings) - len(told):
+        told.append(f"- Left out, as not all of their rows have run: {left_out} of {len(findings)} findings.")
     picture = folder / f"{content['picture']}.png"
     if any(row.by_seed() for row in rows):
         (rungs if make is _ladder else published)(_shown(rows), title, picture)
     write_csv(_csv(rows), picture.with_suffix(".csv"))
     about = _about(rows)
     link = f"![{title}](docs/{picture.name})"
-    parts = [about, content["head"], count, table(columns, cells), link, *(f"- {finding}" for finding in told)]
+    parts = [about, content["head"], count, table(columns, cells), link, *told]
     body = "\n\n".join(part for part in parts if part)
     with whole(folder / "table.md") as beside:
         beside.write_text(body.replace("(docs/", "(") + "\n")
@@ -228,7 +227,8 @@ def _fill(text: str, rows: Mapping[str, Row]) -> str | None:
         if other != what:
             return _difference(rows[name], rows[other]) + " points"
         if what == "range":
-            return f"{min(rows[name].by_seed()):.2f} to {max(rows[name].by_seed()):.2f} %"
+            seeds = rows[name].by_seed()
+            return f"{min(seeds):.2f} to {max(seeds):.2f} %" if len(seeds) > 1 else f"{seeds[0]:.2f} % (one run)"
         if what == "medical":
             return _medical(rows[name])
         return f"{rows[name].measured()} %"
@@ -248,8 +248,12 @@ def _medical(row: Row) -> str:
         balanced = at_threshold(tested, choose_threshold(validated))["balanced_accuracy"]
         figures.append((evaluate(tested)["auc"], balanced))
     areas, balances = zip(*figures, strict=True)
-    spread = stdev(areas) if len(areas) > 1 else 0.0
-    return f"AUC {mean(areas):.4f} ± {spread:.4f}, balanced accuracy {mean(balances):.2%} over {len(areas)} seeds"
+    if len(areas) == 1:
+        return f"AUC {areas[0]:.4f}, balanced accuracy {balances[0]:.2%} with one seed"
+    return (
+        f"AUC {mean(areas):.4f} ± {stdev(areas):.4f}, balanced accuracy "
+        f"{mean(balances):.2%} ± {stdev(balances):.2%} over {len(areas)} seeds"
+    )
 
 
 def _shown(rows: Sequence[Row]) -> list[dict[str, Any]]:

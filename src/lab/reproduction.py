@@ -50,8 +50,13 @@ def reproduce(config: DictConfig, folder: Path) -> None:
                 job.folder = folder / f"{job.folder}_{job.digest}"
             todo = [job for job in jobs if job.result() is None]
             print(f"{len(rows)} rows, {len(jobs)} runs, {len(todo)} to do, in {folder}")
-            _run(todo, rows, train, context, config.workers)
-            report(rows, table, folder, Path(config.results) if config.results and config.rows is None else None)
+            whole = config.results and config.rows is None
+            try:
+                _run(todo, rows, train, context, config.workers)
+            except UserError:  # interrupted: what there is, is shown
+                report(rows, table, folder, None)
+                raise
+            report(rows, table, folder, Path(config.results) if whole else None)
     except Timeout:
         raise UserError(f"{folder}: another process is at this table") from None
     if failed := [row.name for row in rows if row.error()]:
