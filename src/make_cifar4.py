@@ -1,8 +1,6 @@
 """Make CIFAR4_X.npy and CIFAR4_Y.npy from CIFAR-10's binary version: python src/make_cifar4.py"""
 
-import argparse
 import os
-import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lab import UserError
+from lab.arguments import Parser, run_parser
 from lab.config import data_folder
 from lab.download import OfflineError, download
 from lab.files import whole
@@ -59,19 +58,21 @@ def _records(cifar10: Path, name: str, content: bytes) -> npt.NDArray[np.uint8]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=make_cifar4.__doc__.partition("\n")[0])
+    parser = Parser(description=make_cifar4.__doc__.partition("\n")[0])
     parser.add_argument(
         "--cifar10", type=Path, help="cifar-10-binary.tar.gz or the folder of its .bin files; else downloaded"
     )
     parser.add_argument("--root", help="where the two files go; else $LAB_DATA, else data/ in the project")
-    given = parser.parse_args()
-    root = data_folder(given.root or os.environ.get("LAB_DATA"))
+    run_parser(parser, _make)
+
+
+def _make(cifar10: Path | None, root: str | None) -> None:
+    folder = data_folder(root or os.environ.get("LAB_DATA"))
     try:
-        make_cifar4(given.cifar10 or download([URL], root / "cifar-10-binary.tar.gz", f"md5:{MD5}"), root)
+        cifar10 = cifar10 or download([URL], folder / "cifar-10-binary.tar.gz", f"md5:{MD5}")
     except OfflineError as error:
-        sys.exit(f"error: CIFAR-10 cannot be downloaded ({error}): get {URL} and give --cifar10 FILE")
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+        raise UserError(f"CIFAR-10 cannot be downloaded ({error}): get {URL} and give --cifar10 FILE") from None
+    make_cifar4(cifar10, folder)
 
 
 if __name__ == "__main__":

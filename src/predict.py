@@ -19,6 +19,7 @@ import threading
 import time
 import warnings
 import zipfile
+import zlib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 
@@ -71,8 +72,9 @@ def read_metadata(path):
                 "%s: has format %s, this predict.py reads %d: copy the predict.py of the project that exported it"
                 % (path, metadata["format"], FORMAT)
             )
-        metadata["min_torch"], metadata["classes"], metadata["input"]["height"], metadata["golden"]["images"]
-    except (OSError, zipfile.BadZipFile) as error:
+        metadata["min_torch"], metadata["classes"], metadata["input"]["height"], metadata["parameters"]["total"]
+        metadata["golden"]["images"], metadata["golden"]["probabilities"], metadata["metrics"]["accuracy"]
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or packed oddly
         raise UserError("%s: cannot be read (%s): give the model.ts that export.py wrote" % (path, error))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError("%s: its metadata is damaged (%r)" % (path, error))
@@ -495,7 +497,7 @@ class Handler(BaseHTTPRequestHandler):
     def is_strange(self):
         """Whether a page of another name has sent the browser here: this one is for this machine."""
         name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if self.server.given.host != "127.0.0.1" or name in ("127.0.0.1", "localhost"):
+        if self.server.given.host not in ("127.0.0.1", "localhost") or name in ("127.0.0.1", "localhost"):
             return False
         self.close_connection = True
         self.answer(403, {"error": "this page is for this machine only"})

@@ -1,5 +1,6 @@
 """The yardsticks train what the project trains."""
 
+import gzip
 import subprocess
 import sys
 
@@ -41,6 +42,15 @@ def test_a_plain_loop_prints_its_speed(data_root, task):
     command = [sys.executable, YARDSTICKS / "plain.py", "dense", data_root, "2", *task]
     process = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert float(process.stdout) > 0, process.stderr
+
+
+def test_the_yardsticks_read_what_a_download_has_left(yardstick, data_root, tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in (data_root / "MNIST" / "raw").glob("train-*"):
+        (raw / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    pairs = zip(*(yardstick.load(yardstick.RECIPES["dense"], root) for root in (data_root, tmp_path)), strict=True)
+    assert all((plain == packed).all() for plain, packed in pairs)
 
 
 def test_an_unknown_recipe_is_refused(refused):

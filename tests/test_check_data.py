@@ -44,7 +44,7 @@ def test_clean_data_is_called_clean(here, data_root, tmp_path):
     assert not (tmp_path / "out" / "check.png").exists()
 
 
-def test_training_warns_of_test_images_and_leaves_them_out_when_told(planted, train_here):
+def test_training_warns_of_test_images_and_leaves_them_out_when_told(planted, train_here, here):
     images = np.load(planted / "X.npy")
     options = (*NPY, f"data.root={planted}", "model=small_dense", "model.epochs=1")
     images[:200] = images[200:]  # half of all are there twice
@@ -57,6 +57,8 @@ def test_training_warns_of_test_images_and_leaves_them_out_when_told(planted, tr
     assert "are in the validation or test part too" not in " ".join(told.err.split())
     assert (after["validation"], after["test"]) == (before["validation"], before["test"])
     assert 0 < after["train"] < before["train"]
+    told = here("cross_validate", *options, "data.drop_duplicates=true", "data.folds=2", "hydra.run.dir=folds").out
+    assert "Accuracy: mean=" in told  # each fold holds out what folds.csv says, less is trained on
 
 
 @pytest.mark.data

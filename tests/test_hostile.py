@@ -1,5 +1,8 @@
 """Whatever a stranger's file or a wrong value holds: refused in a line, nothing run, no hang, no memory eaten."""
 
+import dataclasses
+import functools
+import hashlib
 import io
 import json
 import pickle
@@ -7,13 +10,16 @@ import resource
 import shutil
 import struct
 import sys
+import threading
 import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from conftest import PROJECT, SMALL_MNIST
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from PIL import Image
 
 from lab import UserError
@@ -225,6 +231,42 @@ def test_a_run_folder_calls_only_this_projects_networks_and_torchs_optimizers(ru
         (folder / "config.yaml").write_text(text.replace(name, target))
         with pytest.raises(UserError, match="is none of this project's"):
             read_config(folder)
+
+
+def test_a_strangers_run_folder_downloads_nothing(run, tmp_path):
+    """It names an address, a sum that fits, and a place that is not for data."""
+    from lab.run import load
+
+    evil = tmp_path / "served" / "evil.py"
+    evil.parent.mkdir()
+    evil.write_text("print('planted')")
+    folder, root = shutil.copytree(run, tmp_path / "run"), tmp_path / "data"
+    root.mkdir()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=evil.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        config = OmegaConf.load(folder / "config.yaml")
+        config.data.source = {
+            "_target_": "lab.datasets.medmnist",
+            "file": "../planted.py",
+            "url": f"http://127.0.0.1:{server.server_port}/evil.py",
+            "md5": hashlib.md5(evil.read_bytes()).hexdigest(),
+        }
+        OmegaConf.save(config, folder / "config.yaml")
+        with pytest.raises(UserError, match="no mirror is named"):
+            load(folder, root=root)
+        server.shutdown()
+    assert not (tmp_path / "planted.py").exists()
+
+
+def test_predictions_of_classes_that_there_are_not_are_refused(run, tmp_path):
+    from lab.predictions import load_predictions
+
+    predictions = load_predictions(run)
+    for labels in (predictions.labels + 10, predictions.labels.astype(np.float32)):
+        dataclasses.replace(predictions, labels=labels).save(tmp_path / "predictions.npz")
+        with pytest.raises(UserError, match="damaged"):
+            load_predictions(tmp_path)
 
 
 def test_bombs_are_refused_before_they_grow(run, tmp_path):

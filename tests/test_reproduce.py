@@ -81,7 +81,7 @@ def test_a_row_that_cannot_run_says_why(here, tmp_path):
     assert "not run; the ImageNet weights" in (tmp_path / "out" / "table.md").read_text()
 
 
-@pytest.mark.parametrize("wrong", ["rows=[Z9]", "seeds=0", "workers=0", "table=lab", "row=[A1]"])
+@pytest.mark.parametrize("wrong", ["rows=[Z9]", "rows=[]", "seeds=0", "workers=0", "table=lab", "row=[A1]"])
 def test_wrong_options_are_refused(refused, tmp_path, wrong):
     assert wrong.partition("=")[0] in refused(wrong, "hydra.run.dir=out", command="reproduce")
     assert not (tmp_path / "out").exists()

@@ -183,7 +183,8 @@ def test_an_epoch_without_validation_has_no_figures_of_another(train_here, tmp_p
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
 def test_other_precisions_train(train_here, tmp_path, precision):
-    train_here(*FAST, "model.epochs=1", f"trainer.precision={precision}", "hydra.run.dir=run")
+    options = (f"trainer.precision={precision}", "trainer.gradient_clip_val=1")
+    train_here(*FAST, "model.epochs=1", *options, "hydra.run.dir=run")
     assert read_result(tmp_path / "run")["test"]["last"]["images"] == 100
 
 
@@ -244,6 +245,12 @@ def test_a_wrong_option_is_one_line_before_torch_is_imported(train, arguments, m
         (["data=cifar4", "model=batchnorm", "model.batch_size=1"], "needs two images"),
         (["model=resnet50", "data=cifar4", "weights=nothing.pth"], "there is no such file"),
         (["data=cifar4", "hydra.run.dir=file/run"], "file"),
+        (["--epochs", "3"], "KEY=VALUE; did you mean 'model.epochs'?"),
+        (["trainer.check_val_every_n_epoch=0"], "must be 1 or more"),
+        (["trainer.precision=null"], "32-true for float32"),
+        (["trainer.limit_train_batches=nan"], "a number of batches"),
+        (["data=cifar4", "model.net._target_=lab.layers.Flatten"], "model.net"),
+        (["data=cifar4", "model.net._target_=builtins.dict"], "model.net"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(refused, tmp_path, arguments, message):

@@ -1,11 +1,11 @@
 """The command line of the commands that take a run's folder: argparse, with errors of one line."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NoReturn
 
 from lab import UserError
-from lab.config import one_line
+from lab.config import in_users_words, one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -13,12 +13,15 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(f"error: {message}; see --help")
 
 
-def run_parser(parser: Parser, task: Callable[..., None], words: Sequence[str] | None = None) -> None:
-    """`task` with what the parser made of `words`, by default the command line's, as keyword arguments."""
-    given = parser.parse_args(words)
+def run_parser(parser: Parser, task: Callable[..., None]) -> None:
+    """`task` with what the parser made of the command line, as keyword arguments."""
+    given = parser.parse_args()
     try:
         task(**vars(given))
-    except (UserError, OSError) as error:
-        raise SystemExit(f"error: {one_line(error)}") from None
+    except Exception as error:
+        known = in_users_words(error)
+        if not isinstance(known, UserError | OSError):
+            raise
+        raise SystemExit(f"error: {one_line(known)}") from None
     except KeyboardInterrupt:
         raise SystemExit("error: interrupted") from None

@@ -44,6 +44,8 @@ def run(
     for key, given, known in (("recipes", recipes, STEPS), ("also", also, ALSO)):
         if unknown := set(given) - set(known):
             raise UserError(f"{key}: {min(unknown)} is none of {', '.join(known)}")
+    if not recipes and not also:
+        raise UserError("recipes=[] also=[]: nothing is left to measure")
     if rounds < 1:
         raise UserError(f"rounds={rounds}: must be 1 or more")
     pythons = {"plain": sys.executable, "tutorial": sys.executable, "keras_lab": keras or sys.executable}
@@ -88,7 +90,7 @@ def run(
     print(f"Tables: {folder}/benchmark.md")
 
 
-KERAS = "import keras, os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'; print(keras.__version__)"
+KERAS = "import keras; print(keras.__version__)"
 
 
 class _Bench:
@@ -166,7 +168,12 @@ class _Bench:
             megabytes = self.call([sys.executable, "-c", IMPORTS])[1]
             return time.perf_counter() - started, megabytes
         with tempfile.TemporaryDirectory() as place:
-            options = ["trainer.limit_train_batches=1", "data.validation=0", "model.epochs=1"]
+            options = [
+                "trainer.limit_train_batches=1",
+                "data.validation=0",
+                "model.epochs=1",
+                "trainer.accelerator=cpu",
+            ]
             command = [sys.executable, SRC / "train.py", *options, f"hydra.run.dir={place}/run"]
             process = subprocess.Popen(list(map(str, command)), env=self._env(), stdout=subprocess.DEVNULL)
             while not (Path(place) / "run" / "metrics.csv").exists() and process.poll() is None:
@@ -189,7 +196,7 @@ class _Bench:
             if process.returncode:
                 last = (err.read().strip() or "no message").splitlines()[-1]
                 raise UserError(f"{' '.join(map(str, command[:3]))}: {last}")
-            return out.read(), usage.ru_maxrss / 1024
+            return out.read(), usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 @contextlib.contextmanager

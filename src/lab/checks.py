@@ -62,11 +62,16 @@ def check_values(config: DictConfig) -> None:
     ):
         if not holds:
             raise UserError(f"{key}={value}: must be {rule}")
+    every = trainer.check_val_every_n_epoch
+    if not isinstance(every, int) or every < 1:
+        raise UserError(f"trainer.check_val_every_n_epoch={every}: must be 1 or more")
+    if trainer.precision is None:
+        raise UserError("trainer.precision=null: must be one of Lightning's, 32-true for float32")
     for key in ("max_epochs", "limit_train_batches", "limit_test_batches"):
         if not isinstance(trainer[key], int | float | None) or trainer[key] == 0:
             raise UserError(f"trainer.{key}={trainer[key]}: must be a number, and not 0")
     limit = trainer.limit_train_batches
-    if limit is not None and (limit < 0 or (isinstance(limit, float) and limit > 1)):
+    if limit is not None and (not limit > 0 or (isinstance(limit, float) and limit > 1)):
         raise UserError(f"trainer.limit_train_batches={limit}: must be a number of batches, or a fraction of them")
 
 

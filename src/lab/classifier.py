@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
@@ -103,7 +104,8 @@ class Classifier(LightningModule):
             else:
                 self.manual_backward(loss)
             if self.clip_value:
-                self.clip_gradients(optimizer, self.clip_value, self.clip_algorithm)
+                clip = clip_grad_value_ if self.clip_algorithm == "value" else clip_grad_norm_
+                clip(self.parameters(), self.clip_value)  # Lightning refuses it for fused optimizers in bfloat16
             optimizer.step()
             for schedule in schedules:
                 schedule.step()

@@ -10,15 +10,16 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from lab import UserError
 from lab.checks import check, known_keys, nearest
-from lab.config import CONF, SCHEMAS, Train, one_line, run_folder
+from lab.config import CONF, SCHEMAS, Train, in_users_words, one_line, run_folder
 
 
 def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
@@ -33,6 +34,11 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         except BrokenPipeError:  # --help | head
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
+    if unknown := get_args_parser().parse_known_args()[1]:
+        word = unknown[0].lstrip("-").partition("=")[0]
+        raise SystemExit(
+            f"error: {unknown[0]}: there is no such option, keys are given as KEY=VALUE{nearest(word, known_keys())}"
+        )
     # a process of trainer=ddp inherits the variable as it is set below
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in many lines
@@ -51,8 +57,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         except Exception as error:
             with contextlib.suppress(OSError):
                 run_folder().rmdir()  # Hydra made it; with files in it, it stays
-            if isinstance(error, InterpolationResolutionError):  # seed=${seed}
-                error = UserError(f"{error.full_key}: {one_line(error)}")
+            error = error if show_traceback else in_users_words(error)
             is_users = isinstance(error, UserError | OSError) and not show_traceback
             if not is_multirun:
                 if is_users:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
@@ -11,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from lab import UserError
 
@@ -154,6 +156,16 @@ def run_folder() -> Path:
 def data_folder(root: str | None) -> Path:
     """`root`, which is $LAB_DATA unless data.root says otherwise; else data/ in the project."""
     return Path(root).expanduser() if root else PROJECT / "data"
+
+
+def in_users_words(error: Exception) -> Exception:
+    """The UserError that `error` amounts to, else itself."""
+    if isinstance(error, InterpolationResolutionError):  # seed=${seed}
+        return UserError(f"{error.full_key}: {one_line(error)}")
+    # torch is not imported here, and on a CPU it raises a plain RuntimeError
+    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
+        return UserError("not enough memory: try a smaller model.batch_size, or fewer runs at a time")
+    return error
 
 
 def one_line(error: BaseException) -> str:

@@ -76,18 +76,19 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Dataset:
     path = root / file
     if not path.exists():
         try:
-            download([url], path, f"md5:{md5}")
+            download([url] if url else [], path, f"md5:{md5}")
         except OfflineError as error:
             raise UserError(
-                f"{path}: is not there and cannot be downloaded ({error}): get {url}, put it there "
+                f"{path}: is not there and cannot be downloaded ({error}): put it there "
                 f"or name its folder with data.root=FOLDER or LAB_DATA"
             ) from None
-    arrays = _load(path)
+    archive = _load(path)
     try:
-        parts = {
-            name: (arrays[f"{key}_images"], arrays[f"{key}_labels"])
-            for name, key in (("train", "train"), ("validation", "val"), ("test", "test"))
-        }
+        with archive as arrays:
+            parts = {
+                name: (arrays[f"{key}_images"], arrays[f"{key}_labels"])
+                for name, key in (("train", "train"), ("validation", "val"), ("test", "test"))
+            }
     except Exception as error:  # a damaged archive raises whatever its parser does
         raise UserError(f"{path}: not a MedMNIST file ({error})") from None
     return _dataset(path, parts)

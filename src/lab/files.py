@@ -21,7 +21,7 @@ def whole(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield beside
-        with beside.open("rb") as file:
+        with beside.open("r+b") as file:  # Windows syncs nothing that is only read
             os.fsync(file.fileno())
         beside.replace(path)
     finally:

@@ -113,7 +113,7 @@ def resume(folder: Path) -> None:
 
 def fit(config: DictConfig, folder: Path, resumes: bool = False) -> None:
     """Train the recipe on the data, test its best and its last epoch, leave everything in `folder`."""
-    run = prepare(config)
+    run = prepare(config, is_strange=resumes)
     watched = {"early_stopping": config.early_stopping, "schedule=plateau": "Plateau" in str(config.model.schedule)}
     validates = len(run.parts["validation"]) and config.trainer.limit_val_batches != 0
     if unfit := [key for key, value in watched.items() if value and not validates]:

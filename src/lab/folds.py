@@ -21,19 +21,21 @@ from lab.fit import make_trainer, print_start
 from lab.folder import claim, read_config, read_result
 from lab.plots import box_plot, confusion, curves
 from lab.predictions import fingerprint, join, load_predictions
-from lab.run import folds_of, prepare, runs_on_gpu
+from lab.run import folds_of, prepare, runs_on_gpu, with_precision
 from lab.statistics import corrected_t
 from lab.terminal import make_bar, print_confused
 from lab.workers import train_folds
 
-KEPT = ("model", "data", "seed", "batch_size", "optimizer", "parameters", "threads", "machine", "versions", "epochs")
+KEPT = ("model", "data", "seed", "batch_size", "optimizer", "parameters")
+KEPT += ("threads", "precision", "machine", "versions", "epochs")
 
 
 def cross_validate(config: DictConfig, folder: Path) -> None:
     """Train and score the folds that `folder` lacks, each with the same bits in any company; sum up all of them."""
+    asked, config = config, with_precision(config)  # one for all folds, wherever they are trained
     _finished(config, folder)  # refuses what is in the way before anything is read
-    run = prepare(config)
-    folds = [parts["validation"] for parts in folds_of(run.dataset, run.parts, config.data)]
+    run = prepare(asked)
+    folds = [parts["validation"] for parts in folds_of(run.dataset, config.data)]
     prints = [fingerprint(run.dataset, fold) for fold in folds]
     make_trainer(config, folder, [], keeps_best=False)  # refuses its options before the folder is claimed
     try:

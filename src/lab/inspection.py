@@ -140,7 +140,7 @@ def _join(one: str, other: str) -> str:
 
 
 def _worst_first(pairs: list[Pair]) -> list[Pair]:
-    """Of several parts before those of one, contradicting before others, the same before nearly."""
+    """Contradicting before others, of several parts before those of one, the same before nearly."""
 
     def order(pair: Pair) -> tuple[bool, bool, float]:
         return pair.first_class == pair.second_class, pair.first_part == pair.second_part, -pair.correlation

@@ -28,6 +28,7 @@ class Predictions:
     sha256: npt.NDArray[np.str_]  # [], of the images' bytes and the labels'
 
     def save(self, path: Path) -> None:
+        """Compressed, with the fields' names."""
         with whole(path) as beside, beside.open("wb") as file:
             np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
@@ -41,6 +42,7 @@ class Predictions:
         return float(-of_label.mean())
 
     def correct(self) -> npt.NDArray[np.bool_]:
+        """[n]"""
         return self.logits.argmax(1) == self.labels
 
 
@@ -56,6 +58,9 @@ def load_predictions(folder: Path) -> Predictions:
         n, classes = predictions.logits.shape
         if not predictions.labels.shape == predictions.indices.shape == (n,) or predictions.classes.shape != (classes,):
             raise ValueError("its arrays do not fit")
+        kinds = [getattr(predictions, field.name).dtype.kind for field in fields(Predictions)]
+        if kinds != list("fiiUU") or (n and not 0 <= predictions.labels.min() <= predictions.labels.max() < classes):
+            raise ValueError("its labels are none of its classes")
     except Exception as error:  # a damaged archive raises whatever its parser does
         raise UserError(f"{path}: damaged, or not of this version ({error})") from None
     return predictions

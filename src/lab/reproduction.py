@@ -30,6 +30,8 @@ def reproduce(config: DictConfig, folder: Path) -> None:
     Each run's folder is named by the digest of what decides its result: another recipe is another run.
     """
     table = OmegaConf.to_container(config.table, resolve=True)
+    if config.rows is not None and not config.rows:
+        raise UserError("rows=[]: name at least one, or leave it out for all")
     for key in ("seeds", "workers"):
         if config[key] is not None and config[key] < 1:
             raise UserError(f"{key}={config[key]}: must be 1 or more")
@@ -48,7 +50,7 @@ def reproduce(config: DictConfig, folder: Path) -> None:
             identify(jobs, train, context, folder)
             for job in jobs:
                 job.folder = folder / f"{job.folder}_{job.digest}"
-            todo = [job for job in jobs if job.result() is None]
+            todo = [job for job in jobs if (job.result() or {}).get("digest") != job.digest]
             print(f"{len(rows)} rows, {len(jobs)} runs, {len(todo)} to do, in {folder}")
             whole = config.results and config.rows is None
             try:
@@ -108,7 +110,7 @@ def _run(jobs: list[Job], rows: Sequence[Row], train: DictConfig, context: Hydra
     launch(
         jobs,
         launcher,
-        rerun=False,
+        rerun=True,
         bar=make_bar(sum(job.work for job in jobs), " s of a core"),
         describe=lambda: f"{sum(row.has_ended() for row in rows)} of {len(rows)} rows done",
     )

@@ -20,12 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lab import UserError
 from lab.augment import augment
 from lab.callbacks import ProgressBar, read_figures
 from lab.classifier import Classifier
-from lab.config import data_folder
+from lab.config import CONF, data_folder
 from lab.data import ImageData, Parts, make_folds, split
 from lab.datasets import Dataset
 from lab.duplicates import find_leaked
@@ -50,16 +51,17 @@ class Run:
     layers: list[Layer]
 
 
-def prepare(config: DictConfig) -> Run:
-    """What `config` describes, with weights drawn by its seed."""
+def prepare(config: DictConfig, is_strange: bool = False) -> Run:
+    """What `config` describes, with weights drawn by its seed; a strange one may be somebody else's: see load_data."""
     _silence_libraries()
     _keep_memory()
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # Lightning's 1 loads the driver's library at each step of Adam
     if config.threads:
         torch.set_num_threads(config.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32: speed=fast says otherwise
     torch.set_flush_denormal(True)  # as TensorFlow does: the tiny gradients of raw pixels take twice the time without
     seed_everything(config.seed, verbose=False)
-    dataset, classes = load_data(config.data)
+    dataset, classes = load_data(config.data, is_strange)
     parts = split_data(dataset, config.data)
     height, width, channels = dataset.images.shape[1:]
     classifier, layers = build_classifier(config.model, (channels, height, width), len(classes))
@@ -128,7 +130,7 @@ def _prepare_again(config: DictConfig, folder: Path, data: str, root: Path | Non
     place_data(config, root)
     if "weights" in config.model.net:
         config.model.net.weights = False  # the checkpoint has them
-    run = prepare(config)
+    run = prepare(config, is_strange=True)
     if data_name(run) != data:
         raise UserError(f"{folder}: it is of {data}, but {data_folder(config.data.root)} gives {data_name(run)}")
     return run
@@ -147,7 +149,7 @@ def predict(
 
     By `trainer` with the weights of `checkpoint`, else with those that the run has, in the precision it had.
     """
-    trainer = trainer or _make_tester(choose_precision(run.config)[0])
+    trainer = trainer or _make_tester(choose_precision(run.config)[0], run.config.trainer.accelerator)
     data = ImageData(run.dataset, run.parts, run.config.model.batch_size, run.config.seed, tested=part)
     try:
         trainer.test(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
@@ -162,9 +164,11 @@ def predict(
     return {name: logged[f"test_{name}"] for name in ("loss", "accuracy", "images")}, predictions
 
 
-def _make_tester(precision: str) -> Trainer:
+def _make_tester(precision: str, accelerator: str) -> Trainer:
+    """On the device at hand, or on the CPU where the run asked for it."""
     try:
         return Trainer(
+            accelerator="cpu" if accelerator == "cpu" else "auto",
             devices=1,
             precision=precision,
             callbacks=[ProgressBar()],
@@ -182,9 +186,15 @@ def data_name(run: Run) -> str:
     return run.config.data.name + ("_sample" if run.dataset.is_sample else "")
 
 
-def load_data(config: DictConfig) -> tuple[Dataset, list[str]]:
-    """The data set that `config`, a Data, names, and the names of its classes."""
-    dataset: Dataset = _call("data.source", config.source, root=data_folder(config.root))
+def load_data(config: DictConfig, is_strange: bool = False) -> tuple[Dataset, list[str]]:
+    """The data set that `config`, a Data, names, and the names of its classes.
+
+    Of a strange config nothing is downloaded but what this project names itself.
+    """
+    source = _without_addresses(config.source) if is_strange else config.source
+    dataset = _call("data.source", source, Dataset, root=data_folder(config.root))
+    if not len(dataset.labels):
+        raise UserError(f"data={config.name}: it has no images")
     if config.classes and len(set(config.classes)) < len(config.classes):
         raise UserError(f"data.classes={config.classes}: each class needs a name of its own")
     classes = list(config.classes or map(str, range(min(dataset.labels.max() + 1, MOST_UNNAMED_CLASSES))))
@@ -196,14 +206,30 @@ def load_data(config: DictConfig) -> tuple[Dataset, list[str]]:
     return dataset, classes
 
 
+def _without_addresses(source: DictConfig) -> DictConfig:
+    """`source`, a stranger's, where a file could be written anywhere; as it is where conf/data/ has the same."""
+    decisive = {key: value for key, value in source.items() if key not in ("sample", "md5")}
+    for path in (CONF / "data").glob("*.yaml"):
+        ours = OmegaConf.to_container(OmegaConf.load(path).source)
+        if decisive == {key: value for key, value in ours.items() if key not in ("sample", "md5")}:
+            return source
+    return OmegaConf.merge(source, {key: empty for key, empty in (("mirrors", []), ("url", "")) if key in source})
+
+
 def split_data(dataset: Dataset, config: DictConfig) -> Parts:
     """The parts that `config`, a Data, cuts from its data set; with folds, those of its fold."""
+    parts = folds_of(dataset, config)[config.fold] if config.folds else _cut(dataset, config)
+    if config.drop_duplicates:
+        parts["train"] = parts["train"][~find_leaked(dataset, parts)]
+        if not len(parts["train"]):
+            raise UserError("data.drop_duplicates=true: no images are left to train on")
+    return parts
+
+
+def _cut(dataset: Dataset, config: DictConfig) -> Parts:
     parts = split(dataset, config.validation, config.test, config.split_seed, config.stratify)
     if len(parts["train"]) == 0 or len(parts["test"]) == 0:
         raise UserError(f"data={config.name}: no images are left to {'test' if len(parts['train']) else 'train'} on")
-    parts = folds_of(dataset, parts, config)[config.fold] if config.folds else parts
-    if config.drop_duplicates:
-        parts["train"] = parts["train"][~find_leaked(dataset, parts)]
     return parts
 
 
@@ -212,8 +238,9 @@ def count_classes(dataset: Dataset, parts: Parts, classes: list[str]) -> dict[st
     return {part: np.bincount(dataset.labels[indices], minlength=len(classes)) for part, indices in parts.items()}
 
 
-def folds_of(dataset: Dataset, parts: Parts, config: DictConfig) -> list[Parts]:
-    return make_folds(parts, dataset.labels, config.folds, config.fold_seed, config.stratify_folds)
+def folds_of(dataset: Dataset, config: DictConfig) -> list[Parts]:
+    """The parts of each fold that `config`, a Data, names; nothing is dropped from them."""
+    return make_folds(_cut(dataset, config), dataset.labels, config.folds, config.fold_seed, config.stratify_folds)
 
 
 def choose_precision(config: DictConfig) -> tuple[str, str]:
@@ -239,7 +266,7 @@ def runs_on_gpu(config: DictConfig) -> bool:
 
 def build_classifier(recipe: DictConfig, shape: tuple[int, int, int], classes: int) -> tuple[Classifier, list[Layer]]:
     """The network of `recipe` for images [n, *shape], ready to train, and its layers."""
-    architecture = _call("model.net", recipe.net, classes=classes)
+    architecture = _call("model.net", recipe.net, nn.Sequential, classes=classes)
     net, layers = build(architecture, shape, recipe.scale, recipe.name)
     changes = dict(recipe.augment)
     changing = functools.partial(augment, **changes) if any(changes.values()) else None
@@ -254,19 +281,22 @@ def build_classifier(recipe: DictConfig, shape: tuple[int, int, int], classes: i
     return classifier, layers
 
 
-def _call(key: str, config: DictConfig, *args: Any, **kwargs: Any) -> Any:
-    """What `_target_` names, called with the other keys of `config`, which lies at `key`."""
+def _call(key: str, config: DictConfig, kind: type, *args: Any, **kwargs: Any) -> Any:
+    """The `kind` that `_target_` names, called with the other keys of `config`, which lies at `key`."""
     options = OmegaConf.to_container(config, resolve=True)
     target = str(options.pop("_target_"))
     function = _resolve(key, target)
-    known = inspect.signature(function).parameters
-    for option in options:
-        if option not in known:
-            raise UserError(f"{key}.{option}: {target} has no such option, it knows {', '.join(known)}")
     try:
-        return function(*args, **options, **kwargs)
+        known = inspect.signature(function).parameters
+        for option in options:
+            if option not in known:
+                raise UserError(f"{key}.{option}: {target} has no such option, it knows {', '.join(known)}")
+        made = function(*args, **options, **kwargs)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{key}: {error}") from None
+    if not isinstance(made, kind):
+        raise UserError(f"{key}._target_={target}: gives a {type(made).__name__}, must give a {kind.__name__}")
+    return made
 
 
 def _resolve(key: str, target: str) -> Callable[..., Any]:
@@ -283,14 +313,14 @@ def _make_optimizer(config: DictConfig, groups: list[dict[str, Any]]) -> Optimiz
     """Fused where torch has it and nothing speaks against it: the same sums in fewer passes over memory."""
     known = inspect.signature(getattr(torch.optim, str(config._target_).rpartition(".")[2], object)).parameters
     fused = "fused" in known and not {"fused", "foreach", "differentiable"} & set(config)
-    return _call("model.optimizer", config, groups, **({"fused": True} if fused else {}))
+    return _call("model.optimizer", config, Optimizer, groups, **({"fused": True} if fused else {}))
 
 
 def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict[str, Any]:
     """One that knows its end is told it in steps and goes step by step, the others epoch by epoch."""
     known = inspect.signature(_resolve("model.schedule", str(config._target_))).parameters
     ends = {key: steps for key in ("total_steps", "T_max") if key in known and key not in config}
-    scheduler = _call("model.schedule", config, optimizer, **ends)
+    scheduler = _call("model.schedule", config, LRScheduler, optimizer, **ends)
     return {"scheduler": scheduler, "interval": "step" if ends else "epoch"}
 
 

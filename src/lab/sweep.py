@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from lab import UserError
-from lab.config import CONF, data_folder, digest, one_line
+from lab.config import CONF, data_folder, digest, in_users_words, one_line
 from lab.files import whole, write_json
 from lab.ranking import Job, figures_of, short, sum_up
 from lab.terminal import make_bar
@@ -66,8 +66,9 @@ def recorded(folder: Path) -> Iterator[None]:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 yield
         except Exception as error:
-            reason = one_line(error)
-            if not isinstance(error, UserError | OSError):
+            known = in_users_words(error)
+            reason = one_line(known)
+            if not isinstance(known, UserError | OSError):
                 traceback.print_exc(file=log)
                 reason = f"{type(error).__name__}: {reason}: a defect of this program, {folder}/train.log has more"
             with whole(folder / "error.txt") as beside:  # others look for it
@@ -176,9 +177,14 @@ def launch(
             except BrokenExecutor:
                 for job in jobs:
                     if job.folder.exists() and not job.has_ended():
-                        reason = "stopped when a process of the sweep was killed (no memory left?)"
-                        (job.folder / "error.txt").write_text(reason)
-                jobs = [job for job in jobs if not job.has_ended()]
+                        with whole(job.folder / "error.txt") as beside:
+                            beside.write_text("stopped when a process of the sweep was killed (no memory left?)")
+                left = [job for job in jobs if not job.has_ended()]
+                if len(left) == len(jobs):
+                    raise UserError(
+                        "a process of the sweep was killed before its first job (no memory left?)"
+                    ) from None
+                jobs = left
             except KeyboardInterrupt:
                 raise UserError("interrupted: the same command goes on with the jobs that are missing") from None
             except (RuntimeError, ValueError, OSError) as error:  # the launcher's own: those of jobs are in error.txt

@@ -29,7 +29,10 @@ def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
     trainer = make_trainer(endless, folder, [], keeps_best=False)
     claim(folder, config)
     data = ImageData(run.dataset, run.parts, config.model.batch_size, config.seed, by_epoch=False)
-    found = Tuner(trainer).lr_find(run.classifier, datamodule=data, update_attr=False, **RANGE)
+    try:
+        found = Tuner(trainer).lr_find(run.classifier, datamodule=data, update_attr=False, **RANGE)
+    except SystemExit:  # Lightning makes it of Ctrl-C, and says nothing
+        raise KeyboardInterrupt from None
     rates, losses = found.results["lr"], found.results["loss"]
     rate = _steepest(rates, losses)
     rows = [{"learning_rate": lr, "loss": loss} for lr, loss in zip(rates, losses, strict=True)]

@@ -1,5 +1,6 @@
 """The labs' recipes for scripts that know nothing of lab: layers, optimizer, batch; and their data as arrays."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,14 @@ def load(recipe, root, most=55_000):
     if recipe["data"] == "cifar4":
         images, labels = (np.load(Path(root) / f"CIFAR4_{name}.npy", allow_pickle=False) for name in "XY")
         return images[:16800], labels[:16800].astype(np.int64).reshape(-1)
-    raw = Path(root) / "MNIST" / "raw"
-    images = np.fromfile(raw / "train-images-idx3-ubyte", np.uint8, offset=16).reshape(-1, 28, 28, 1)
-    labels = np.fromfile(raw / "train-labels-idx1-ubyte", np.uint8, offset=8)
+    images = _read(Path(root) / "MNIST" / "raw" / "train-images-idx3-ubyte", 16).reshape(-1, 28, 28, 1)
+    labels = _read(Path(root) / "MNIST" / "raw" / "train-labels-idx1-ubyte", 8)
     return images[:most], labels[:most].astype(np.int64)
+
+
+def _read(path, head):
+    content = path.read_bytes() if path.exists() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
+    return np.frombuffer(content, np.uint8, offset=head)
 
 
 def classes(recipe):
