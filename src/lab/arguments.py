@@ -9,6 +9,8 @@ from lab.config import in_users_words, one_line
 
 
 class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, exit code 1."""
+
     def error(self, message: str) -> NoReturn:
         raise SystemExit(f"error: {message}; see --help")
 

@@ -113,6 +113,7 @@ class Classifier(LightningModule):
         return None
 
     def stop_diverged(self, what: str) -> None:
+        """UserError, always: what is wrong, at which epoch and learning rate, and what to try."""
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise UserError(
             f"the {what} of epoch {self.current_epoch + 1}, at a learning rate of {rate:g}: try a smaller "

@@ -148,6 +148,11 @@ OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache
 OmegaConf.register_new_resolver("digest", lambda *, _root_: digest(_root_))
 
 
+def quoted(key: str, value: str) -> str:
+    """KEY='VALUE', for Hydra's grammar."""
+    return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def run_folder() -> Path:
     """Where Hydra puts the job's files."""
     return Path(HydraConfig.get().runtime.output_dir)
@@ -169,6 +174,7 @@ def in_users_words(error: Exception) -> Exception:
 
 
 def one_line(error: BaseException) -> str:
+    """Its message as a user should read it: of an OSError the file and the reason, of others' errors the first line."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     text = str(error).partition("\nSee https")[0]

@@ -38,6 +38,7 @@ def refuse_bomb(path: Path) -> None:
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """ValueError where a figure is not finite: JSON has no word for it."""
     with whole(path) as beside:
         beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 

@@ -18,7 +18,7 @@ from yaml import AliasEvent, YAMLError
 
 from lab import UserError
 from lab.checks import check_values
-from lab.config import CrossValidate, Train
+from lab.config import CrossValidate, Train, quoted
 from lab.files import refuse_bomb
 
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
@@ -30,7 +30,10 @@ def claim(folder: Path, config: DictConfig) -> None:
     """Write config.yaml, which makes the folder this run's: a folder that has one is another run's."""
     path, beside = folder / "config.yaml", folder / f".{os.getpid()}-config.yaml"
     try:
-        beside.write_text(OmegaConf.to_yaml(config, resolve=True))
+        with beside.open("w") as file:
+            file.write(OmegaConf.to_yaml(config, resolve=True))
+            file.flush()
+            os.fsync(file.fileno())
         try:
             os.link(beside, path)  # whole, and never over another's
         except FileExistsError:
@@ -44,9 +47,8 @@ def claim(folder: Path, config: DictConfig) -> None:
 
 def resume_command(folder: Path) -> str:
     """What to type, for the shell and for Hydra's grammar."""
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     plain = re.fullmatch(r"[\w./~-]+", str(folder), re.ASCII)
-    return "python src/train.py " + shlex.quote(f"resume={folder}" if plain else f"resume='{quoted}'")
+    return "python src/train.py " + shlex.quote(f"resume={folder}" if plain else quoted("resume", str(folder)))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ glorot_uniform: Initializer = nn.init.xavier_uniform_
 
 
 def he_uniform(weight: Tensor) -> Tensor:
+    """Keras' he_uniform, in place: from -sqrt(6 / inputs) to sqrt(6 / inputs) (He et al., 2015)."""
     return nn.init.kaiming_uniform_(weight, nonlinearity="relu")
 
 

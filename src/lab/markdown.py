@@ -8,6 +8,7 @@ from lab.files import whole
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown, a line each, bars in the cells escaped."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 

@@ -33,13 +33,16 @@ class Job:
     work: float = 0.0  # of all its epochs, in the unit of the bar; 0: an epoch is one
 
     def result(self) -> dict[str, Any] | None:
+        """Its result.json once it has finished; UserError where that is damaged."""
         return read_result(self.folder, "test") if (self.folder / "result.json").exists() else None
 
     def error(self) -> str | None:
+        """Why it failed, in a line."""
         path = self.folder / "error.txt"
         return path.read_text() if path.exists() else None
 
     def has_ended(self) -> bool:
+        """Finished or failed."""
         return self.error() is not None or (self.folder / "result.json").exists()
 
 
@@ -205,6 +208,7 @@ def beyond_the_edge(values: Sequence[str], best: str) -> str | None:
 
 
 def is_logarithmic(grid: Sequence[float]) -> bool:
+    """Whether a logarithmic axis shows `grid` better."""
     return min(grid) > 0 and max(grid) / min(grid) >= 8
 
 

@@ -34,12 +34,15 @@ class Row:
     against: str | None = None  # the rung that it changes one thing of
 
     def has_ended(self) -> bool:
+        """Whether all its runs have finished or failed."""
         return all(job.has_ended() for job in self.jobs)
 
     def error(self) -> str | None:
+        """Why the first of its failed runs failed."""
         return next((job.error() for job in self.jobs if job.result() is None), None)
 
     def results(self) -> list[dict[str, Any]]:
+        """Those of the runs that have finished."""
         return [result for result in (job.result() for job in self.jobs) if result]
 
     def scores(self) -> dict[tuple[str, str], float]:
@@ -58,6 +61,7 @@ class Row:
         return [values for values in seeds.values() if len(values) == folds]
 
     def by_seed(self) -> list[float]:
+        """Accuracy in %, of folds their mean."""
         return [mean(values) for values in self.by_fold()]
 
     def is_whole(self) -> bool:
@@ -66,6 +70,7 @@ class Row:
         return len(results) == len(self.jobs) and not any(each["data"]["name"].endswith("_sample") for each in results)
 
     def measured(self) -> str:
+        """The mean over the seeds ± their standard deviation; of folds that over the folds, with n, as the lab's."""
         seeds = self.by_seed()
         if not seeds:
             return "-"
@@ -75,9 +80,11 @@ class Row:
         return f"{figure} ± {stdev(seeds):.2f}" if len(seeds) > 1 else figure
 
     def seconds(self) -> float:
+        """Of training, a seed, all folds together."""
         return sum(result["seconds"] for result in self.results()) / max(len(self.by_seed()), 1)
 
     def tolerance(self) -> float:
+        """The largest difference to the published figure, in points, that is still chance: see the table's head."""
         seeds = self.by_seed()
         if self.folds:
             ours = [mean(scores) for scores in zip(*self.by_fold(), strict=True)]
@@ -89,6 +96,7 @@ class Row:
         return 196 * math.sqrt(share * (1 - share) / images)
 
     def verdict(self) -> str:
+        """reproduced, better, worse, or why there is none."""
         if not self.by_seed():
             return "not run" + (f"; {self.error()}" if self.error() else "")
         if self.results()[0]["data"]["name"].endswith("_sample"):

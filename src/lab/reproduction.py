@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab import UserError
 from lab.checks import check, nearest
-from lab.config import Train, run_folder
+from lab.config import Train, quoted, run_folder
 from lab.ranking import Job
 from lab.report import Row, report
 from lab.sweep import identify, launch, recorded
@@ -88,7 +88,7 @@ def _list_jobs(name: str, entry: dict[str, Any], common: str, config: DictConfig
     folds = [[f"data.folds={n_folds}", f"data.fold={k}"] for k in range(n_folds)]
     given = [*entry["run"].split(), *common.split(), "threads=1"]
     if entry.get("weights") and config.weights:
-        given.append(f"weights='{Path(config.weights).absolute()}'")
+        given.append(quoted("weights", str(Path(config.weights).absolute())))
     return [
         Job(
             [*given, *fold, f"seed={seed}"],

@@ -5,6 +5,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import platform
 import re
 import shutil
 import sys
@@ -24,7 +25,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from lab import UserError
-from lab.config import CONF, data_folder, digest, in_users_words, one_line
+from lab.config import CONF, data_folder, digest, in_users_words, one_line, quoted
 from lab.files import whole, write_json
 from lab.ranking import Job, figures_of, short, sum_up
 from lab.terminal import make_bar
@@ -168,8 +169,9 @@ def launch(
         _clear(job, rerun)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")])  # of processes to come
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
+    has_gpu = shutil.which("nvidia-smi") or (sys.platform, platform.machine()) == ("darwin", "arm64")
     if getattr(launcher, "joblib", {}).get("n_jobs") == -1:
-        launcher.joblib["n_jobs"] = 1 if shutil.which("nvidia-smi") else min(joblib.cpu_count(), len(jobs))
+        launcher.joblib["n_jobs"] = 1 if has_gpu else min(joblib.cpu_count(), len(jobs))
     with _Watch(jobs, bar, describe):
         while jobs:
             try:
@@ -195,7 +197,7 @@ def launch(
 
 def _place(folder: Path) -> list[str]:
     places = {"hydra.sweep.dir": str(folder.parent), "hydra.sweep.subdir": folder.name}
-    return [key + "='" + place.replace("\\", "\\\\").replace("'", "\\'") + "'" for key, place in places.items()]
+    return [quoted(key, place) for key, place in places.items()]
 
 
 class _Watch:

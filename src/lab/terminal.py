@@ -152,4 +152,5 @@ def make_bar(total: int | None, unit: str, shows: bool = True) -> tqdm:
 
 
 def warn(message: str) -> None:
+    """In a frame, on stderr."""
     Console(stderr=True).print(Panel(message, title="WARNING", style="bold yellow"))
