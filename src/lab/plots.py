@@ -288,7 +288,7 @@ def rungs(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
         axis.set_xlabel(label)
     axes[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
     axes[0].invert_yaxis()
-    axes[0].set_xlabel("test accuracy (%)")
+    axes[0].set_xlabel("test accuracy (%), a seed each, and their mean")
     for axis in axes:
         axis.grid(alpha=0.3, axis="x")
     _save(figure, title, path)
