@@ -91,12 +91,17 @@ def test_killed_it_goes_on_with_what_is_missing(tmp_path, data_root):
     command = [sys.executable, PROJECT / "src" / "reproduce.py", SMALL.replace("epochs=1", "epochs=40")]
     command += ["rows=[C1,D1]", "seeds=2", "hydra.run.dir=out", "workers=1"]
     environment = os.environ | {"LAB_DATA": str(data_root)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-    while len(list(tmp_path.glob("out/*/result.json"))) < 1 and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(2)  # its workers notice
+    for number, signalled in enumerate((signal.SIGTERM, signal.SIGKILL), 1):
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
+        while len(list(tmp_path.glob("out/*/result.json"))) < number and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signalled)
+        told = process.communicate()[1]
+        if signalled == signal.SIGTERM:  # what there is, is shown
+            assert "error: interrupted: the same command goes on" in told
+            assert (tmp_path / "out" / "table.md").exists()
+        time.sleep(2)  # its workers notice
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/result.json")}
     assert 1 <= len(finished) < 4
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)

@@ -17,7 +17,7 @@ import torch
 from conftest import PROJECT, SMALL_MNIST, read_result
 from filelock import FileLock
 
-EPOCHS = 40
+EPOCHS = 25
 RECIPE = (*SMALL_MNIST, "model=dropout", f"model.epochs={EPOCHS}", "model.batch_size=50", "model.optimizer.lr=0.001")
 RECIPE += ("model.augment.rotation=10", "model.augment.shift=0.1", "schedule=one_cycle", "threads=1")
 

@@ -110,7 +110,7 @@ def test_without_validation_no_winner_is_named(train_here):
 
 
 def test_jobs_side_by_side_survive_a_kill_and_give_the_bits_of_one_after_the_other(train_here, data_root, tmp_path):
-    jobs = (*FAST, "model=small_conv", "model.epochs=8", "seed=1,2,3,4,5")
+    jobs = (*FAST, "model=small_conv", "model.epochs=8", "seed=1,2,3,4")
     train_here("-m", "hydra/launcher=basic", "hydra.sweep.dir=one_by_one", *jobs)
     command = [sys.executable, PROJECT / "src" / "train.py", "-m", *jobs, "hydra.sweep.dir=beside"]
     command.append("hydra.launcher.n_jobs=2")
@@ -123,11 +123,11 @@ def test_jobs_side_by_side_survive_a_kill_and_give_the_bits_of_one_after_the_oth
     process.wait()
     time.sleep(1.5)  # its workers end with it
     finished = list((tmp_path / "beside").glob("*/result.json"))
-    assert 1 <= len(finished) < 5
+    assert 1 <= len(finished) < 4
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert again.returncode == 0 and again.stderr == "", again.stderr
-    assert f"5 jobs, {5 - len(finished)} to run" in again.stdout
-    assert len(rows(tmp_path / "beside")) == 5
+    assert f"4 jobs, {4 - len(finished)} to run" in again.stdout
+    assert len(rows(tmp_path / "beside")) == 4
     for folder in (tmp_path / "one_by_one").glob("seed=*"):
         assert are_same(weights(folder), weights(tmp_path / "beside" / folder.name)), folder.name
 

@@ -249,8 +249,9 @@ def test_a_wrong_option_is_one_line_before_torch_is_imported(train, arguments, m
         (["trainer.check_val_every_n_epoch=0"], "must be 1 or more"),
         (["trainer.precision=null"], "32-true for float32"),
         (["trainer.limit_train_batches=nan"], "a number of batches"),
-        (["data=cifar4", "model.net._target_=lab.layers.Flatten"], "model.net"),
-        (["data=cifar4", "model.net._target_=builtins.dict"], "model.net"),
+        (["data=cifar4", "model.net._target_=argparse.Namespace"], "gives a Namespace, must give a Sequential"),
+        (["data=cifar4", "model.net._target_=builtins.dict"], "model.net: no signature found"),
+        (["trainer.gradient_clip_val=-1"], "must be a number above 0"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(refused, tmp_path, arguments, message):

@@ -65,6 +65,9 @@ def check_values(config: DictConfig) -> None:
     every = trainer.check_val_every_n_epoch
     if not isinstance(every, int) or every < 1:
         raise UserError(f"trainer.check_val_every_n_epoch={every}: must be 1 or more")
+    clip = trainer.gradient_clip_val
+    if clip is not None and not (isinstance(clip, int | float) and clip > 0):
+        raise UserError(f"trainer.gradient_clip_val={clip}: must be a number above 0, or left out")
     if trainer.precision is None:
         raise UserError("trainer.precision=null: must be one of Lightning's, 32-true for float32")
     for key in ("max_epochs", "limit_train_batches", "limit_test_batches"):

@@ -104,7 +104,7 @@ class Classifier(LightningModule):
             else:
                 self.manual_backward(loss)
             if self.clip_value:
-                clip = clip_grad_value_ if self.clip_algorithm == "value" else clip_grad_norm_
+                clip = clip_grad_value_ if str(self.clip_algorithm).lower() == "value" else clip_grad_norm_
                 clip(self.parameters(), self.clip_value)  # Lightning refuses it for fused optimizers in bfloat16
             optimizer.step()
             for schedule in schedules:

@@ -35,6 +35,8 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     if unknown := get_args_parser().parse_known_args()[1]:
+        if not unknown[0].startswith("-"):
+            raise SystemExit(f"error: {unknown[0]}: give all KEY=VALUE side by side, before or after the options")
         word = unknown[0].lstrip("-").partition("=")[0]
         raise SystemExit(
             f"error: {unknown[0]}: there is no such option, keys are given as KEY=VALUE{nearest(word, known_keys())}"

@@ -79,8 +79,8 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Dataset:
             download([url] if url else [], path, f"md5:{md5}")
         except OfflineError as error:
             raise UserError(
-                f"{path}: is not there and cannot be downloaded ({error}): put it there "
-                f"or name its folder with data.root=FOLDER or LAB_DATA"
+                f"{path}: is not there and cannot be downloaded ({error}): {f'get {url}, ' if url else ''}put it "
+                f"there or name its folder with data.root=FOLDER or LAB_DATA"
             ) from None
     archive = _load(path)
     try:

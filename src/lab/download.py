@@ -24,6 +24,8 @@ def download(urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
     """
     if _is_there(path, known_hash):  # perhaps in a folder where nothing can be written
         return path
+    if not urls:
+        raise OfflineError("no mirror is named")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
     with FileLock(lock):
@@ -41,7 +43,6 @@ def _is_there(path: Path, known_hash: str | None) -> bool:
 
 
 def _fetch(urls: Sequence[str], path: Path, known_hash: str | None) -> None:
-    reason = "no mirror is named"
     for url in urls:
         bar = tqdm(total=0, desc=path.name, unit="B", unit_scale=True, leave=False, delay=0.5, disable=None)
         try:

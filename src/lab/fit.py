@@ -153,7 +153,7 @@ def fit_fold(config: DictConfig, folder: Path, turns: Turns) -> None:
     run = prepare(config)
     epochs = Epochs(folder / "metrics.csv")
     trainer = make_trainer(config, folder, [epochs, turns], keeps_best=False)
-    claim(folder, config)
+    claim(folder, with_precision(config))
     result, predictions = _train(run, trainer, epochs, folder, "validation")
     result["seconds"] = round(result["seconds"] - turns.waited, 3)
     predictions.save(folder / "predictions.npz")

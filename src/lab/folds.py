@@ -32,18 +32,18 @@ KEPT += ("threads", "precision", "machine", "versions", "epochs")
 
 def cross_validate(config: DictConfig, folder: Path) -> None:
     """Train and score the folds that `folder` lacks, each with the same bits in any company; sum up all of them."""
-    asked, config = config, with_precision(config)  # one for all folds, wherever they are trained
-    _finished(config, folder)  # refuses what is in the way before anything is read
-    run = prepare(asked)
+    kept = with_precision(config)
+    _finished(kept, folder)  # refuses what is in the way before anything is read
+    run = prepare(config)
     folds = [parts["validation"] for parts in folds_of(run.dataset, config.data)]
     prints = [fingerprint(run.dataset, fold) for fold in folds]
     make_trainer(config, folder, [], keeps_best=False)  # refuses its options before the folder is claimed
     try:
         with FileLock(folder / ".lock", blocking=False):
-            finished = _finished(config, folder)
+            finished = _finished(kept, folder)
             _check_images(folder, prints, finished)
             if not (folder / "config.yaml").exists():
-                claim(folder, config)
+                claim(folder, kept)
             shown = {f"fold {number}": fold for number, fold in enumerate(folds)} | {"not used": run.parts["test"]}
             print_start(dataclasses.replace(run, parts=shown))
             places = sorted((int(image), number) for number, fold in enumerate(folds) for image in fold)

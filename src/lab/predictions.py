@@ -60,7 +60,7 @@ def load_predictions(folder: Path) -> Predictions:
             raise ValueError("its arrays do not fit")
         kinds = [getattr(predictions, field.name).dtype.kind for field in fields(Predictions)]
         if kinds != list("fiiUU") or (n and not 0 <= predictions.labels.min() <= predictions.labels.max() < classes):
-            raise ValueError("its labels are none of its classes")
+            raise ValueError("not the numbers of answers and classes")
     except Exception as error:  # a damaged archive raises whatever its parser does
         raise UserError(f"{path}: damaged, or not of this version ({error})") from None
     return predictions

@@ -31,7 +31,7 @@ class Row:
     published: float | None = None
     folds: Sequence[float] = ()  # those that `published` is the mean of
     note: str = ""
-    against: str | None = None  # the rung that it changes one thing of
+    against: str | None = None  # the rung that it stands on
 
     def has_ended(self) -> bool:
         """Whether all its runs have finished or failed."""
@@ -118,7 +118,7 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     findings = [_fill(text, {row.name: row for row in rows}) for text in content.get("findings", ())]
     told = [f"- {finding}" for finding in findings if finding]
     if left_out := len(findings) - len(told):
-        told.append(f"- Left out, as not all of their rows have run: {left_out} of {len(findings)} findings.")
+        told.append(f"- Left out, as not all of their rows have run whole: {left_out} of {len(findings)} findings.")
     picture = folder / f"{content['picture']}.png"
     if any(row.by_seed() for row in rows):
         (rungs if make is _ladder else published)(_shown(rows), title, picture)
@@ -210,11 +210,12 @@ def _ladder(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:
 def _difference(one: Row, other: Row) -> str:
     """Of the same seeds and folds, with its 95 % interval."""
     ours, theirs = one.scores(), other.scores()
-    pairs = [ours[key] - theirs[key] for key in ours if key in theirs]
+    common = [key for key in ours if key in theirs]
+    pairs = [ours[key] - theirs[key] for key in common]
     if not pairs:
         return "-"
     if len(pairs) < 2:
-        return f"{pairs[0]:+.2f} (one run each)"
+        return f"{pairs[0]:+.2f} (seed {common[0][0]} alone)"
     folds = len({fold for _, fold in ours})
     estimate: Estimate = corrected_t(pairs, 1 / (folds - 1) if folds > 1 else 0)
     word = "noise" if estimate.low <= 0 <= estimate.high else "real"
@@ -222,7 +223,7 @@ def _difference(one: Row, other: Row) -> str:
 
 
 def _fill(text: str, rows: Mapping[str, Row]) -> str | None:
-    """`text` with {E1} measured, {E1 range}, {A2 minus A1}, {D10 auc}; None where a row is not run."""
+    """`text` with {E1} measured, {E1 range}, {A2 minus A1}, {D10 medical}; None where a row is not run."""
     missing = False
 
     def fill(match: re.Match[str]) -> str:

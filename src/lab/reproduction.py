@@ -107,14 +107,16 @@ def _run(jobs: list[Job], rows: Sequence[Row], train: DictConfig, context: Hydra
     reproducing = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(train)
     launcher = Plugins.instance().instantiate_launcher(context, _train, train)
-    launch(
-        jobs,
-        launcher,
-        rerun=True,
-        bar=make_bar(sum(job.work for job in jobs), " s of a core"),
-        describe=lambda: f"{sum(row.has_ended() for row in rows)} of {len(rows)} rows done",
-    )
-    HydraConfig.instance().cfg = reproducing
+    try:
+        launch(
+            jobs,
+            launcher,
+            rerun=True,
+            bar=make_bar(sum(job.work for job in jobs), " s of a core"),
+            describe=lambda: f"{sum(row.has_ended() for row in rows)} of {len(rows)} rows done",
+        )
+    finally:
+        HydraConfig.instance().cfg = reproducing
 
 
 def _train(config: DictConfig) -> None:

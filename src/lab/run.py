@@ -8,7 +8,7 @@ import logging
 import os
 import pkgutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,7 +210,7 @@ def _without_addresses(source: DictConfig) -> DictConfig:
     """`source`, a stranger's, where a file could be written anywhere; as it is where conf/data/ has the same."""
     decisive = {key: value for key, value in source.items() if key not in ("sample", "md5")}
     for path in (CONF / "data").glob("*.yaml"):
-        ours = OmegaConf.to_container(OmegaConf.load(path).source)
+        ours = OmegaConf.to_container(OmegaConf.load(path)).get("source", {})
         if decisive == {key: value for key, value in ours.items() if key not in ("sample", "md5")}:
             return source
     return OmegaConf.merge(source, {key: empty for key, empty in (("mirrors", []), ("url", "")) if key in source})
@@ -286,11 +286,11 @@ def _call(key: str, config: DictConfig, kind: type, *args: Any, **kwargs: Any) -
     options = OmegaConf.to_container(config, resolve=True)
     target = str(options.pop("_target_"))
     function = _resolve(key, target)
+    known = _parameters(key, function)
+    for option in options:
+        if option not in known:
+            raise UserError(f"{key}.{option}: {target} has no such option, it knows {', '.join(known)}")
     try:
-        known = inspect.signature(function).parameters
-        for option in options:
-            if option not in known:
-                raise UserError(f"{key}.{option}: {target} has no such option, it knows {', '.join(known)}")
         made = function(*args, **options, **kwargs)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(f"{key}: {error}") from None
@@ -309,6 +309,13 @@ def _resolve(key: str, target: str) -> Callable[..., Any]:
     return function
 
 
+def _parameters(key: str, function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError) as error:  # a builtin's are not known
+        raise UserError(f"{key}: {error}") from None
+
+
 def _make_optimizer(config: DictConfig, groups: list[dict[str, Any]]) -> Optimizer:
     """Fused where torch has it and nothing speaks against it: the same sums in fewer passes over memory."""
     known = inspect.signature(getattr(torch.optim, str(config._target_).rpartition(".")[2], object)).parameters
@@ -318,7 +325,7 @@ def _make_optimizer(config: DictConfig, groups: list[dict[str, Any]]) -> Optimiz
 
 def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict[str, Any]:
     """One that knows its end is told it in steps and goes step by step, the others epoch by epoch."""
-    known = inspect.signature(_resolve("model.schedule", str(config._target_))).parameters
+    known = _parameters("model.schedule", _resolve("model.schedule", str(config._target_)))
     ends = {key: steps for key in ("total_steps", "T_max") if key in known and key not in config}
     scheduler = _call("model.schedule", config, LRScheduler, optimizer, **ends)
     return {"scheduler": scheduler, "interval": "step" if ends else "epoch"}

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from lab import UserError
-from lab.config import one_line
+from lab.config import in_users_words, one_line
 
 
 @dataclass
@@ -131,8 +131,9 @@ def _train_fold(config: dict[str, Any], folder: Path, connection: Connection) ->
     except (EOFError, ConnectionError):
         return  # nobody waits for this fold any more
     except Exception as error:
-        if not isinstance(error, UserError | OSError):
+        known = in_users_words(error)
+        if not isinstance(known, UserError | OSError):
             traceback.print_exc()  # a mistake of ours
-        said = "failed", one_line(error)
+        said = "failed", one_line(known)
     with contextlib.suppress(OSError):
         connection.send(said)
