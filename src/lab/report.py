@@ -64,10 +64,9 @@ class Row:
         """Accuracy in %, of folds their mean."""
         return [mean(values) for values in self.by_fold()]
 
-    def is_whole(self) -> bool:
-        """All has run, on the real data."""
-        results = self.results()
-        return len(results) == len(self.jobs) and not any(each["data"]["name"].endswith("_sample") for each in results)
+    def is_told(self) -> bool:
+        """Whether findings may speak of it: a seed at least has run, on the real data."""
+        return bool(self.by_seed()) and not any(each["data"]["name"].endswith("_sample") for each in self.results())
 
     def measured(self) -> str:
         """The mean over the seeds ± their standard deviation; of folds that over the folds, with n, as the lab's."""
@@ -118,7 +117,7 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     findings = [_fill(text, {row.name: row for row in rows}) for text in content.get("findings", ())]
     told = [f"- {finding}" for finding in findings if finding]
     if left_out := len(findings) - len(told):
-        told.append(f"- Left out, as not all of their rows have run whole: {left_out} of {len(findings)} findings.")
+        told.append(f"- Left out, as a row of theirs has not run: {left_out} of {len(findings)} findings.")
     picture = folder / f"{content['picture']}.png"
     if any(row.by_seed() for row in rows):
         (rungs if make is _ladder else published)(_shown(rows), title, picture)
@@ -230,7 +229,7 @@ def _fill(text: str, rows: Mapping[str, Row]) -> str | None:
         nonlocal missing
         name, _, what = match[1].partition(" ")
         other = what.removeprefix("minus ")
-        if not all(each in rows and rows[each].is_whole() for each in (name, *([other] if other != what else []))):
+        if not all(each in rows and rows[each].is_told() for each in (name, *([other] if other != what else []))):
             missing = True
             return ""
         if other != what:
