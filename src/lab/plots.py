@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from lab.files import whole
 
@@ -264,6 +265,7 @@ def published(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
                 axis.plot(100 - row["published"], place, "o", label="published", **ring)
         axis.set_yticks(range(len(half)), [row["name"] for row in half], fontsize=8)
         axis.set_xscale("log")
+        axis.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 4, 6)))  # all nine would overlap
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("{x:g}")
         axis.tick_params(axis="x", which="both", labelsize=7)
