@@ -62,6 +62,10 @@ def check_values(config: DictConfig) -> None:
     ):
         if not holds:
             raise UserError(f"{key}={value}: must be {rule}")
+    _check_trainer(trainer)
+
+
+def _check_trainer(trainer: DictConfig) -> None:
     every = trainer.check_val_every_n_epoch
     if not isinstance(every, int) or every < 1:
         raise UserError(f"trainer.check_val_every_n_epoch={every}: must be 1 or more")

@@ -34,13 +34,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         except BrokenPipeError:  # --help | head
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    if unknown := get_args_parser().parse_known_args()[1]:
-        if not unknown[0].startswith("-"):
-            raise SystemExit(f"error: {unknown[0]}: give all KEY=VALUE side by side, before or after the options")
-        word = unknown[0].lstrip("-").partition("=")[0]
-        raise SystemExit(
-            f"error: {unknown[0]}: there is no such option, keys are given as KEY=VALUE{nearest(word, known_keys())}"
-        )
+    _refuse_unknown_options()
     # a process of trainer=ddp inherits the variable as it is set below
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in many lines
@@ -84,6 +78,15 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         raise SystemExit(f"error: interrupted{how}") from None
     if failed_jobs:
         raise SystemExit(f"error: {len(failed_jobs)} jobs failed, numbers {failed_jobs}: the lines above say why")
+
+
+def _refuse_unknown_options() -> None:
+    """--epochs 3, at which argparse would print its usage."""
+    if unknown := get_args_parser().parse_known_args()[1]:
+        if not unknown[0].startswith("-"):
+            raise SystemExit(f"error: {unknown[0]}: give all KEY=VALUE side by side, before or after the options")
+        near = nearest(unknown[0].lstrip("-").partition("=")[0], known_keys())
+        raise SystemExit(f"error: {unknown[0]}: there is no such option, keys are given as KEY=VALUE{near}")
 
 
 def _recorded() -> contextlib.AbstractContextManager:
