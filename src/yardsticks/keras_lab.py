@@ -1,7 +1,6 @@
 """The labs' own stack, where Keras is installed: keras_lab.py RECIPE DATA_FOLDER STEPS prints images/s, warm.
 
-With the word inference at the end: of answers, in batches of 32; with folds: lab A's five folds, STEPS epochs each;
-cnn ... accuracy: of CIFAR4's test part in lab E's split, after STEPS epochs, a line for each of five seeds.
+With the word inference at the end: of answers, in batches of 32; with folds: five folds, STEPS epochs each.
 """
 
 import os
@@ -18,22 +17,32 @@ from recipes import RECIPES, classes, load
 
 
 def build(recipe, shape):
-    made = [keras.Input(shape)]
+    made, init = [keras.Input(shape)], recipe.get("init", "glorot_uniform")
     for word in recipe["layers"]:
         kind, _, units = word.partition(" ")
         if kind == "conv":
-            made.append(layers.Conv2D(int(units), 3, activation="relu"))
+            made.append(layers.Conv2D(int(units), 3, activation="relu", kernel_initializer=init))
         elif kind == "pool":
             made.append(layers.MaxPooling2D())
         elif kind == "flatten":
             made.append(layers.Flatten())
         else:
-            made.append(layers.Dense(int(units), activation="relu"))
+            made.append(layers.Dense(int(units), activation="relu", kernel_initializer=init))
     net = keras.Sequential([*made, layers.Dense(classes(recipe), activation="softmax")])
     name, rate = recipe["optimizer"]
     optimizer = keras.optimizers.SGD(rate, momentum=0.9) if name == "sgd" else keras.optimizers.Adam(rate)
     net.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     return net
+
+
+def feed(recipe, x, y):
+    """What net.fit is given."""
+    if not recipe.get("augment"):
+        return {"x": x, "y": y, "batch_size": recipe["batch"]}
+    generator = keras.src.legacy.preprocessing.image.ImageDataGenerator(
+        rotation_range=15, width_shift_range=0.1, height_shift_range=0.1, horizontal_flip=True
+    )
+    return {"x": generator.flow(x, y, batch_size=recipe["batch"])}
 
 
 def infer(net, x):
@@ -56,25 +65,10 @@ def cross_validate(recipe, root, epochs):
         print(net.evaluate(x[held_out], labels[held_out], verbose=0)[1])
 
 
-def score(recipe, root, epochs):
-    """Lab E's split: scikit-learn's train_test_split(train_size=0.7, random_state=42), the rest halved by it too."""
-    x, y = (np.load(Path(root) / f"CIFAR4_{name}.npy", allow_pickle=False) for name in "XY")
-    order = np.random.RandomState(42).permutation(len(x))
-    rest, train = np.split(order, [len(x) * 3 // 10])
-    test = rest[np.random.RandomState(42).permutation(len(rest))[: len(rest) // 2]]
-    for seed in range(1, 6):
-        keras.utils.set_random_seed(seed)
-        net = build(recipe, x.shape[1:])
-        net.fit(x[train] / recipe["scale"], y[train], epochs=epochs, batch_size=recipe["batch"], verbose=0)
-        print(f"seed {seed}: {net.evaluate(x[test] / recipe['scale'], y[test], verbose=0)[1]:.2%}", flush=True)
-
-
 def main(name, root, steps, task="training"):
     recipe = RECIPES[name]
     if task == "folds":
         return cross_validate(recipe, root, steps)
-    if task == "accuracy":
-        return score(recipe, root, steps) if name == "cnn" else sys.exit("error: accuracy: of cnn alone")
     images, labels = load(recipe, root)
     x = images.astype("float32") / recipe["scale"]
     net, count = build(recipe, x.shape[1:]), steps * recipe["batch"]
@@ -82,12 +76,7 @@ def main(name, root, steps, task="training"):
         return infer(net, np.tile(x[:32], (steps, 1, 1, 1)))
     x, y = x[:count], labels[:count]
     if recipe.get("augment"):
-        generator = keras.src.legacy.preprocessing.image.ImageDataGenerator(
-            rotation_range=15, width_shift_range=0.1, height_shift_range=0.1, horizontal_flip=True
-        )
-        given = {"x": generator.flow(x, y, batch_size=recipe["batch"])}
-    else:
-        given = {"x": x, "y": y, "batch_size": recipe["batch"]}
+    given = feed(recipe, x, y)
     net.fit(**given, verbose=0)
     started = time.perf_counter()
     net.fit(**given, verbose=0)

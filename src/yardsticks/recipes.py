@@ -5,33 +5,28 @@ from pathlib import Path
 
 import numpy as np
 
-SGD, ADAM = ("sgd", 0.01), ("adam", 0.001)
 DEEP = ["conv 32", "pool", "conv 64", "conv 64", "pool", "flatten", "dense 100"]
-CNN = {"layers": ["conv 32", "pool", "conv 64", "pool", "flatten"], "optimizer": ADAM, "batch": 100, "data": "cifar4"}
+CNN = ["conv 32", "pool", "conv 64", "pool", "flatten"]
+A = {"optimizer": ("sgd", 0.01), "batch": 32, "data": "mnist", "scale": 255, "init": "he_uniform"}  # of hidden layers
 B = {"optimizer": ("adam", 0.0001), "batch": 128, "data": "mnist", "scale": 1}
+E = {"optimizer": ("adam", 0.001), "batch": 100, "data": "cifar4", "scale": 1}
 RECIPES = {  # a ReLU after each of conv and dense, and the dense layer of the classes at the end
-    "deep": {"layers": DEEP, "optimizer": SGD, "batch": 32, "data": "mnist", "scale": 255},
-    "baseline": {
-        "layers": ["conv 32", "pool", "flatten", "dense 100"],
-        "optimizer": SGD,
-        "batch": 32,
-        "data": "mnist",
-        "scale": 255,
-    },
+    "deep": A | {"layers": DEEP},
+    "baseline": A | {"layers": ["conv 32", "pool", "flatten", "dense 100"]},
     "dense": B | {"layers": ["flatten", "dense 300", "dense 300"]},
     "conv": B | {"layers": ["conv 32", "flatten", "dense 128"]},
-    "cnn": CNN | {"scale": 1, "augment": False},
-    "cnn_augmented": CNN | {"scale": 1, "augment": True},
+    "cnn": E | {"layers": CNN, "augment": False},
+    "cnn_augmented": E | {"layers": CNN, "augment": True},
 }
 
 
-def load(recipe, root, most=55_000):
-    """Images uint8 [n, h, w, c] and labels int64 [n] to train on."""
+def load(recipe, root, most=55_000, part="train"):
+    """Images uint8 [n, h, w, c] and labels int64 [n]: the first of those to train on; of MNIST's part t10k, to test."""
     if recipe["data"] == "cifar4":
         images, labels = (np.load(Path(root) / f"CIFAR4_{name}.npy", allow_pickle=False) for name in "XY")
         return images[:16800], labels[:16800].astype(np.int64).reshape(-1)
-    images = _read(Path(root) / "MNIST" / "raw" / "train-images-idx3-ubyte", 16).reshape(-1, 28, 28, 1)
-    labels = _read(Path(root) / "MNIST" / "raw" / "train-labels-idx1-ubyte", 8)
+    images = _read(Path(root) / "MNIST" / "raw" / f"{part}-images-idx3-ubyte", 16).reshape(-1, 28, 28, 1)
+    labels = _read(Path(root) / "MNIST" / "raw" / f"{part}-labels-idx1-ubyte", 8)
     return images[:most], labels[:most].astype(np.int64)
 
 
