@@ -75,7 +75,6 @@ def main(name, root, steps, task="training"):
     if task == "inference":
         return infer(net, np.tile(x[:32], (steps, 1, 1, 1)))
     x, y = x[:count], labels[:count]
-    if recipe.get("augment"):
     given = feed(recipe, x, y)
     net.fit(**given, verbose=0)
     started = time.perf_counter()
