@@ -6,7 +6,6 @@ With the word inference at the end: of answers, in batches of 32; with folds: fi
 import os
 import sys
 import time
-from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 

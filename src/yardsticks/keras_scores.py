@@ -1,7 +1,7 @@
 """The labs' own stack on the same files, where Keras and scikit-learn are installed.
 
-keras_scores.py ROW DATA_FOLDER [SEEDS] prints the accuracy after the last epoch, as the labs do: for lab A of each fold,
-for the others of the test part.
+keras_scores.py ROW DATA_FOLDER [SEEDS] prints the accuracy after the last epoch, as the labs do: for lab A of each
+fold, for the others of the test part.
 """
 
 import sys
