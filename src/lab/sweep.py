@@ -121,7 +121,7 @@ def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fol
             raise UserError(f"{folder} is of the data in {content['root']}: choose another folder for these jobs")
         known = content["jobs"] if content["conf"] == sources.hexdigest() else {}
     before = HydraConfig.instance().cfg
-    for job in jobs:
+    for job in tqdm(jobs, "configurations", delay=1, disable=None, leave=False):
         key = " ".join(job.overrides)
         if key not in known or "${" in key:  # an interpolation may mean another value today
             composed = context.config_loader.load_sweep_config(config, job.overrides)
