@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from lab.config import CONF
 from lab.network import count_parameters
+from lab.run import load_data, split_data
 
 YARDSTICKS = PROJECT / "src" / "yardsticks"
 
@@ -51,6 +52,21 @@ def test_the_yardsticks_read_what_a_download_has_left(yardstick, data_root, tmp_
         (raw / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
     pairs = zip(*(yardstick.load(yardstick.RECIPES["dense"], root) for root in (data_root, tmp_path)), strict=True)
     assert all((plain == packed).all() for plain, packed in pairs)
+
+
+@pytest.mark.parametrize("name", ["conv", "cnn"])
+def test_the_yardsticks_split_as_the_project_does(yardstick, data_root, name):
+    from recipes import split
+
+    recipe = yardstick.RECIPES[name]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        words = [f"data={recipe['data']}", f"data.root={data_root}"]
+        config = compose("train", [*words, "data.source.md5=null"] if recipe["data"] == "mnist" else words).data
+    dataset, _ = load_data(config)
+    parts = split_data(dataset, config)
+    *train, test, labels = split(recipe, data_root)
+    for (x, y), part in ((train, "train"), ((test, labels), "test")):
+        assert (x == dataset.images[parts[part]]).all() and (y == dataset.labels[parts[part]]).all()
 
 
 def test_an_unknown_recipe_is_refused(refused):

@@ -78,12 +78,25 @@ def test_the_whole_ladder_goes_into_the_results_and_leaves_the_rest(here, tmp_pa
 def test_a_row_that_cannot_run_says_why(here, tmp_path):
     with pytest.raises(SystemExit, match=r"error: E10: could not be run"):
         here("reproduce", "rows=[E10]", "hydra.run.dir=out")
-    assert "not run; the ImageNet weights" in (tmp_path / "out" / "table.md").read_text()
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "not run; the ImageNet weights" in table and "published.png" not in table
+    assert not (tmp_path / "out" / "published.png").exists()
 
 
-@pytest.mark.parametrize("wrong", ["rows=[Z9]", "rows=[]", "seeds=0", "workers=0", "table=lab", "row=[A1]"])
+def test_runs_on_a_sample_are_marked_and_run_again(here, tmp_path):
+    common = "+table.common='data.root=empty model.epochs=1 model.batch_size=500'"
+    for _ in ("first", "again"):
+        told = here("reproduce", "ladder", common.removeprefix("+"), "rows=[dense]", "seeds=1", "hydra.run.dir=out").out
+        assert "1 runs, 1 to do" in told and "what it buys" in told
+    assert "Some of it on a sample" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "wrong", ["rows=[Z9]", "rows=[]", "seeds=0", "workers=0", "table=lab", "row=[A1]", "data.root=/x"]
+)
 def test_wrong_options_are_refused(refused, tmp_path, wrong):
-    assert wrong.partition("=")[0] in refused(wrong, "hydra.run.dir=out", command="reproduce")
+    told = refused(wrong, "hydra.run.dir=out", command="reproduce")
+    assert wrong.partition("=")[0] in told and "mean 'data.root" not in told
     assert not (tmp_path / "out").exists()
 
 

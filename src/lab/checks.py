@@ -146,7 +146,10 @@ def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def known_keys() -> Iterator[str]:
     """Of the recipe and data set on the command line, read from their files: a second composition takes too long."""
-    yield from (known.name for known in fields(SCHEMAS.get(Path(sys.argv[0]).stem, Train)))
+    schema = SCHEMAS.get(Path(sys.argv[0]).stem, Train)
+    yield from (known.name for known in fields(schema))
+    if not issubclass(schema, Train):
+        return
     yield from _keys(OmegaConf.to_container(OmegaConf.load(CONF / "trainer" / "default.yaml")), "trainer.")
     for group, schema, default in (("model", Recipe, "deep"), ("data", Data, "mnist")):
         given = [word.removeprefix(f"{group}=") for word in sys.argv[1:] if word.startswith(f"{group}=")]

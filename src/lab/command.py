@@ -139,8 +139,9 @@ def _explain(error: Exception) -> str:
         more = ", and with pip install '.[cluster]' submitit_slurm" if group == "hydra/launcher" else ""
         return f"{group}={name}: there is none{nearest(name, error.options)} Known: {', '.join(error.options)}{more}"
     if wrong_key := re.match(r"Could not override '([^']+)'", str(error)):
-        key, known = wrong_key[1], known_keys()
-        more = "any other option of Lightning's: +trainer.KEY=VALUE" if key.startswith("trainer.") else "see --help"
+        key, known = wrong_key[1], list(known_keys())
+        is_lightnings = key.startswith("trainer.") and "trainer.devices" in known
+        more = "any other option of Lightning's: +trainer.KEY=VALUE" if is_lightnings else "see --help"
         return f"{key}: there is no such key{nearest(key, known)} ({more})"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         override = str(error).partition("\n")[0].removeprefix("Error merging override ")

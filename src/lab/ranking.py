@@ -77,6 +77,11 @@ def figures_of(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in (named | {"seconds": result["seconds"]}).items() if name in HEADINGS}
 
 
+def is_of_sample(result: Mapping[str, Any]) -> bool:
+    """Whether a run had only the sample that stands in where a data set cannot be fetched."""
+    return result["data"]["name"].endswith("_sample")
+
+
 def sum_up(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool) -> int:
     """Print the table and what follows from it, leave sweep.csv and sweep.png; the number of jobs that failed.
 
@@ -98,7 +103,7 @@ def sum_up(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool)
         _print(settings, [key for key in swept if key != "seed"], title)
         if draws or not (folder / "sweep.png").exists():
             _draw(settings, swept, title, folder / "sweep.png")
-        if samples := sum(result["data"]["name"].endswith("_sample") for _, result in finished):
+        if samples := sum(is_of_sample(result) for _, result in finished):
             told = f"{samples} of {len(finished)} jobs are NOT of the MNIST data set, but of a sample of it"
             warn(f"{told}: with the real files, rerun=true trains them anew.")
     for row in rows:

@@ -15,7 +15,7 @@ from lab.evaluation import at_threshold, choose_threshold, evaluate
 from lab.files import whole, write_csv
 from lab.markdown import replace_section, table
 from lab.plots import published, rungs
-from lab.ranking import Job
+from lab.ranking import Job, is_of_sample
 from lab.run import load, predict
 from lab.statistics import Estimate, corrected_t
 from lab.terminal import print_table
@@ -39,7 +39,7 @@ class Row:
 
     def error(self) -> str | None:
         """Why the first of its failed runs failed."""
-        return next((job.error() for job in self.jobs if job.result() is None), None)
+        return next((job.error() for job in self.jobs if job.result() is None and job.error()), None)
 
     def results(self) -> list[dict[str, Any]]:
         """Those of the runs that have finished."""
@@ -56,9 +56,12 @@ class Row:
 
     def by_fold(self) -> list[tuple[float, ...]]:
         """Of each seed whose folds are complete their scores, in order; without folds one."""
+        return list(self._of_whole_seeds().values())
+
+    def _of_whole_seeds(self) -> dict[str, tuple[float, ...]]:
         scores, folds = self.scores(), len({job.values["fold"] for job in self.jobs})
         seeds = {seed: tuple(score for (of, _), score in scores.items() if of == seed) for seed, _ in scores}
-        return [values for values in seeds.values() if len(values) == folds]
+        return {seed: values for seed, values in seeds.items() if len(values) == folds}
 
     def by_seed(self) -> list[float]:
         """Accuracy in %, of folds their mean."""
@@ -66,7 +69,7 @@ class Row:
 
     def is_told(self) -> bool:
         """Whether findings may speak of it: a seed at least has run, on the real data."""
-        return bool(self.by_seed()) and not any(each["data"]["name"].endswith("_sample") for each in self.results())
+        return bool(self.by_seed()) and not any(is_of_sample(each) for each in self.results())
 
     def measured(self) -> str:
         """The mean over the seeds ± their standard deviation; of folds that over the folds, with n, as the lab's."""
@@ -80,7 +83,9 @@ class Row:
 
     def seconds(self) -> float:
         """Of training, a seed, all folds together."""
-        return sum(result["seconds"] for result in self.results()) / max(len(self.by_seed()), 1)
+        whole_seeds = self._of_whole_seeds()
+        seconds = [job.result()["seconds"] for job in self.jobs if job.values["seed"] in whole_seeds]
+        return sum(seconds) / max(len(whole_seeds), 1)
 
     def tolerance(self) -> float:
         """The largest difference to the published figure, in points, that is still chance: see the table's head."""
@@ -98,7 +103,7 @@ class Row:
         """reproduced, better, worse, or why there is none."""
         if not self.by_seed():
             return "not run" + (f"; {self.error()}" if self.error() else "")
-        if self.results()[0]["data"]["name"].endswith("_sample"):
+        if any(is_of_sample(each) for each in self.results()):
             return "not comparable; on a sample of the data"
         if self.published is None:
             return "no figure"
@@ -111,7 +116,7 @@ class Row:
 def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, results: Path | None) -> None:
     """Print and write the table of `rows`, and what `content`, of conf/table/, finds in them; into `results` too."""
     title = content["title"]
-    make = _ladder if any(row.against for row in rows) else _published
+    make = _ladder if any("against" in entry for entry in content["rows"].values()) else _published
     columns, cells, count = make(rows)
     _print(title, columns, cells)
     findings = [_fill(text, {row.name: row for row in rows}) for text in content.get("findings", ())]
@@ -119,11 +124,12 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     if left_out := len(findings) - len(told):
         told.append(f"- Left out, as a row of theirs has not run: {left_out} of {len(findings)} findings.")
     picture = folder / f"{content['picture']}.png"
-    if any(row.by_seed() for row in rows):
+    drawn = any(row.by_seed() for row in rows)
+    if drawn:
         (rungs if make is _ladder else published)(_shown(rows), title, picture)
     write_csv(_csv(rows), picture.with_suffix(".csv"))
     about = _about(rows)
-    link = f"![{title}](docs/{picture.name})"
+    link = f"![{title}](docs/{picture.name})" if drawn else ""
     parts = [about, content["head"], count, table(columns, cells), link, *told]
     body = "\n\n".join(part for part in parts if part)
     with whole(folder / "table.md") as beside:
@@ -131,9 +137,9 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     for row in rows:
         if row.error():
             print(f"{row.name}: {row.error()}")
-    print(f"Table: {folder}/table.md, {picture.with_suffix('.csv').name}, {picture.name}")
+    print(f"Table: {folder}/table.md, {picture.with_suffix('.csv').name}" + (f", {picture.name}" if drawn else ""))
     ran = [result for row in rows for result in row.results()]
-    if results and (not ran or any(result["data"]["name"].endswith("_sample") for result in ran)):
+    if results and (not drawn or any(is_of_sample(result) for result in ran)):
         print(f"{results} stays as it is: nothing has run, or not on the real data")
     elif results:
         (results.parent / "docs").mkdir(exist_ok=True)
@@ -295,8 +301,13 @@ def _csv(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _about(rows: Sequence[Row]) -> str:
-    result = next((result for row in rows for result in row.results()), None)
-    if result is None:
+    results = [result for row in rows for result in row.results()]
+    if not results:
         return "Nothing was run."
-    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    return f"Seeds from 1 on, one thread a run, {result['machine']}; {versions}."
+    where = dict.fromkeys(
+        f"{result['machine']}; {', '.join(f'{name} {number}' for name, number in result['versions'].items())}"
+        for result in results
+    )
+    sampled = any(is_of_sample(result) for result in results)
+    warning = " **Some of it on a sample of the data: no measure of any network.**" if sampled else ""
+    return f"Seeds from 1 on, one thread a run, {'; or '.join(where)}.{warning}"

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab import UserError
 from lab.checks import check, nearest
 from lab.config import Train, quoted, run_folder
-from lab.ranking import Job
+from lab.ranking import Job, is_of_sample
 from lab.report import Row, report
 from lab.sweep import identify, launch, recorded
 from lab.terminal import make_bar
@@ -50,7 +50,7 @@ def reproduce(config: DictConfig, folder: Path) -> None:
             identify(jobs, train, context, folder)
             for job in jobs:
                 job.folder = folder / f"{job.folder}_{job.digest}"
-            todo = [job for job in jobs if (job.result() or {}).get("digest") != job.digest]
+            todo = [job for job in jobs if not _has_finished(job)]
             print(f"{len(rows)} rows, {len(jobs)} runs, {len(todo)} to do, in {folder}")
             whole = config.results and config.rows is None
             try:
@@ -63,6 +63,12 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         raise UserError(f"{folder}: another process is at this table") from None
     if failed := [row.name for row in rows if row.error()]:
         raise UserError(f"{', '.join(failed)}: could not be run, the table says why; the same command tries again")
+
+
+def _has_finished(job: Job) -> bool:
+    """Not with a sample of the data: the real ones may be there today."""
+    result = job.result()
+    return result is not None and result.get("digest") == job.digest and not is_of_sample(result)
 
 
 def _choose(known: dict[str, Any], names: Sequence[str] | None) -> dict[str, Any]:

@@ -30,6 +30,20 @@ def load(recipe, root, most=55_000, part="train"):
     return images[:most], labels[:most].astype(np.int64)
 
 
+def split(recipe, root):
+    """Images and labels to train on, images and labels to test: labs B and E split so."""
+    from sklearn.model_selection import train_test_split  # not everybody's who trains
+
+    if recipe["data"] == "cifar4":
+        x, y = (np.load(Path(root) / f"CIFAR4_{name}.npy", allow_pickle=False) for name in "XY")
+        x, rest, y, labels = train_test_split(x, y, train_size=0.7, random_state=42)
+        _, test, _, labels = train_test_split(rest, labels, train_size=0.5, random_state=42)
+        return x, y, test, labels
+    x, y = load(recipe, root, most=60_000)
+    x, _, y, _ = train_test_split(x, y, test_size=0.08333, random_state=42, stratify=y)
+    return x, y, *load(recipe, root, part="t10k")
+
+
 def _read(path, head):
     content = path.read_bytes() if path.exists() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
     return np.frombuffer(content, np.uint8, offset=head)
