@@ -189,9 +189,9 @@ def _published(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:
 def _count(rows: Sequence[Row]) -> str:
     compared = [row.verdict() for row in rows if row.published is not None and row.by_seed()]
     words = {word: compared.count(word) for word in ("reproduced", "better", "worse")}
-    return (
-        f"{len(compared)} rows with a published figure: " + ", ".join(f"{n} {word}" for word, n in words.items()) + "."
-    )
+    counts = ", ".join(f"{n} {word}" for word, n in words.items())
+    hours = sum(row.seconds() for row in rows) / 3600
+    return f"{len(compared)} rows with a published figure: {counts}. One seed of every row: {hours:.1f} hours of a core."
 
 
 def _ladder(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:
