@@ -114,22 +114,14 @@ def help_text(title: str, command: str) -> str:
             title = next(line for line in path.read_text().splitlines() if not line.startswith("# @"))
             yield f"  {path.stem:18}{title.removeprefix('# ')}"
 
-    return "\n".join(
-        [
-            f"{title}: python src/{command}.py [model=NAME] [data=NAME] [KEY=VALUE ...]",
-            "\nmodel=",
-            *lines("model"),
-            "\ndata=",
-            *lines("data"),
-            "\nschedule=",
-            *lines("schedule"),
-            "\n+sweep=",
-            *lines("sweep"),
-            "\ntrainer=",
-            *lines("trainer"),
-            (CONF / "options.txt").read_text(),
-        ]
-    )
+    options = (CONF / "options.txt").read_text().splitlines()
+    groups = ["model", "data", "schedule", "sweep", "trainer"]
+    if command in ("show", "check_data"):  # they train nothing
+        options = ["", "Options", *(line for line in options if line.startswith(("  data.", "  hydra.", "  --cfg")))]
+        groups = ["data"]
+    usage = " ".join(f"[{group}=NAME]" for group in groups[:2])
+    listed = [line for group in groups for line in (f"\n{'+' * (group == 'sweep')}{group}=", *lines(group))]
+    return "\n".join([f"{title}: python src/{command}.py {usage} [KEY=VALUE ...]", *listed, *options])
 
 
 def _explain(error: Exception) -> str:

@@ -191,7 +191,7 @@ def _count(rows: Sequence[Row]) -> str:
     words = {word: compared.count(word) for word in ("reproduced", "better", "worse")}
     counts = ", ".join(f"{n} {word}" for word, n in words.items())
     hours = sum(row.seconds() for row in rows) / 3600
-    return f"{len(compared)} rows with a published figure: {counts}. One seed of each takes {hours:.1f} hours of a core."
+    return f"{len(compared)} rows with a published figure: {counts}. One seed of each: {hours:.1f} hours of a core."
 
 
 def _ladder(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:
