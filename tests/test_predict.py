@@ -296,7 +296,7 @@ def test_no_request_is_lost_and_junk_leaves_it_answering(served):
 def test_redrawn_digits_are_read_as_the_plain_images_are(here, tmp_path, monkeypatch):
     """Black on white, 280x280, off centre, as JPEG of quality 60."""
     data = Path(os.environ["LAB_DATA"]).resolve()
-    few = ("model.epochs=1", "trainer.limit_test_batches=1")
+    few = ("model.epochs=1", "trainer.limit_train_batches=800", "trainer.limit_test_batches=1")
     here("train", "model=deep", f"data.root={data}", *few, "hydra.run.dir=run")
     here("export", tmp_path / "run")
     model = predict.Model(
