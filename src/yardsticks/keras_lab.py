@@ -1,7 +1,7 @@
 """The labs' own stack, where Keras is installed: keras_lab.py RECIPE DATA_FOLDER STEPS prints images/s, warm.
 
 With the word inference at the end: of answers, in batches of 32; with folds: lab A's five, STEPS epochs
-each, and the accuracy of each.
+each, and the accuracy of each in %.
 """
 
 import os
@@ -63,7 +63,7 @@ def cross_validate(recipe, root, epochs):
         net = build(recipe, x.shape[1:])
         given = {"epochs": epochs, "batch_size": recipe["batch"], "validation_data": (x[held_out], labels[held_out])}
         net.fit(x[train], labels[train], **given, verbose=0)
-        print(f"{net.evaluate(x[held_out], labels[held_out], verbose=0)[1]:.3%}", flush=True)
+        print(f"{net.evaluate(x[held_out], labels[held_out], verbose=0)[1] * 100:.3f}", flush=True)
 
 
 def main(name, root, steps, task="training"):

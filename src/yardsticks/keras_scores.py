@@ -33,4 +33,4 @@ def main(row, root, seeds="3"):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit("error: give ROW DATA_FOLDER [SEEDS]")
