@@ -2,15 +2,15 @@
 
 from omegaconf import DictConfig
 
-from lab.command import run_command
-from lab.config import run_folder
+from lab.cli.command import run_command
+from lab.config.schema import run_folder
 
 
 def benchmark(config: DictConfig) -> None:
     """Time the recipes against a plain PyTorch loop, Lightning as in its tutorials, and Keras"""
-    from lab.benchmark import run
+    from lab.experiments.benchmark import benchmark
 
-    run(list(config.recipes), list(config.also), config.rounds, config.keras, config.root, run_folder())
+    benchmark(config, run_folder())
 
 
 if __name__ == "__main__":

@@ -2,17 +2,16 @@
 
 from omegaconf import DictConfig
 
-from lab.command import run_command
-from lab.config import run_folder
+from lab.cli.command import run_command
+from lab.config.schema import run_folder
 
 
 def check_data(config: DictConfig) -> None:
     """Look for duplicates, contradicting labels and empty images in a data set"""
-    from lab.inspection import inspect
-    from lab.run import load_data, split_data
+    from lab.datasets.check_data import check_data  # torch takes seconds
+    from lab.datasets.dataset import load
 
-    dataset, classes = load_data(config.data)
-    inspect(config.data.name, dataset, split_data(dataset, config.data), classes, run_folder())
+    check_data(config.data.name, load(config.data), run_folder())
 
 
 if __name__ == "__main__":

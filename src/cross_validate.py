@@ -2,16 +2,13 @@
 
 from omegaconf import DictConfig
 
-from lab.command import run_command
-from lab.config import run_folder
+from lab.cli.command import run_command
+from lab.config.schema import run_folder
 
 
 def cross_validate(config: DictConfig) -> None:
     """Train and score a recipe once a fold"""
-    from lab.workers import start_importing
-
-    start_importing()  # torch, elsewhere, while this process imports its own
-    from lab.folds import cross_validate
+    from lab.experiments.cross_validate import cross_validate  # matplotlib and scipy: --help answers without them
 
     cross_validate(config, run_folder())
 

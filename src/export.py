@@ -1,42 +1,14 @@
 """Make the files for the device from a run: python src/export.py outputs/deep-mnist_..."""
 
-import tempfile
 from pathlib import Path
 
-from lab.arguments import Parser, run_parser
-
-GOLDEN = 10  # test images that travel with the network,
-GOLDEN_BYTES = 4_000_000  # or as many as take this
+from lab.cli.arguments import Parser, run_parser
 
 
 def export(folder: Path, weights: str, root: Path | None) -> None:
-    """Write model.ts, model.onnx and parity.json into `folder`, once all runtimes agree on the whole test part."""
-    import torch  # torch takes seconds: --help answers without it
+    from lab.export.export import export  # torch takes seconds: --help answers without it
 
-    from lab.export import Deployed, describe, write_onnx, write_torchscript
-    from lab.files import write_json
-    from lab.folder import read_result
-    from lab.parity import check_parity
-    from lab.run import load
-    from lab.terminal import print_parity
-
-    run = load(folder, weights, root)
-    deployed = Deployed(run.classifier.net).eval()
-    images = torch.from_numpy(run.dataset.images[run.parts["test"]]).permute(0, 3, 1, 2)
-    golden = images[: max(1, min(GOLDEN, GOLDEN_BYTES // images[0].numel()))].contiguous()
-    with torch.no_grad():
-        probabilities = deployed(golden)
-    metadata = describe(run, read_result(folder), weights, golden.numpy(), probabilities)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
-        files = {name: Path(beside) / name for name in ("model.ts", "model.onnx")}
-        write_torchscript(deployed, golden, metadata, files["model.ts"])
-        write_onnx(deployed, golden, metadata, files["model.onnx"])
-        parity = check_parity(deployed, files, images)
-        write_json(parity, folder / "parity.json")
-        for name, path in files.items():
-            path.replace(folder / name)
-    print_parity(parity)
-    print(f"model.ts and model.onnx in {folder}. On the device: python predict.py model.ts selftest")
+    export(folder, weights, root)
 
 
 if __name__ == "__main__":

@@ -1,79 +1,21 @@
 """Make CIFAR4_X.npy and CIFAR4_Y.npy from CIFAR-10's binary version: python src/make_cifar4.py"""
 
 import os
-import tarfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from lab import UserError
-from lab.arguments import Parser, run_parser
-from lab.config import data_folder
-from lab.download import OfflineError, download
-from lab.files import whole
-
-URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-FILES = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin"]
-CLASSES = {2: "bird", 3: "cat", 6: "frog", 7: "horse"}  # CIFAR-10's number: CIFAR4's name
-RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
+from lab.cli.arguments import Parser, run_parser
+from lab.config.schema import data_folder
 
 
-def make_cifar4(cifar10: Path, root: Path) -> None:
-    """Write the images uint8 [n, 32, 32, 3] and labels uint8 [n] of the four classes, class by class, train then test.
+def make(cifar10: Path | None, root: str | None) -> None:
+    from lab.datasets.make_cifar4 import make_cifar4
 
-    `cifar10` is cifar-10-binary.tar.gz or the folder of its .bin files.
-    """
-    records = np.concatenate([_records(cifar10, name, content) for name, content in _contents(cifar10)])
-    chosen = np.concatenate([np.flatnonzero(records[:, 0] == number) for number in CLASSES])
-    images = records[chosen, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    labels = np.searchsorted(list(CLASSES), records[chosen, 0]).astype(np.uint8)
-    root.mkdir(parents=True, exist_ok=True)
-    for name, array in (("CIFAR4_X.npy", np.ascontiguousarray(images)), ("CIFAR4_Y.npy", labels)):
-        with whole(root / name) as path, path.open("wb") as file:
-            np.save(file, array)
-        print(f"{root / name}: {array.dtype} {list(array.shape)}")
-    print(", ".join(f"{name} {(labels == label).sum():,}" for label, name in enumerate(CLASSES.values())))
-
-
-def _contents(cifar10: Path) -> Iterator[tuple[str, bytes]]:
-    try:
-        if cifar10.is_dir():
-            yield from ((name, (cifar10 / name).read_bytes()) for name in FILES)
-        else:
-            with tarfile.open(cifar10) as archive:
-                for name in FILES:
-                    yield name, archive.extractfile(f"cifar-10-batches-bin/{name}").read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error, KeyError, AttributeError) as error:
-        raise UserError(f"{cifar10}: cannot be read ({error}): give CIFAR-10's binary version, {URL}") from None
-
-
-def _records(cifar10: Path, name: str, content: bytes) -> npt.NDArray[np.uint8]:
-    if not content or len(content) % RECORD:
-        raise UserError(f"{cifar10}: {name} is truncated, {len(content)} bytes are no multiple of {RECORD}")
-    return np.frombuffer(content, np.uint8).reshape(-1, RECORD)
-
-
-def main() -> None:
-    parser = Parser(description=make_cifar4.__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--cifar10", type=Path, help="cifar-10-binary.tar.gz or the folder of its .bin files; else downloaded"
-    )
-    parser.add_argument("--root", help="where the two files go; else $LAB_DATA, else data/ in the project")
-    run_parser(parser, _make)
-
-
-def _make(cifar10: Path | None, root: str | None) -> None:
-    folder = data_folder(root or os.environ.get("LAB_DATA"))
-    try:
-        cifar10 = cifar10 or download([URL], folder / "cifar-10-binary.tar.gz", f"md5:{MD5}")
-    except OfflineError as error:
-        raise UserError(f"CIFAR-10 cannot be downloaded ({error}): get {URL} and give --cifar10 FILE") from None
-    make_cifar4(cifar10, folder)
+    make_cifar4(cifar10, data_folder(root or os.environ.get("LAB_DATA")))
 
 
 if __name__ == "__main__":
-    main()
+    parser = Parser(description=__doc__)
+    files = "cifar-10-binary.tar.gz or the folder of its .bin files; else downloaded"
+    parser.add_argument("--cifar10", type=Path, help=files)
+    parser.add_argument("--root", help="where the two files go; else $LAB_DATA, else data/ in the project")
+    run_parser(parser, make)

@@ -4,13 +4,13 @@ import sys
 
 from omegaconf import DictConfig
 
-from lab.command import run_command
-from lab.config import run_folder
+from lab.cli.command import run_command
+from lab.config.schema import run_folder
 
 
 def reproduce(config: DictConfig) -> None:
     """Measure the labs' published figures again"""
-    from lab.reproduction import reproduce
+    from lab.experiments.reproduce import reproduce
 
     reproduce(config, run_folder())
 

@@ -5,23 +5,24 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from lab.command import run_command
-from lab.config import run_folder
+from lab.cli.command import run_command
+from lab.config.schema import run_folder
 
 
 def train(config: DictConfig) -> None:
     """Train a network of the labs"""
-    if config.resume:
-        from lab.fit import resume
+    from lab.training.train import resume, train  # torch takes seconds: --help and wrong options answer without it
 
+    if config.resume:
         with contextlib.suppress(OSError):
             run_folder().rmdir()  # Hydra made a new one
-        return resume(Path(config.resume))
-    if config.tune:
-        from lab.tune import suggest_learning_rate as task
+        resume(Path(config.resume))
+    elif config.tune:
+        from lab.training.tune import suggest_learning_rate
+
+        suggest_learning_rate(config, run_folder())
     else:
-        from lab.fit import fit as task  # torch takes seconds: --help and wrong options answer without it
-    task(config, run_folder())
+        train(config, run_folder())
 
 
 if __name__ == "__main__":

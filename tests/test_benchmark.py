@@ -7,10 +7,11 @@ import sys
 import pytest
 from conftest import PROJECT
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
-from lab.config import CONF
-from lab.network import count_parameters
-from lab.run import load_data, split_data
+from lab.config.schema import CONF
+from lab.datasets.dataset import load
+from lab.models.build import count_parameters
 
 YARDSTICKS = PROJECT / "src" / "yardsticks"
 
@@ -61,12 +62,13 @@ def test_the_yardsticks_split_as_the_project_does(yardstick, data_root, name):
     recipe = yardstick.RECIPES[name]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         words = [f"data={recipe['data']}", f"data.root={data_root}"]
-        config = compose("train", [*words, "data.source.md5=null"] if recipe["data"] == "mnist" else words).data
-    dataset, _ = load_data(config)
-    parts = split_data(dataset, config)
+        words += ["data.source.md5=null"] if recipe["data"] == "mnist" else []
+        config = compose("train", words, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    dataset = load(config.data)
     *train, test, labels = split(recipe, data_root)
     for (x, y), part in ((train, "train"), ((test, labels), "test")):
-        assert (x == dataset.images[parts[part]]).all() and (y == dataset.labels[parts[part]]).all()
+        assert (x == dataset.images[dataset.parts[part]]).all() and (y == dataset.labels[dataset.parts[part]]).all()
 
 
 def test_an_unknown_recipe_is_refused(refused):

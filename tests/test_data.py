@@ -15,15 +15,17 @@ import torch
 from conftest import squares, write_idx
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
-from lab import UserError
-from lab.data import Batches, ShuffledBatches, make_folds, split
-from lab.datasets import Dataset, idx, medmnist, npy
-from make_cifar4 import CLASSES, FILES, make_cifar4
+from lab.datasets import idx, medmnist, npy
+from lab.datasets.batches import Batches, ShuffledBatches
+from lab.datasets.dataset import make_folds, split
+from lab.datasets.make_cifar4 import CLASSES, FILES, make_cifar4
+from lab.datasets.readers import Arrays
+from lab.errors import UserError
 
 
 def dataset(count, classes, **own_parts):
     labels = np.random.default_rng(0).integers(0, classes, count)
-    return Dataset(np.zeros((count, 4, 4, 1), np.uint8), labels, own_parts or {"train": count})
+    return Arrays(np.zeros((count, 4, 4, 1), np.uint8), labels, own_parts or {"train": count})
 
 
 def read_mnist(root, sums=None, sample=False, mirrors=()):
@@ -84,11 +86,6 @@ def test_a_test_part_is_never_split_again():
         split(dataset(100, 2, train=80, test=20), 0.1, 0.2, 1, True)
 
 
-def unpack(loader):
-    """The batches of an epoch: an item of the loader is several."""
-    return [batch for item in loader for batch in item]
-
-
 def test_batches_are_shuffled_by_seed_and_epoch_alone():
     images, labels = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100)
 
@@ -96,10 +93,8 @@ def test_batches_are_shuffled_by_seed_and_epoch_alone():
         batches = ShuffledBatches(images, labels, torch.arange(100), 32, seed)
         batches.sampler.set_epoch(epoch)
         torch.rand(epoch + 1)  # whatever else drew random numbers
-        sizes, seen = zip(
-            *((len(y), y) for x, y, _ in unpack(batches) if torch.equal(x.flatten().long(), y)), strict=True
-        )
-        assert sizes == (32, 32, 32, 4) and batches.steps == 4
+        sizes, seen = zip(*((len(y), y) for x, y, _ in batches if torch.equal(x.flatten().long(), y)), strict=True)
+        assert sizes == (32, 32, 32, 4) and batches.n_batches == 4
         return torch.cat(seen).tolist()
 
     assert order(1, 0) == order(1, 0)
@@ -110,14 +105,14 @@ def test_batches_are_shuffled_by_seed_and_epoch_alone():
 def test_no_batch_is_of_one_image_alone():
     images, labels = torch.zeros(65, 1, 1, 1, dtype=torch.uint8), torch.arange(65)
     batches = ShuffledBatches(images, labels, torch.arange(65), 32, seed=1)
-    assert [len(y) for _, y, _ in unpack(batches)] == [32, 33] and batches.steps == 2
-    assert len(unpack(ShuffledBatches(images, labels, torch.arange(1), 32, seed=1))) == 1
+    assert [len(y) for _, y, _ in batches] == [32, 33] and batches.n_batches == 2
+    assert len(list(ShuffledBatches(images, labels, torch.arange(1), 32, seed=1))) == 1
 
 
 def test_processes_share_the_training_images():
     images, labels = torch.zeros(100, 1, 1, 1, dtype=torch.uint8), torch.arange(100)
     shares = [ShuffledBatches(images, labels, torch.arange(100), 16, 1, rank, 2) for rank in (0, 1)]
-    seen = [torch.cat([y for _, y, _ in unpack(share)]).tolist() for share in shares]
+    seen = [torch.cat([y for _, y, _ in share]).tolist() for share in shares]
     assert sorted(seen[0] + seen[1]) == list(range(100))
 
 
@@ -286,16 +281,15 @@ def test_the_real_data_sets_have_the_labs_sizes():
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
 
-    from lab.config import CONF
-    from lab.run import load_data, split_data
+    from lab.config.schema import CONF
+    from lab.datasets.dataset import load
 
     sizes = {}
     for name in ("mnist", "cifar4", "pneumonia"):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("train", [f"data={name}", f"data.root={REAL_DATA}"], return_hydra_config=True)
         HydraConfig.instance().set_config(config)
-        parts = split_data(load_data(config.data)[0], config.data)
-        sizes[name] = [len(indices) for indices in parts.values()]
+        sizes[name] = [len(indices) for indices in load(config.data).parts.values()]
     assert sizes == {
         "mnist": [55_000, 5_000, 10_000],
         "cifar4": [16_800, 3_600, 3_600],

@@ -14,12 +14,12 @@ from conftest import PROJECT, SMALL_MNIST, read_result
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from lab import UserError
-from lab.config import CONF
-from lab.export import Deployed, write_onnx, write_torchscript
-from lab.network import build
-from lab.parity import TOLERANCE, check_parity
-from lab.run import build_classifier
+from lab.config.schema import CONF
+from lab.errors import UserError
+from lab.export.formats import Deployed, write_onnx, write_torchscript
+from lab.export.parity import TOLERANCE, check_parity
+from lab.models.build import build
+from lab.training.prepare import build_classifier
 
 HUGE = {"alexnet_224"}  # 590 MB: exported by hand
 
@@ -128,7 +128,7 @@ def test_every_network_is_exported_and_agrees(recipe, tmp_path):
     torch.manual_seed(1)
     side, channels = (28, 1) if recipe.startswith(("lenet5", "hog")) else (32, 3)
     config.model.name, config.data.classes = recipe, ["a", "b", "c", "d"]
-    net = build_classifier(config.model, (channels, side, side), 4)[0].net.eval()
+    net = build_classifier(config, (channels, side, side), 4)[0].net.eval()
     # dark: untrained networks on raw pixels have logits of hundreds
     images = torch.randint(0, 64, (20, channels, side, side), dtype=torch.uint8)
     deployed, files = Deployed(net).eval(), {name: tmp_path / name for name in ("model.ts", "model.onnx")}

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lab import UserError
 from lab.datasets import idx, medmnist, npy
+from lab.errors import UserError
 
 sys.path.insert(0, str(PROJECT / "src"))
 MOST_MEMORY = 2 * 2**20  # kB
@@ -134,15 +134,15 @@ def run(tmp_path_factory, data_root):
 
 @pytest.mark.parametrize("examples", EXAMPLES)
 def test_spoilt_run_folders(run, tmp_path, examples):
-    from lab.folder import read_config, read_exported, read_result
-    from lab.predictions import load_predictions
-    from lab.run import check_checkpoint
+    from lab.runs.folder import read_config, read_exported, read_result
+    from lab.runs.predictions import load_predictions
+    from lab.training.load import read_checkpoint
 
     readers = {
         "config.yaml": read_config,
         "result.json": read_result,
         "predictions.npz": load_predictions,
-        "last.ckpt": lambda folder: check_checkpoint(folder / "last.ckpt"),
+        "last.ckpt": lambda folder: read_checkpoint(folder / "last.ckpt"),
         "model.ts": lambda folder: read_exported(folder / "model.ts"),
     }
 
@@ -201,8 +201,8 @@ def test_config_values(here, capfd, tmp_path, examples):
 
 
 def test_nothing_in_a_pickle_is_run(run, tmp_path):
-    from lab.predictions import load_predictions
-    from lab.run import check_checkpoint
+    from lab.runs.predictions import load_predictions
+    from lab.training.load import read_checkpoint
 
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / "last.ckpt").write_bytes(pickle.dumps(Shouts(tmp_path / "ran")))
@@ -210,7 +210,7 @@ def test_nothing_in_a_pickle_is_run(run, tmp_path):
     np.save(tmp_path / "X.npy", np.array([Shouts(tmp_path / "ran")], dtype=object), allow_pickle=True)
     np.save(tmp_path / "Y.npy", np.arange(1))
     for read in (
-        lambda: check_checkpoint(folder / "last.ckpt"),
+        lambda: read_checkpoint(folder / "last.ckpt"),
         lambda: load_predictions(folder),
         lambda: npy(tmp_path, "X.npy", "Y.npy"),
     ):
@@ -223,7 +223,7 @@ def test_nothing_in_a_pickle_is_run(run, tmp_path):
     "target", ["os.system", "builtins.eval", "lab.run.load", "torch.hub.load", "torch.optim.SGD.__init__"]
 )
 def test_a_run_folder_calls_only_this_projects_networks_and_torchs_optimizers(run, tmp_path, target):
-    from lab.folder import read_config
+    from lab.runs.folder import read_config
 
     folder = shutil.copytree(run, tmp_path / "run")
     text = (folder / "config.yaml").read_text()
@@ -235,7 +235,7 @@ def test_a_run_folder_calls_only_this_projects_networks_and_torchs_optimizers(ru
 
 def test_a_strangers_run_folder_downloads_nothing(run, tmp_path):
     """It names an address, a sum that fits, and a place that is not for data."""
-    from lab.run import load
+    from lab.training.load import load
 
     evil = tmp_path / "served" / "evil.py"
     evil.parent.mkdir()
@@ -260,7 +260,7 @@ def test_a_strangers_run_folder_downloads_nothing(run, tmp_path):
 
 
 def test_predictions_of_classes_that_there_are_not_are_refused(run, tmp_path):
-    from lab.predictions import load_predictions
+    from lab.runs.predictions import load_predictions
 
     predictions = load_predictions(run)
     for labels in (predictions.labels + 10, predictions.labels.astype(np.float32)):
@@ -270,9 +270,9 @@ def test_predictions_of_classes_that_there_are_not_are_refused(run, tmp_path):
 
 
 def test_bombs_are_refused_before_they_grow(run, tmp_path):
-    from lab.folder import read_config, read_exported
-    from lab.predictions import load_predictions
-    from lab.run import check_checkpoint
+    from lab.runs.folder import read_config, read_exported
+    from lab.runs.predictions import load_predictions
+    from lab.training.load import read_checkpoint
 
     folder = shutil.copytree(run, tmp_path / "run")
     with (
@@ -289,7 +289,7 @@ def test_bombs_are_refused_before_they_grow(run, tmp_path):
     (folder / "config.yaml").write_text("\n".join(laughs))
     for read in (
         lambda: load_predictions(folder),
-        lambda: check_checkpoint(folder / "last.ckpt"),
+        lambda: read_checkpoint(folder / "last.ckpt"),
         lambda: read_exported(folder / "model.ts"),
         lambda: medmnist(tmp_path, "p.npz", "", ""),
         lambda: read_config(folder),
@@ -300,7 +300,7 @@ def test_bombs_are_refused_before_they_grow(run, tmp_path):
 
 
 def test_metadata_of_a_strangers_export_is_no_program(run, tmp_path):
-    from lab.folder import read_exported
+    from lab.runs.folder import read_exported
 
     with zipfile.ZipFile(run / "model.ts") as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("metadata.json"))

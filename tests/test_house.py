@@ -9,25 +9,27 @@ import pytest
 from conftest import PROJECT
 from hydra import compose, initialize_config_dir
 
-from lab.config import CONF
+from lab.config.schema import CONF
 
 SRC = PROJECT / "src"
-HYDRAS = [
-    "checks",
-    "command",
-    "config",
-    "export",
-    "fit",
-    "folder",
-    "folds",
-    "reproduction",
-    "results",
-    "run",
-    "sweep",
-    "tune",
-    "workers",
-]
-LIGHTNINGS = ["callbacks", "classifier", "data", "fit", "run", "tune"]
+LAB = SRC / "lab"
+# a wing imports lower ones only; the ground are the files beside them
+LEVELS = {
+    **{"config": 1, "models": 1, "display": 1},
+    **{"datasets": 2, "runs": 2, "cli": 2},
+    **{"evaluation": 3, "training": 4, "experiments": 5, "export": 5},
+}
+WITHOUT_TORCH = ("errors", "files", "config", "display", "datasets.dataset", "runs", "cli", "evaluation", "experiments")
+LIGHTNINGS = {"datasets.batches", *(f"training.{name}" for name in ("callbacks", "classifier", "load", "prepare"))}
+LIGHTNINGS |= {f"training.{name}" for name in ("train", "trainer", "tune", "whole_epochs")}
+
+
+def module_name(path):
+    """config.schema of src/lab/config/schema.py, config of src/lab/config/__init__.py"""
+    return ".".join(path.relative_to(LAB).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {module_name(path): path for path in LAB.rglob("*.py")}
 
 
 def imports(path):
@@ -45,18 +47,69 @@ def test_style(command):
     assert process.returncode == 0, process.stdout + process.stderr
 
 
-def test_imports_point_one_way():
+def imports_of_lab(path, wherever=True):
+    """The modules of lab that a file imports: of `from lab.config import schema` config.schema."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if wherever else tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "lab":
+            name = node.module.removeprefix("lab").removeprefix(".")
+            inner = [f"{name}.{alias.name}".removeprefix(".") for alias in node.names]
+            yield from [each for each in inner if each in MODULES] or [name]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("lab.") for a in node.names if a.name.startswith("lab."))
+
+
+def level(module):
+    return LEVELS.get(module.partition(".")[0], 0)
+
+
+def test_every_wing_says_its_purpose_in_a_line():
+    for wing in LEVELS:
+        first = (LAB / wing / "__init__.py").read_text().splitlines()[0]
+        assert first.startswith('"""') and first.endswith('"""') and len(first) > 30, wing
+    assert {path.name for path in LAB.iterdir() if path.is_dir() and path.name != "__pycache__"} == LEVELS.keys()
+
+
+def test_a_wing_imports_lower_wings_only():
     commands = {path.stem for path in SRC.glob("*.py")}
-    for path in (SRC / "lab").glob("*.py"):
-        modules = set(imports(path))
-        roots = {module.partition(".")[0] for module in modules}
-        assert not roots & commands, f"{path.name} imports a command"
-        if path.stem not in HYDRAS:
-            assert not roots & {"hydra", "omegaconf"}, f"{path.name} knows Hydra"
-        if path.stem not in LIGHTNINGS:
-            assert "pytorch_lightning" not in roots, f"{path.name} knows Lightning"
-    lab = {module for module in imports(SRC / "lab" / "models.py") if module.startswith("lab")}
-    assert lab == {"lab.layers"}, "models.py knows recipes or data"
+    for module, path in MODULES.items():
+        assert not {name.partition(".")[0] for name in imports(path)} & commands, f"{module} imports a command"
+        for other in imports_of_lab(path):
+            within = module.partition(".")[0] == other.partition(".")[0] or (level(module) == level(other) == 0)
+            assert within or level(other) < level(module), f"{module} imports {other}"
+
+
+def test_no_imports_go_in_a_circle():
+    graph = {module: set(imports_of_lab(path)) - {module} for module, path in MODULES.items()}
+    while leaves := [module for module, others in graph.items() if not others & graph.keys()]:
+        for module in leaves:
+            del graph[module]
+    assert not graph, f"in circles: {sorted(graph)}"
+
+
+def test_networks_know_neither_config_nor_data():
+    for module, path in MODULES.items():
+        roots = {name.partition(".")[0] for name in imports(path)}
+        if module.startswith("models"):
+            assert not roots & {"hydra", "omegaconf", "pytorch_lightning"}, module
+        if module not in LIGHTNINGS:
+            assert "pytorch_lightning" not in roots, f"{module} knows Lightning"
+
+
+def test_what_must_answer_fast_does_without_torch():
+    """Transitively, by the imports that run when a module is imported."""
+    for start in MODULES:
+        if not start.startswith(WITHOUT_TORCH):
+            continue
+        reached, todo = set(), [start]
+        while todo:
+            module = todo.pop()
+            reached.add(module)
+            tree = ast.parse(MODULES[module].read_text())
+            top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+            names = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in top}
+            assert not {name.partition(".")[0] for name in names} & {"torch", "torchvision"}, f"{start}: {module}"
+            todo += set(imports_of_lab(MODULES[module], wherever=False)) - reached
 
 
 def test_every_recipe_composes_and_its_first_line_names_its_source():

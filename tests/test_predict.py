@@ -24,9 +24,9 @@ from hydra import compose, initialize_config_dir
 from PIL import Image, ImageDraw
 
 import predict
-from lab.config import CONF
-from lab.export import Deployed, write_torchscript
-from lab.run import build_classifier
+from lab.config.schema import CONF
+from lab.export.formats import Deployed, write_torchscript
+from lab.training.prepare import build_classifier
 
 DIGIT = {"channels": 1, "height": 28, "width": 28, "colour": "grey", "picture": "digit"}
 PHOTO = {"channels": 3, "height": 32, "width": 32, "colour": "RGB", "picture": "photo"}
@@ -41,7 +41,7 @@ def write_model(path, recipe="small_pool", size=DIGIT, changes=None):
         config.model.net.weights = False
     torch.manual_seed(1)
     shape, classes = (size["channels"], size["height"], size["width"]), ["ant", "bee", "cow", "<dog>"]
-    deployed = Deployed(build_classifier(config.model, shape, 4)[0].net.eval()).eval()
+    deployed = Deployed(build_classifier(config, shape, 4)[0].net.eval()).eval()
     golden = torch.randint(0, 64, (10, *shape), dtype=torch.uint8)
     with torch.no_grad():
         probabilities = deployed(golden).tolist()

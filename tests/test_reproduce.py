@@ -13,7 +13,7 @@ from conftest import PROJECT, read_result
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lab.config import CONF
+from lab.config.schema import CONF
 
 SMALL = "+table.common='data.source.md5=null model.epochs=1 model.batch_size=50'"
 
@@ -129,7 +129,7 @@ def test_every_row_of_a_table_is_a_recipe_that_can_be_built(table):
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
 
-    from lab.run import build_classifier
+    from lab.training.prepare import build_classifier
 
     content = OmegaConf.load(CONF / "table" / f"{table}.yaml")
     for name, row in content.rows.items():
@@ -142,7 +142,7 @@ def test_every_row_of_a_table_is_a_recipe_that_can_be_built(table):
             assert row.published == pytest.approx(sum(row.folds) / len(row.folds), abs=6e-4)
         if config.model.name not in ("alexnet_224", "resnet50"):  # large, or without weights
             shape = (3, 32, 32) if config.data.name == "cifar4" else (1, 28, 28)
-            build_classifier(config.model, shape, len(config.data.classes))
+            build_classifier(config, shape, len(config.data.classes))
 
 
 def test_a_finding_speaks_of_rows_that_there_are():

@@ -10,9 +10,9 @@ from statsmodels.stats.proportion import proportion_confint
 from torch import from_numpy
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
-from lab.evaluation import at_threshold, choose_threshold, evaluate, worst_mistakes
-from lab.predictions import Predictions
-from lab.statistics import accuracy_interval, corrected_t, holm, mcnemar
+from lab.evaluation.metrics import at_threshold, choose_threshold, evaluate, worst_mistakes
+from lab.evaluation.significance import accuracy_interval, corrected_t, holm, mcnemar
+from lab.runs.predictions import Predictions
 
 
 def predictions(n=500, classes=4, seed=1, sure=2.0):

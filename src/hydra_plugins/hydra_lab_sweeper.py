@@ -6,21 +6,23 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lab import UserError
+from lab.errors import UserError
 
 
 class LabSweeper(BasicSweeper):
     """Hydra's own syntax of sweeps; runs what is not finished, by any launcher, and sums up."""
 
     def setup(self, **context: Any) -> None:
+        from lab.experiments.jobs import run_job  # Hydra reads this file at every start
+
         try:
-            super().setup(**context)
+            super().setup(**context | {"task_function": run_job})
         except RuntimeError:
             launcher = context["config"].hydra.runtime.choices["hydra/launcher"]
             raise UserError(f"hydra/launcher={launcher} is not installed: pip install '.[cluster]'") from None
 
     def sweep(self, arguments: list[str]) -> None:
-        from lab.sweep import sweep  # Hydra reads this file at every start
+        from lab.experiments.sweep import sweep
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])

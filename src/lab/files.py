@@ -13,10 +13,10 @@ MOST_BYTES = 2**30  # that a compressed file may hold
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it becomes `path` once the block ends, and is gone if the block fails.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to. It becomes `path` when the block ends, and is removed if the block fails.
 
-    What it holds is on the disk before it has its name.
+    The content is on the disk before it gets its name.
     """
     beside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
@@ -29,7 +29,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def refuse_bomb(path: Path) -> None:
-    """ValueError where a zip archive would unpack to more than MOST_BYTES; what is no such archive passes."""
+    """ValueError where a zip archive would unpack to more than MOST_BYTES; other files pass."""
     if path.is_file() and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             promised = sum(member.file_size for member in archive.infolist())
@@ -37,16 +37,21 @@ def refuse_bomb(path: Path) -> None:
             raise ValueError(f"it would unpack to {promised / 1e9:.1f} GB")
 
 
+def write_text(text: str, path: Path) -> None:
+    """Replace `path` as a whole."""
+    with atomic_write(path) as beside:
+        beside.write_text(text)
+
+
 def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """ValueError where a figure is not finite: JSON has no word for it."""
-    with whole(path) as beside:
-        beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """ValueError where a number is not finite: JSON has no word for it."""
+    write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", path)
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A column for each key of any row, in the order in which they come."""
+    """A column for each key of any row, in the order in which the keys come."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with whole(path) as beside, beside.open("w", newline="") as file:
+    with atomic_write(path) as beside, beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)

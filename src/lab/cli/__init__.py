@@ -1,0 +1,1 @@
+"""From a command line to a config, and from an exception to a line. Without torch."""

@@ -1,0 +1,27 @@
+"""The command line of the commands that take a run's folder: argparse, with errors of one line."""
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from lab.errors import explain
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, exit code 1."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(f"error: {message}; see --help")
+
+
+def run_parser(parser: Parser, task: Callable[..., None]) -> None:
+    """Call `task` with what the parser made of the command line, as keyword arguments."""
+    given = parser.parse_args()
+    try:
+        task(**vars(given))
+    except Exception as error:
+        if (line := explain(error)) is None:
+            raise
+        raise SystemExit(f"error: {line}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("error: interrupted") from None

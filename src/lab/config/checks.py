@@ -1,0 +1,134 @@
+"""Values that have the right type and still make no sense, refused before torch is imported."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from lab.config.overrides import known_keys, nearest
+from lab.config.schema import CrossValidate, Train
+from lab.errors import UserError
+
+
+def check(config: DictConfig, schema: type) -> None:
+    """UserError where `config`, which a command has composed, has a key or a value that makes no sense."""
+    _check_keys(config, schema)
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{key} is missing: give {key}=...")
+    check_values(config, schema)
+    if schema is CrossValidate:
+        _check_folds(config)
+    if issubclass(schema, Train):
+        _check_mode(config, schema)
+        _check_together(config)
+
+
+def check_values(config: DictConfig, schema: type = Train) -> None:
+    """UserError where a value makes no sense by itself; from the command line, or from a run's folder."""
+    _check_rules(config, schema)
+    if not issubclass(schema, Train):
+        return
+    rate = config.model.optimizer.get("lr")
+    if not isinstance(rate, int | float) or not rate > 0:
+        raise UserError(f"model.optimizer.lr={rate}: must be a number above 0")
+    steps = (config.model.schedule or {}).get("step_size", 1)
+    if not isinstance(steps, int) or steps < 1:
+        raise UserError(f"model.schedule.step_size={steps}: must be 1 or more")
+    if config.data.folds is not None and not 0 <= config.data.fold < config.data.folds:
+        raise UserError(f"data.fold={config.data.fold}: must be from 0 to {config.data.folds - 1}")
+    _check_trainer(config.trainer)
+
+
+def _check_keys(node: DictConfig, schema: type, prefix: str = "") -> None:
+    known = {key.name: key.type for key in fields(schema)}
+    for key in set(node) - set(known):
+        raise UserError(f"{prefix}{key}: there is no such key{nearest(key, known_keys())}")
+    for key, kind in known.items():
+        if is_dataclass(kind):
+            _check_keys(node[key], kind, f"{prefix}{key}.")
+
+
+def _check_rules(node: DictConfig, schema: type, prefix: str = "") -> None:
+    for key in fields(schema):
+        value, rule = node[key.name], key.metadata.get("rule")
+        if is_dataclass(key.type):
+            _check_rules(value, key.type, f"{prefix}{key.name}.")
+        elif rule and value is not None and not rule.holds(value):
+            raise UserError(f"{prefix}{key.name}={value}: must be {rule.words}")
+
+
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    every = trainer["check_val_every_n_epoch"]
+    if not isinstance(every, int) or every < 1:
+        raise UserError(f"trainer.check_val_every_n_epoch={every}: must be 1 or more")
+    clip = trainer["gradient_clip_val"]
+    if clip is not None and not (isinstance(clip, int | float) and clip > 0):
+        raise UserError(f"trainer.gradient_clip_val={clip}: must be a number above 0, or left out")
+    if trainer["precision"] is None:
+        raise UserError("trainer.precision=null: must be one of Lightning's, 32-true for float32")
+    for key in ("max_epochs", "limit_train_batches", "limit_test_batches"):
+        if not isinstance(trainer[key], int | float | None) or trainer[key] == 0:
+            raise UserError(f"trainer.{key}={trainer[key]}: must be a number, and not 0")
+    limit = trainer["limit_train_batches"]
+    if limit is not None and (not limit > 0 or (isinstance(limit, float) and limit > 1)):
+        raise UserError(f"trainer.limit_train_batches={limit}: must be a number of batches, or a fraction of them")
+
+
+def _check_together(config: DictConfig) -> None:
+    model, data, trainer = config.model, config.data, config.trainer
+    if config.speed and trainer.precision != "32-true":
+        raise UserError(f"speed=fast chooses the precision: leave out trainer.precision={trainer.precision}")
+    if model.schedule and trainer.max_epochs == -1:
+        raise UserError("trainer.max_epochs=-1: a schedule needs an end")
+    if data.folds is None and (data.fold or data.stratify_folds):
+        raise UserError("data.fold and data.stratify_folds go with data.folds=5")
+    if (data.validation or 0) + (data.test or 0) >= 1:
+        raise UserError(f"data.validation={data.validation} data.test={data.test}: nothing is left to train on")
+    if data.sample is not None and "sample" not in data.source:
+        raise UserError(f"data.sample={data.sample}: data={data.name} has none, only data=mnist")
+    if config.weights is not None and "weights" not in model.net:
+        raise UserError(f"weights={config.weights}: model={model.name} takes none, only model=resnet50")
+    if isinstance(trainer.devices, int) and trainer.devices > 1 and model.batch_size % trainer.devices:
+        share = model.batch_size // trainer.devices * trainer.devices or trainer.devices
+        raise UserError(
+            f"model.batch_size={model.batch_size}: {trainer.devices} processes cannot share it, {share} they can"
+        )
+
+
+def _check_folds(config: DictConfig) -> None:
+    if config.data.folds is None or config.data.fold:
+        raise UserError("cross_validate.py takes each fold in turn: give data.folds=5, and no data.fold")
+    if config.trainer.limit_test_batches is not None:
+        raise UserError("trainer.limit_test_batches is not for folds, which are scored whole")
+    if config.trainer.get("fast_dev_run"):
+        raise UserError("trainer.fast_dev_run is not for folds: it keeps nothing, train.py takes it")
+    if not _is_on_one_device(config):
+        raise UserError("trainer=ddp and other runs on several devices are not for folds: workers=N is")
+    if config.early_stopping or "Plateau" in str(config.model.schedule):
+        raise UserError("early_stopping and schedule=plateau would look at the fold that scores")
+    if config.threads != 1 or config.tune:
+        raise UserError("threads and tune are not for folds: each takes one thread, and nothing is tuned on it")
+
+
+def _check_mode(config: DictConfig, schema: type) -> None:
+    """Resumed, tuned, or one of a sweep."""
+    is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+    if config.resume:
+        others = [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
+        if others or is_multirun or schema is CrossValidate:
+            raise UserError(f"resume=RUN goes on as RUN/config.yaml says: leave out {(*others, '-m')[0]}")
+    if config.tune and not _is_on_one_device(config):
+        raise UserError("tune=lr takes one device")
+    if is_multirun and not _is_on_one_device(config):
+        raise UserError("trainer=ddp and other runs on several devices go one at a time: leave out -m")
+    if is_multirun and config.tune:
+        raise UserError("tune=lr goes one at a time: leave out -m")
+    if config.rerun and not is_multirun:
+        raise UserError("rerun=true is of a sweep: a single run is always new")
+
+
+def _is_on_one_device(config: DictConfig) -> bool:
+    return config.trainer.devices == config.trainer.num_nodes == 1

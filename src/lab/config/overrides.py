@@ -1,0 +1,84 @@
+"""What was typed and what to type: Hydra's overrides, the keys that there are, the nearest to a wrong one."""
+
+import difflib
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lab.config.schema import CONF, SCHEMAS, Data, Recipe, Train
+
+
+def quoted(key: str, value: str) -> str:
+    """KEY='VALUE', for Hydra's grammar."""
+    return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def command_line(overrides: Iterable[str], *more: str) -> str:
+    """What to type for one run like this."""
+    other = ("+sweep=", "rerun=", "tune=", *(f"{override.partition('=')[0]}=" for override in more))
+    kept = [*(override for override in overrides if not override.startswith(other)), *more]
+    groups = sorted((override for override in kept if override.startswith(("model=", "data="))), reverse=True)
+    return "python src/train.py " + shlex.join([*groups, *(each for each in kept if each not in groups)])
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with the run of `folder`, for the shell and for Hydra's grammar."""
+    plain = re.fullmatch(r"[\w./~-]+", str(folder), re.ASCII)
+    return "python src/train.py " + shlex.quote(f"resume={folder}" if plain else quoted("resume", str(folder)))
+
+
+def replace_schedule(config: DictConfig) -> None:
+    """Take out of model.schedule what schedule=NAME should have replaced: Hydra merges it with the recipe's own."""
+    chosen = HydraConfig.get().runtime.choices
+    if chosen.get("schedule") is None or config.model.schedule is None:
+        return
+    recipes, named = (_read(group, chosen[group]).schedule for group in ("model", "schedule"))
+    typed = [word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task]
+    with open_dict(config.model.schedule):
+        for key in set(recipes or ()) - set(named):
+            if f"model.schedule.{key}" not in typed:
+                del config.model.schedule[key]
+
+
+def known_keys() -> Iterator[str]:
+    """Of the recipe and data set on the command line, read from their files: a second composition takes too long."""
+    schema = SCHEMAS.get(Path(sys.argv[0]).stem, Train)
+    yield from (known.name for known in fields(schema))
+    if not issubclass(schema, Train):
+        return
+    yield from _keys(OmegaConf.to_container(_read("trainer", "default")), "trainer.")
+    for group, schema, default in (("model", Recipe, "deep"), ("data", Data, "mnist")):
+        given = [word.removeprefix(f"{group}=") for word in sys.argv[1:] if word.startswith(f"{group}=")]
+        name = given[-1] if given and (CONF / group / f"{given[-1]}.yaml").exists() else default
+        yield from _keys(OmegaConf.to_container(OmegaConf.merge(schema, _read(group, name))), f"{group}.")
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing where no key is near."""
+    known = list(known)
+    last = key.split(".")[-1]
+    exact = [path for path in known if path.split(".")[-1] == last]
+    by_name = {path.split(".")[-1]: path for path in known}
+    close = [by_name[name] for name in difflib.get_close_matches(last, by_name, 1)]
+    found = exact or difflib.get_close_matches(key, known, 1) or close
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+def _read(group: str, name: str) -> DictConfig:
+    config = OmegaConf.load(CONF / group / f"{name}.yaml")
+    return OmegaConf.merge({"schedule": None}, config) if group in ("model", "schedule") else config
+
+
+def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted path of every key."""
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")

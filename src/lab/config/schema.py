@@ -1,0 +1,209 @@
+"""Every key that a command may be told: its type, its default, the rule that its value keeps, its line in --help."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+PROJECT = Path(__file__).parents[3]
+CONF = PROJECT / "conf"
+
+
+class Rule(NamedTuple):
+    """What a value must be, for the program and in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+AT_LEAST_1 = Rule(lambda value: value >= 1, "1 or more")
+FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to 1")
+
+
+def option(default: Any = MISSING, example: str = "", help: str = "", rule: Rule | None = None) -> Any:
+    """A key's default, how it is typed, what --help says of it, and its rule; None, where it may be, is never wrong."""
+    return field(default=default, metadata={"example": example, "help": help, "rule": rule})
+
+
+def one_of(*names: str) -> Rule:
+    return Rule(lambda value: value in names, f"{' or '.join(names)}, or left out")
+
+
+@dataclass
+class Augment:
+    """Random changes of the training images."""
+
+    rotation: float = option(0.0, "15", "turn training images by up to so many degrees")
+    shift: float = option(0.0, "0.1", "move them by up to this fraction of the side", rule=FRACTION)
+    flip: bool = option(False, "true", "mirror half of them left to right")
+
+
+@dataclass
+class Recipe:
+    """A network and how it is trained: conf/model/."""
+
+    name: str = "${hydra:runtime.choices.model}"
+    net: dict[str, Any] = MISSING
+    optimizer: dict[str, Any] = MISSING
+    epochs: int = option(example="3", help="passes over the training part", rule=AT_LEAST_1)
+    batch_size: int = option(example="64", help="images a step", rule=AT_LEAST_1)
+    scale: float = option(
+        255.0, "255", "pixels are divided by it", Rule(lambda scale: scale > 0, "more than 0: pixels are divided by it")
+    )
+    augment: Augment = field(default_factory=Augment)
+    schedule: Optional[dict[str, Any]] = None
+
+
+@dataclass
+class Data:
+    """A data set and its split: conf/data/. Fractions are of the images that are not the official test part."""
+
+    name: str = "${hydra:runtime.choices.data}"
+    source: dict[str, Any] = MISSING
+    root: Optional[str] = option(
+        "${oc.env:LAB_DATA,null}", "FOLDER", "where the files lie; else $LAB_DATA, else data/ in the project"
+    )
+    classes: Optional[list[str]] = None
+    validation: Optional[float] = option(None, "0.1", "fraction kept for validation; 0 trains on all", FRACTION)
+    test: Optional[float] = option(None, rule=FRACTION)
+    split_seed: int = 42
+    stratify: bool = True
+    folds: Optional[int] = option(
+        None, "5", "with data.fold=0: train on four folds, validate on the first", Rule(lambda n: n >= 2, "2 or more")
+    )
+    fold: int = 0
+    fold_seed: int = 1
+    stratify_folds: bool = False
+    sample: Optional[bool] = None
+    drop_duplicates: bool = option(False, "true", "train on no image that is in the validation or test part too")
+    # how a device fits any picture; on_black: inverted where it is light; digit: as MNIST was made
+    picture: str = option("photo", rule=one_of("photo", "on_black", "digit"))
+
+
+@dataclass
+class Train:
+    """conf/train.yaml"""
+
+    model: Recipe = MISSING
+    data: Data = MISSING
+    trainer: dict[str, Any] = MISSING
+    seed: int = option(
+        1,
+        "1",
+        "the same seed gives the same bits on the same CPU",
+        Rule(lambda n: 0 <= n < 2**32, "from 0 to 4294967295"),
+    )
+    threads: Optional[int] = option(
+        None, "1", "of the CPU: the same bits on machines with more or fewer cores", AT_LEAST_1
+    )
+    speed: Optional[str] = option(
+        None, "fast", "bfloat16 where CPU or GPU gain by it; the start says what it chose", one_of("fast")
+    )
+    early_stopping: Optional[int] = option(
+        None, "5", "stop after five epochs without a lower validation loss", AT_LEAST_1
+    )
+    weights: Optional[str] = option(None, "FILE", "ImageNet's weights for model=resnet50, where there is no network")
+    histograms: bool = option(False, "true", "weight histograms in TensorBoard")
+    tune: Optional[str] = option(None, "lr", "suggest a learning rate and stop", one_of("lr"))
+    rerun: bool = option(False, "true", "with -m: the finished jobs too")
+    resume: Optional[str] = option(None, "outputs/RUN", "go on with an interrupted run, to the same bits")
+
+
+@dataclass
+class CrossValidate(Train):
+    """conf/cross_validate.yaml"""
+
+    workers: Optional[int] = option(None, "2", "folds at a time, a thread each; else as many as cores", AT_LEAST_1)
+
+
+@dataclass
+class Benchmark:
+    """conf/benchmark.yaml"""
+
+    recipes: list[str] = option(example="[deep,cnn]", help="the recipes to time")
+    also: list[str] = option(example="[start,folds]", help="what else: start, neighbour, inference, folds, fast99")
+    rounds: int = option(example="3", help="how often each is measured, in turn", rule=AT_LEAST_1)
+    keras: Optional[str] = option(None, "PYTHON", "an interpreter that has Keras; else this one, if it has")
+    root: Optional[str] = option(None, "FOLDER", "MNIST and CIFAR4; else $LAB_DATA")
+
+
+@dataclass
+class Reproduce:
+    """conf/reproduce.yaml"""
+
+    table: dict[str, Any] = MISSING
+    rows: Optional[list[str]] = option(
+        None,
+        "[A1,D4]",
+        "names of conf/table/, or their beginnings; else all",
+        Rule(lambda rows: len(rows), "one name at least, or left out for all"),
+    )
+    seeds: Optional[int] = option(
+        None,
+        "3",
+        "of each row; else the row's own, or 3, or 1 where that takes a core more than five minutes",
+        AT_LEAST_1,
+    )
+    workers: Optional[int] = option(
+        None, "2", "runs at a time, a thread each; else as many as cores, one on a GPU", AT_LEAST_1
+    )
+    weights: Optional[str] = option(None, "FILE", "torchvision's ImageNet weights for E10 and E11")
+    results: Optional[str] = option(
+        None, "RESULTS.md", "gets the table once no row is left out, with docs/ beside it; null: no such file"
+    )
+
+
+SCHEMAS = {
+    "train": Train,
+    "cross_validate": CrossValidate,
+    "show": Train,
+    "check_data": Train,
+    "benchmark": Benchmark,
+    "reproduce": Reproduce,
+}
+for _command, _schema in SCHEMAS.items():
+    ConfigStore.instance().store(f"{_command}_schema", _schema)
+OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache=True)
+OmegaConf.register_new_resolver("digest", lambda *, _root_: fingerprint(_root_))
+
+
+def fingerprint(config: DictConfig) -> str:
+    """The same for the same results: neither the number of workers nor where the files lie counts.
+
+    What is off counts like what is not there, so that fingerprints outlive new options. The precision that speed=fast
+    has chosen does not count: another machine chooses another.
+    """
+    decisive = [key.name for key in fields(Train) if key.name != "rerun"]
+    content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
+    del content["data"]["root"]
+    if content["speed"]:
+        content["trainer"]["precision"] = "32-true"
+    return hashlib.sha256(json.dumps(_switched_on(content), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _switched_on(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    kept = {key: value for key, value in content.items() if value is not None and value is not False}
+    # of a network, an optimizer, a schedule no default is known
+    return {
+        key: value if isinstance(value, dict) and "_target_" in value else _switched_on(value)
+        for key, value in kept.items()
+    }
+
+
+def run_folder() -> Path:
+    """Where Hydra puts the job's files."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def data_folder(root: str | None) -> Path:
+    """`root`, which is $LAB_DATA unless data.root says otherwise; else data/ in the project."""
+    return Path(root).expanduser() if root else PROJECT / "data"

@@ -1,0 +1,139 @@
+"""How the images reach the network: one indexed slice a batch, no workers, no copies."""
+
+from collections.abc import Callable, Iterator, Sequence
+from math import ceil
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+from lab.datasets.dataset import Dataset
+from lab.errors import UserError
+
+Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, c, h, w], labels int64 [n], their indices int64 [n]
+EVALUATION_BATCH = 256
+MOST_BYTES_ON_GPU = 2**30
+
+
+class Batches:
+    """One pass over a part, in `n_batches` batches of one size within one, on `device`: every image once, in order."""
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, indices: Tensor, n_batches: int, device: torch.device | None = None
+    ) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+        self.n_batches, self.device = n_batches, device
+        self.advance: Callable[[int], object] = lambda images: None  # is given the size of each batch handed over
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for indices in self._slices():
+            there = indices.to(self.images.device)
+            images, labels = self.images[there].permute(0, 3, 1, 2), self.labels[there]
+            if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
+                images, labels = images.pin_memory(), labels.pin_memory()  # else the copy waits for the GPU
+            self.advance(len(indices))
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True), indices
+
+    def _slices(self) -> Sequence[Tensor]:
+        return self.indices.tensor_split(self.n_batches)
+
+
+class ShuffledBatches(Batches):
+    """Batches of `batch_size`, the last one of the rest, shuffled by seed and epoch alone, whatever happened before.
+
+    Each process of a distributed run gets its share, padded to the same length, as torch does.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+        device: torch.device | None = None,
+        shuffle: bool = True,
+    ) -> None:
+        # torch adds the epoch to the seed: apart as they are here, no two seeds share an order
+        sampler = DistributedSampler(range(len(indices)), processes, rank, shuffle, seed=seed * 1_000_000)
+        # a last batch of one image joins the one before: batch normalisation cannot train on it
+        super().__init__(images, labels, indices, max(ceil((len(sampler) - 1) / batch_size), 1), device)
+        self.batch_size, self.n_images = batch_size, len(sampler) * processes
+        self.sampler, self.batch_sampler = sampler, None  # Lightning looks for both, and tells one the epoch
+
+    def _slices(self) -> Sequence[Tensor]:
+        order = self.indices[list(self.sampler)]
+        ends = range(self.batch_size, self.n_batches * self.batch_size, self.batch_size)
+        return order.tensor_split(list(ends))
+
+
+class WholeEpochs(ShuffledBatches):
+    """The same batches, all of an epoch as one item: see training.whole_epochs."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Iterator[Batch]]:
+        yield super().__iter__()
+
+
+class ImageData(LightningDataModule):
+    """A data set and its parts, as batches. The class's name is a key in checkpoints."""
+
+    def __init__(
+        self, dataset: Dataset, batch_size: int, seed: int, tested: str = "test", whole_epochs: bool = False
+    ) -> None:
+        """`batch_size` is that of all processes of a distributed run together, `tested` the part to test on."""
+        super().__init__()
+        self.dataset = dataset
+        self.images, self.labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
+        self.parts = {part: torch.from_numpy(indices) for part, indices in dataset.parts.items()}
+        self.batch_size, self.seed, self.tested, self.whole_epochs = batch_size, seed, tested, whole_epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints: which images these are."""
+        return {"sha256": self.dataset.sha256}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["sha256"] != self.dataset.sha256:
+            raise UserError("the images are not those that the run began with: resume it with the same data")
+
+    def setup(self, stage: str) -> None:
+        """On a GPU the images lie there from the start, where they fit: no step waits for a copy."""
+        device = self.trainer.strategy.root_device
+        if device.type != "cpu" and self.images.nbytes <= MOST_BYTES_ON_GPU:
+            self.images, self.labels = self.images.to(device), self.labels.to(device)
+
+    def train_dataloader(self) -> ShuffledBatches:
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        return (WholeEpochs if self.whole_epochs else ShuffledBatches)(
+            self.images,
+            self.labels,
+            self.parts["train"],
+            max(self.batch_size // processes, 1),
+            self.seed,
+            rank,
+            processes,
+            self.trainer.strategy.root_device,
+            shuffle=not self.trainer.overfit_batches,  # the same batches in each epoch
+        )
+
+    def val_dataloader(self) -> Batches | list:
+        return self._evaluation_batches("validation")
+
+    def test_dataloader(self) -> Batches | list:
+        return self._evaluation_batches(self.tested)
+
+    def _evaluation_batches(self, part: str) -> Batches | list:
+        """Each process's share in as many batches as the others', for they wait for one another at each."""
+        indices, rank, processes = self.parts[part], self.trainer.global_rank, self.trainer.world_size
+        n_batches = ceil(len(indices) / (EVALUATION_BATCH * processes))
+        device = self.trainer.strategy.root_device
+        return Batches(self.images, self.labels, indices[rank::processes], n_batches, device) if n_batches else []

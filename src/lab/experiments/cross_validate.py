@@ -1,0 +1,159 @@
+"""Cross-validation: which folds are still to train, and what all of them add up to."""
+
+import csv
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from lab.config.schema import CrossValidate, fingerprint
+from lab.datasets.dataset import Dataset, load
+from lab.display.figures import box_plot, confusion, curves
+from lab.display.terminal import make_bar, print_classes
+from lab.errors import UserError
+from lab.evaluation.metrics import evaluate, print_confused
+from lab.evaluation.significance import corrected_interval
+from lab.experiments.jobs import Job, compose_train, count_workers, launch, make_launcher
+from lab.files import write_csv, write_json
+from lab.runs.folder import claim, read_config
+from lab.runs.predictions import join, load_predictions
+
+KEPT = ("model", "data", "seed", "batch_size", "optimizer", "parameters")
+KEPT += ("threads", "precision", "machine", "versions", "epochs")
+
+
+def cross_validate(config: DictConfig, folder: Path) -> None:
+    """Train and score the folds that `folder` lacks, each with the same bits in any company; sum up all of them."""
+    _check_folder(config, folder)  # before anything is read
+    dataset, jobs = load(config.data), _list_jobs(config, folder)
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            _check_folder(config, folder)
+            missing = [job for job in jobs if job.result() is None]
+            finished = [job for job in jobs if job not in missing]
+            _check_images(finished, dataset)
+            if not (folder / "config.yaml").exists():
+                claim(folder, config)
+            _print_start(config, dataset, folder)
+            for job in finished:
+                print(job.line())
+            if missing:
+                _train(missing, config, folder)
+                _check_images(missing, dataset)
+            _sum_up(jobs, folder)
+    except Timeout:
+        raise UserError(f"{folder}: another process is at this cross-validation") from None
+
+
+def _check_folder(config: DictConfig, folder: Path) -> None:
+    """UserError where `folder` is of another cross-validation, or has a fold without a result that no job has left."""
+    if not (folder / "config.yaml").exists():
+        return
+    if fingerprint(read_config(folder, CrossValidate)) != fingerprint(config):
+        raise UserError(f"{folder} holds another run: choose another hydra.run.dir")
+    for fold in folder.glob("fold_*"):
+        if not ((fold / "result.json").exists() or (fold / "train.log").exists()):
+            raise UserError(f"{fold} has no result.json: delete it, and it is trained anew")
+
+
+def _list_jobs(config: DictConfig, folder: Path) -> list[Job]:
+    """One a fold: what train.py is told is what this command was told."""
+    told = [word for word in HydraConfig.get().overrides.task if not word.startswith("workers=")]
+    own = {"model": HydraConfig.get().runtime.choices.model, "data.folds": config.data.folds, "threads": 1}
+    told += [f"{key}={value}" for key, value in own.items() if not any(word.startswith(f"{key}=") for word in told)]
+    epochs = max(config.trainer.max_epochs or config.model.epochs, 0)  # -1: no end
+    return [
+        Job([*told, f"data.fold={k}"], {"fold": str(k)}, folder / f"fold_{k}", "validation", epochs=epochs, work=epochs)
+        for k in range(config.data.folds)
+    ]
+
+
+def _check_images(finished: Sequence[Job], dataset: Dataset) -> None:
+    for job in finished:
+        held_out = dataset.folds[int(job.values["fold"])]["validation"]
+        if str(load_predictions(job.folder).sha256) != dataset.fingerprint(held_out):
+            raise UserError(f"{job.folder} is of other images: choose another hydra.run.dir")
+
+
+def _print_start(config: DictConfig, dataset: Dataset, folder: Path) -> None:
+    """Images a class in each fold; folds.csv, which image is in which."""
+    folds = {f"fold {number}": parts["validation"] for number, parts in enumerate(dataset.folds)}
+    shown = folds | {"not used": dataset.parts["test"]}
+    counts = {part: np.bincount(dataset.labels[held], minlength=len(dataset.classes)) for part, held in shown.items()}
+    print_classes(f"{config.model.name} on {dataset.name}", counts, dataset.classes)
+    places = sorted((int(image), number) for number, held in enumerate(folds.values()) for image in held)
+    write_csv([{"image": image, "fold": number} for image, number in places], folder / "folds.csv")
+
+
+def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
+    """Side by side, a process of one thread each; UserError with the reason of the first fold that fails.
+
+    Where folds do not fill the workers evenly, the last ones share the cores: none idles while a fold trains alone.
+    """
+    for left_over in folder.glob(".fold_*"):  # of older versions
+        shutil.rmtree(left_over, ignore_errors=True)
+    workers = min(config.workers or count_workers(len(missing)), len(missing))
+    print(f"{len(missing)} folds to train, {workers} at a time, a thread each. Each one's score is its last epoch's.")
+    chosen = HydraConfig.get().runtime.choices["hydra/launcher"]
+    train, context = compose_train([] if chosen == "basic" else [f"hydra/launcher={chosen}"])
+    together = workers + len(missing) % workers if len(missing) % workers else workers
+    turns = [(missing[:-together], workers), (missing[-together:], min(together, len(missing)))]
+    started = time.perf_counter()
+    with make_bar(sum(job.work for job in missing), " epochs") as bar:
+        for jobs, at_a_time in turns:
+            if jobs:
+                launch(jobs, make_launcher(train, context, at_a_time, "validation"), True, bar, shows_errors=False)
+    if failed := [job for job in missing if job.result() is None]:
+        reason = f"fold {failed[0].values['fold']}: {failed[0].error() or 'has left no result'}"
+        for job in failed:
+            shutil.rmtree(job.folder, ignore_errors=True)
+        others = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
+        raise UserError(f"{reason}{others}")
+    print(f"{time.perf_counter() - started:.0f} s")
+
+
+def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
+    """Files and last lines."""
+    results, predictions = [job.result() for job in jobs], [load_predictions(job.folder) for job in jobs]
+    rows = [
+        {"fold": number, **result["held_out"]["last"], "seconds": result["seconds"]}
+        for number, result in enumerate(results)
+    ]
+    scores = [row["accuracy"] * 100 for row in rows]
+    # std as the labs print it, numpy's; the interval has its own
+    (mean, low, high), std = corrected_interval(scores, 1 / (len(jobs) - 1)), float(np.std(scores))
+    evaluation = evaluate(join(predictions))
+    result = {key: results[0][key] for key in KEPT}
+    for key in ("images", "sha256"):  # the first fold's
+        result["data"].pop(key, None)
+    del result["data"]["split"]["fold"]
+    result |= {
+        "seconds": round(sum(row["seconds"] for row in rows), 3),
+        "folds": rows,
+        "accuracy": {"mean": mean / 100, "std": std / 100, "interval": [low / 100, high / 100]},
+        "held_out": evaluation,
+    }
+    title = f"{result['model']} on {result['data']['name']}: {mean:.2f} ± {std:.2f} % over {len(jobs)} folds"
+    curves([_history(job.folder) for job in jobs], title, folder / "curves.png")
+    box_plot({result["model"]: scores}, "accuracy on the held-out fold (%)", title, folder / "boxplot.png")
+    confusion(evaluation["confusion"], result["data"]["classes"], title, folder / "confusion.png")
+    write_csv(rows, folder / "scores.csv")
+    write_json(result, folder / "result.json")
+    print(f"Accuracy: mean={mean:.3f} std={std:.3f}, n={len(jobs)}")
+    print(f"95 % interval of the mean: {low:.3f} to {high:.3f} (folds share images to train on: wider)")
+    print_confused(evaluation)
+    print(f"Folder: {folder}")
+
+
+def _history(fold: Path) -> list[Mapping[str, float]]:
+    path = fold / "metrics.csv"
+    try:
+        with path.open() as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except (ValueError, TypeError):
+        raise UserError(f"{path}: damaged: delete {fold}, and it is trained anew") from None

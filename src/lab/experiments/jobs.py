@@ -1,0 +1,285 @@
+"""Runs as jobs: what one is, how it lives in its folder, how many run at a time, what the terminal sees of them."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+from filelock import FileLock, Timeout
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from lab.config.checks import check
+from lab.config.overrides import quoted, replace_schedule
+from lab.config.schema import CONF, Train, data_folder, fingerprint, run_folder
+from lab.datasets.dataset import load
+from lab.errors import UserError, explain, first_line
+from lab.files import write_json, write_text
+from lab.runs.folder import read_config, read_result
+
+SOURCES = Path(__file__).parents[2]
+
+
+@dataclass
+class Job:
+    """A run: its part of the command line, and in it the `values` that tell it from the others."""
+
+    overrides: list[str]
+    values: dict[str, str]
+    folder: Path
+    tested: str = "test"  # "validation": a fold, see training.train
+    digest: str = ""  # its config's fingerprint
+    epochs: int = 0
+    work: float = 0.0  # of all its epochs, in the unit of the bar; 0: an epoch is one
+
+    def result(self) -> dict[str, Any] | None:
+        """Its result.json once it has finished; UserError where that is damaged."""
+        kind = "test" if self.tested == "test" else "held_out"
+        return read_result(self.folder, kind) if (self.folder / "result.json").exists() else None
+
+    def error(self) -> str | None:
+        """Why it failed, in a line."""
+        path = self.folder / "error.txt"
+        return path.read_text() if path.exists() else None
+
+    def has_ended(self) -> bool:
+        """Finished or failed."""
+        return self.error() is not None or (self.folder / "result.json").exists()
+
+    def line(self) -> str:
+        """What the terminal shows of its end."""
+        if (result := self.result()) is None:
+            return f"error: {self.folder.name}: {self.error()}"
+        seconds = f"{result['seconds']:.0f} s"
+        if "held_out" in result:
+            scores, name = result["held_out"]["last"], self.folder.name.replace("_", " ")
+            told = f"{name}: {scores['images']:,} images held out, loss {scores['loss']:.4f}"
+            return f"> {scores['accuracy'] * 100:.3f}   {told}, {seconds}"
+        validation = result["validation"].get("last")
+        score = f"{validation['accuracy'] * 100:.3f}" if validation else "-"
+        return f"> {score}   {self.folder.name}: test {result['test']['last']['accuracy'] * 100:.3f}, {seconds}"
+
+
+def is_of_sample(result: dict[str, Any]) -> bool:
+    """Whether a run had only the sample that stands in where a data set cannot be fetched."""
+    return result["data"]["name"].endswith("_sample")
+
+
+def run_job(config: DictConfig, tested: str = "test") -> None:
+    """Live a job's life in its folder: what it prints goes to train.log, what ends it to error.txt, a line."""
+    from lab.training.train import train  # torch, in the job's process alone
+
+    folder = run_folder()
+    if multiprocessing.current_process().name != "MainProcess":
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1) as log:
+        try:
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                replace_schedule(config)
+                check(config, Train)
+                train(config, folder, tested)
+        except Exception as error:
+            line = explain(error)
+            if line is None:
+                traceback.print_exc(file=log)
+                what = f"{type(error).__name__}: {first_line(error)}"
+                line = f"{what}: a defect of this program, {folder}/train.log has more"
+            write_text(line, folder / "error.txt")  # others look for it
+
+
+def _end_with(parent: int) -> None:
+    """Leave nobody at work behind a sweep that was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, folder: Path) -> None:
+    """Give each job its config's fingerprint. Composing takes a tenth of a second: known ones are in jobs.json."""
+    known: dict[str, tuple[str, int]] = {}
+    sources = [*sorted(CONF.rglob("*.*")), SOURCES / "lab" / "config" / "schema.py"]
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    path, root = folder / "jobs.json", str(data_folder(config.data.root).absolute())
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads(path.read_text())
+        if content["root"] != root:
+            raise UserError(f"{folder} is of the data in {content['root']}: choose another folder for these jobs")
+        known = content["jobs"] if content["conf"] == version else {}
+    for job in tqdm(jobs, "configurations", delay=1, disable=None, leave=False):
+        key = " ".join(job.overrides)
+        if key not in known or "${" in key:  # an interpolation may mean another value today
+            composed = context.config_loader.load_sweep_config(config, job.overrides)
+            with _hydra_config(composed):
+                replace_schedule(composed)
+                known[key] = fingerprint(composed), composed.trainer.max_epochs or composed.model.epochs
+        job.digest, job.epochs = known[key]
+        job.epochs = max(job.epochs, 0)  # -1: no end
+        job.work = job.work or job.epochs
+    write_json({"root": root, "conf": version, "jobs": known}, path)
+
+
+def is_of_these_images(job: Job) -> bool:
+    """Whether the finished `job` trained on the images that lie in its data's place today; else they were replaced."""
+    trained = job.result()["data"].get("sha256")  # older versions did not say
+    if trained is None or is_of_sample(job.result()):
+        return True
+    data = OmegaConf.to_container(read_config(job.folder).data)
+    try:
+        return trained == _sha256(json.dumps(data))
+    except UserError:  # they are gone
+        return True
+
+
+@functools.cache
+def _sha256(data: str) -> str:
+    return load(OmegaConf.create(json.loads(data)), untrusted=True).sha256
+
+
+def compose_train(overrides: Sequence[str] = ()) -> tuple[DictConfig, HydraContext]:
+    """conf/train.yaml as a sweep's, for a command that trains and is not train.py; with what launches its jobs."""
+    loader = GlobalHydra.instance().config_loader()
+    config = loader.load_configuration("train", overrides=list(overrides), run_mode=RunMode.MULTIRUN)
+    return config, HydraContext(config_loader=loader, callbacks=Callbacks())
+
+
+def make_launcher(config: DictConfig, context: HydraContext, workers: int | None, tested: str = "test") -> Launcher:
+    """The one that `config` names, of jobs that test on the part `tested`; joblib's runs `workers` at a time."""
+    if workers and "n_jobs" in config.hydra.launcher:
+        config.hydra.launcher.n_jobs = workers
+    return Plugins.instance().instantiate_launcher(context, functools.partial(run_job, tested=tested), config)
+
+
+def launch(
+    jobs: list[Job],
+    launcher: Launcher,
+    rerun: bool,
+    bar: tqdm,
+    describe: Callable[[], str] | None = None,
+    shows_errors: bool = True,
+) -> None:
+    """Run `jobs` anew; where a process of the launcher is killed, its job has failed and the others go on.
+
+    `bar` counts their work, before it stands what `describe` says, else how many are left.
+    """
+    for job in jobs:
+        _clear(job, rerun)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")])  # of processes to come
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
+    if getattr(launcher, "joblib", {}).get("n_jobs") == -1:
+        launcher.joblib["n_jobs"] = count_workers(len(jobs))
+    with _Watch(jobs, bar, describe, shows_errors), _hydra_config(launcher.config):
+        while jobs:
+            try:
+                launcher.launch([[*job.overrides, *_place(job.folder)] for job in jobs], initial_job_idx=0)
+            except BrokenExecutor:
+                for job in jobs:
+                    if job.folder.exists() and not job.has_ended():
+                        told = "stopped when a process of the sweep was killed (no memory left?)"
+                        write_text(told, job.folder / "error.txt")
+                left = [job for job in jobs if not job.has_ended()]
+                if len(left) == len(jobs):
+                    raise UserError("a process was killed before its first job (no memory left?)") from None
+                jobs = left
+            except KeyboardInterrupt:
+                raise UserError("interrupted: the same command goes on with the jobs that are missing") from None
+            except (RuntimeError, ValueError, OSError) as error:  # the launcher's own: those of jobs are in error.txt
+                raise UserError(f"the launcher, {type(launcher).__name__}: {first_line(error)}") from None
+            else:
+                return
+
+
+def count_workers(jobs: int) -> int:
+    """At a time: as many as there are cores, one on a GPU."""
+    has_gpu = shutil.which("nvidia-smi") or (sys.platform, platform.machine()) == ("darwin", "arm64")
+    return 1 if has_gpu else min(joblib.cpu_count(), jobs)
+
+
+@contextlib.contextmanager
+def _hydra_config(config: DictConfig) -> Iterator[None]:
+    """Let Hydra's interpolations and launchers read `config` meanwhile."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _place(folder: Path) -> list[str]:
+    places = {"hydra.sweep.dir": str(folder.parent), "hydra.sweep.subdir": folder.name}
+    return [quoted(key, place) for key, place in places.items()]
+
+
+def _clear(job: Job, rerun: bool) -> None:
+    """Remove what a failed or killed job has left."""
+    if not job.folder.exists():
+        return
+    there = {path.name for path in job.folder.iterdir()}
+    if ("train.log" not in there and there - {"error.txt", ".lock"}) or (job.result() and not rerun):
+        raise UserError(f"{job.folder}: not a job of a sweep: choose another hydra.sweep.dir")
+    try:
+        with FileLock(job.folder / ".lock", blocking=False):
+            shutil.rmtree(job.folder)
+    except Timeout:  # a cluster's, whose sweep was killed
+        raise UserError(f"{job.folder}: this job is still running: the same command later") from None
+
+
+class _Watch:
+    """A thread that tells of the jobs from what they leave in their folders, whoever runs them, wherever."""
+
+    def __init__(self, jobs: Sequence[Job], bar: tqdm, describe: Callable[[], str] | None, shows_errors: bool) -> None:
+        self.running, self.done, self.bar, self.shows_errors = list(jobs), bar.n, bar, shows_errors
+        self.out, self.err = sys.stdout, sys.stderr  # a job in this process redirects both
+        self.describe = describe or (lambda: f"{len(self.running)} jobs left")
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+        self._look()
+
+    def _run(self) -> None:
+        while not self.ended.wait(0.5):
+            self._look()
+
+    def _look(self) -> None:
+        for job in [job for job in self.running if job.has_ended()]:
+            self.running.remove(job)
+            self.done += job.work
+            has_failed = job.error() is not None
+            if self.shows_errors or not has_failed:
+                self.bar.write(job.line(), file=self.err if has_failed else self.out)
+        part = sum(job.work * min(_count_epochs(job) / (job.epochs or 1), 1) for job in self.running)
+        self.bar.n = round(self.done + part)
+        self.out.flush()  # into a file too
+        self.bar.set_description(self.describe(), refresh=False)
+        self.bar.refresh()
+
+
+def _count_epochs(job: Job) -> int:
+    path = job.folder / "metrics.csv"
+    return path.read_text().count("\n") - 1 if path.exists() else 0

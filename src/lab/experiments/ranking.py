@@ -1,0 +1,222 @@
+"""What the jobs of a sweep add up to: a table, the winner, where to look next, a picture."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from lab.config.overrides import command_line
+from lab.display.figures import heat_map, ranking, response
+from lab.display.terminal import print_table, warn
+from lab.experiments.jobs import Job, is_of_sample
+from lab.files import write_csv
+
+HEADINGS = {  # of the last epoch's scores
+    "val_accuracy": "validation\naccuracy %",
+    "val_loss": "validation\nloss",
+    "test_accuracy": "test\naccuracy %",
+    "test_loss": "test\nloss",
+    "seconds": "seconds",
+}
+
+
+@dataclass
+class Setting:
+    """The jobs that differ in nothing but the seed, with the scores of each."""
+
+    values: dict[str, str]
+    jobs: list[Job]
+    scores: list[dict[str, float]]
+
+    def mean(self, name: str) -> float:
+        return mean(scores[name] for scores in self.scores)
+
+    def spread(self, name: str) -> float:
+        """The sample's standard deviation over the seeds."""
+        return stdev(scores[name] for scores in self.scores) if len(self.scores) > 1 else math.nan
+
+    def __str__(self) -> str:
+        return ", ".join(f"{short(key)}={value}" for key, value in self.values.items()) or "this recipe"
+
+
+def short(key: str) -> str:
+    """model.optimizer.lr is lr"""
+    return key.rpartition(".")[2]
+
+
+def scores_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """Those of HEADINGS that there are: a run without validation has fewer."""
+    parts = {"val": result["validation"].get("last"), "test": result["test"]["last"]}
+    named = {f"{part}_{name}": value for part, row in parts.items() if row for name, value in row.items()}
+    return {name: value for name, value in (named | {"seconds": result["seconds"]}).items() if name in HEADINGS}
+
+
+def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool) -> int:
+    """Print the table and what follows from it, leave sweep.csv and sweep.png; the number of jobs that failed.
+
+    `draws` the picture even where it is there.
+    """
+    results = [job.result() for job in jobs]
+    rows = [
+        {**job.values, **(scores_of(result) if result else {"error": job.error() or "has left no result"})}
+        | {"folder": job.folder.name}
+        for job, result in zip(jobs, results, strict=True)
+    ]
+    write_csv(rows, folder / "sweep.csv")
+    finished = [(job, result) for job, result in zip(jobs, results, strict=True) if result]
+    settings = _fold_seeds(finished)
+    if finished:
+        first = finished[0][1]
+        fixed = [first[key] if key == "model" else first[key]["name"] for key in ("model", "data") if key not in swept]
+        title = " on ".join(fixed) or "sweep"
+        _print(settings, [key for key in swept if key != "seed"], title)
+        if draws or not (folder / "sweep.png").exists():
+            _draw(settings, swept, title, folder / "sweep.png")
+        if samples := sum(is_of_sample(result) for _, result in finished):
+            told = f"{samples} of {len(finished)} jobs are NOT of the MNIST data set, but of a sample of it"
+            warn(f"{told}: with the real files, rerun=true trains them anew.")
+    for row in rows:
+        if "error" in row:
+            print(f"failed: {row['folder']}: {row['error']}")
+    if finished and "val_accuracy" in _common(settings):
+        for line in _conclusion(settings):
+            print(line)
+    elif finished:
+        print("No winner: there is no validation part to choose by, and test images are not for choosing.")
+    print(f"Table: {folder}/sweep.csv" + (f", picture: {folder}/sweep.png" if finished else ""))
+    print(f"All curves: tensorboard --logdir {folder}")
+    return len(jobs) - len(finished)
+
+
+def _fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[Setting]:
+    """Best validation accuracy first, then smallest loss; without validation in the order of the command line."""
+    settings: dict[str, Setting] = {}
+    for job, result in finished:
+        values = {key: value for key, value in job.values.items() if key != "seed"}
+        setting = settings.setdefault(repr(values), Setting(values, [], []))
+        setting.jobs.append(job)
+        setting.scores.append(scores_of(result))
+    found = list(settings.values())
+    if "val_accuracy" not in _common(found):
+        return found
+    return sorted(found, key=lambda setting: (-setting.mean("val_accuracy"), setting.mean("val_loss")))
+
+
+def _common(settings: Sequence[Setting]) -> list[str]:
+    """The scores that every job has."""
+    return [name for name in HEADINGS if all(name in scores for one in settings for scores in one.scores)]
+
+
+def _print(settings: Sequence[Setting], keys: Sequence[str], title: str) -> None:
+    seeds = max(len(setting.jobs) for setting in settings)
+    names = _common(settings)
+    rows = []
+    for setting in settings:
+        cells = list(setting.values.values()) + ([str(len(setting.jobs))] if seeds > 1 else [])
+        for name in names:
+            value, spread = setting.mean(name), setting.spread(name)
+            if name.endswith("accuracy"):
+                cells.append(f"{value * 100:.2f}" + ("" if math.isnan(spread) else f" ± {spread * 100:.2f}"))
+            else:
+                cells.append(f"{value:.0f}" if name == "seconds" else f"{value:.4f}")
+        rows.append(cells + ([] if seeds > 1 else [setting.jobs[0].folder.name]))
+    columns = [short(key) for key in keys] + (["seeds"] if seeds > 1 else []) + [HEADINGS[name] for name in names]
+    print_table(title, columns + ([] if seeds > 1 else ["folder"]), rows)
+
+
+def _conclusion(settings: Sequence[Setting]) -> list[str]:
+    best = settings[0]
+    accuracies = [f"{best.mean(name):.2%}" for name in ("val_accuracy", "test_accuracy")]
+    lines = [f"Best by validation accuracy: {best}, {accuracies[0]}; on the test part {accuracies[1]}."]
+    if len(settings) > 1:
+        lines += _doubt(best, settings[1])
+    for key, value in best.values.items():
+        beyond = beyond_the_edge([setting.values[key] for setting in settings], value)
+        if beyond is not None and not key.endswith(("seed", "fold")):
+            lines.append(f"{key}={value} lies at the edge of your grid: extend to {beyond}.")
+    model = f"model={best.jobs[0].result()['model']}"  # a preset may have chosen it
+    return [*lines, f"Train it again: {command_line([*best.jobs[0].overrides], model)}"]
+
+
+def _doubt(best: Setting, second: Setting) -> list[str]:
+    """Whether the gap to the next is within what chance makes: of the seeds, else of the images."""
+    gap = best.mean("val_accuracy") - second.mean("val_accuracy")
+    if min(len(best.jobs), len(second.jobs)) > 1:
+        from scipy.stats import t
+
+        error = math.hypot(*(one.spread("val_accuracy") / math.sqrt(len(one.jobs)) for one in (best, second)))
+        within = error * float(t.ppf(0.975, len(best.jobs) + len(second.jobs) - 2))
+        source, advice = "the seeds", "more seeds would tell"
+    else:
+        images = best.jobs[0].result()["validation"]["last"]["images"]
+        shares = [one.mean("val_accuracy") for one in (best, second)]
+        within = 1.96 * math.sqrt(sum(share * (1 - share) for share in shares) / images)
+        source, advice = f"{images:,} images", "add seed=1,2,3"
+    if gap > within:
+        return []
+    return [
+        f"{second} is {gap * 100:.2f} points behind, no more than chance makes of {source} "
+        f"(± {within * 100:.2f}): {advice}."
+    ]
+
+
+def beyond_the_edge(values: Sequence[str], best: str) -> str | None:
+    """The next value of the grid, where `best` is its least or its greatest: by ratio on a wide grid, else by steps."""
+    grid = _numbers(values)
+    if grid is None or len(set(grid)) < 2:
+        return None
+    whole = all(number == int(number) for number in grid)
+    grid, edge = sorted(set(grid)), float(best)
+    if edge not in (grid[0], grid[-1]) or edge == 0:
+        return None
+    neighbour = grid[1] if edge == grid[0] else grid[-2]
+    if is_logarithmic(grid):
+        beyond, digits = edge * edge / neighbour, 1
+    else:
+        beyond, digits = 2 * edge - neighbour, 2
+        beyond = beyond if beyond > 0 or min(grid) < 0 else edge / 2
+    if whole:
+        return None if round(beyond) in (edge, 0) else str(round(beyond))
+    # a rate of dropout, a fraction: nothing from 1 on
+    return None if grid[-1] < 1 <= beyond and not is_logarithmic(grid) else f"{beyond:.{digits}g}"
+
+
+def is_logarithmic(grid: Sequence[float]) -> bool:
+    """Whether a logarithmic axis shows `grid` better."""
+    return min(grid) > 0 and max(grid) / min(grid) >= 8
+
+
+def _numbers(values: Sequence[str]) -> list[float] | None:
+    try:
+        return [float(value) for value in values]
+    except ValueError:
+        return None
+
+
+def _draw(settings: Sequence[Setting], swept: Sequence[str], title: str, path: Path) -> None:
+    """Accuracy against the value swept; a heat map of two; else a ranking."""
+    metric = "val_accuracy" if "val_accuracy" in _common(settings) else "test_accuracy"
+    shown = "validation accuracy (%)" if metric == "val_accuracy" else "test accuracy (%)"
+    keys = [key for key in swept if key != "seed"] or list(swept)
+    axes = [_numbers([job.values[key] for setting in settings for job in setting.jobs]) for key in keys]
+    if len(keys) == 1 and axes[0]:
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for setting in settings:
+            for job, scores in zip(setting.jobs, setting.scores, strict=True):
+                seed = job.values.get("seed", "") if keys != ["seed"] else ""
+                lines.setdefault(seed, []).append((float(job.values[keys[0]]), scores[metric] * 100))
+        log = is_logarithmic(axes[0]) and keys != ["seed"]
+        response({seed: sorted(line) for seed, line in lines.items()}, keys[0], log, shown, title, path)
+    elif len(keys) == 2:
+        ticks = []
+        for key, axis in zip(keys, axes, strict=True):
+            found = list(dict.fromkeys(setting.values[key] for setting in settings))
+            ticks.append(sorted(found, key=float if axis else None))
+        cells = {tuple(setting.values[key] for key in keys): setting.mean(metric) * 100 for setting in settings}
+        values = [[cells.get((row, column), math.nan) for column in ticks[1]] for row in ticks[0]]
+        heat_map(values, ticks, keys, shown, title, path)
+    else:
+        points = {str(setting): [scores[metric] * 100 for scores in setting.scores] for setting in settings}
+        ranking(points, shown, title, path)

@@ -1,0 +1,106 @@
+"""The published tables again: the runs behind each row, those that are still missing, by the machinery of sweeps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from lab.config.overrides import nearest, quoted
+from lab.display.terminal import make_bar
+from lab.errors import UserError
+from lab.experiments.jobs import (
+    Job,
+    compose_train,
+    identify,
+    is_of_sample,
+    is_of_these_images,
+    launch,
+    make_launcher,
+)
+from lab.experiments.verdicts import Row, report
+
+MOST_SECONDS = 300  # of a core, for a row to get several seeds
+SEEDS = 3
+
+
+def reproduce(config: DictConfig, folder: Path) -> None:
+    """Run what `folder` lacks of the rows of `config`, a Reproduce; print their table, and write it.
+
+    Each run's folder is named by the digest of what decides its result: another recipe is another run.
+    """
+    table = OmegaConf.to_container(config.table, resolve=True)
+    rows = [
+        Row(name, _list_jobs(name, entry, table.get("common", ""), config), **_shown(entry))
+        for name, entry in _choose(table["rows"], config.rows).items()
+    ]
+    jobs = [job for row in rows for job in row.jobs]
+    jobs.sort(key=lambda job: (int(job.values["seed"]), job.work))  # all rows of a seed, the quick ones first
+    train, context = compose_train()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            identify(jobs, train, context, folder)
+            for job in jobs:
+                job.folder = folder / f"{job.folder}_{job.digest}"
+            todo = [job for job in jobs if not _has_finished(job)]
+            print(f"{len(rows)} rows, {len(jobs)} runs, {len(todo)} to do, in {folder}")
+            results = Path(config.results) if config.results and config.rows is None else None
+            try:
+                with make_bar(sum(job.work for job in todo), " s of a core") as bar:
+                    launcher = make_launcher(train, context, config.workers)
+                    launch(
+                        todo, launcher, True, bar, lambda: f"{sum(map(Row.has_ended, rows))} of {len(rows)} rows done"
+                    )
+            except UserError:  # interrupted: what there is, is shown
+                report(rows, table, folder, None)
+                raise
+            report(rows, table, folder, results)
+    except Timeout:
+        raise UserError(f"{folder}: another process is at this table") from None
+    if failed := [row.name for row in rows if row.error()]:
+        raise UserError(f"{', '.join(failed)}: could not be run, the table says why; the same command tries again")
+
+
+def _has_finished(job: Job) -> bool:
+    """Not with a sample of the data, for the real ones may be there today; not with images that were replaced."""
+    result = job.result()
+    known = result is not None and result.get("digest") == job.digest and not is_of_sample(result)
+    return known and is_of_these_images(job)
+
+
+def _choose(known: dict[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
+    """The rows called so, or whose names begin so: A5 is all of A5-0.01, A5-0.001, A5-0.0001."""
+    for name in names or ():
+        if not any(_is_meant(row, name) for row in known):
+            raise UserError(f"rows=[{name}]: there is no such row{nearest(name, known)} Known: {', '.join(known)}")
+    return {row: entry for row, entry in known.items() if names is None or any(_is_meant(row, name) for name in names)}
+
+
+def _is_meant(row: str, name: str) -> bool:
+    return row == name or row.startswith(f"{name}-")
+
+
+def _shown(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: entry[key] for key in ("run", "published", "folds", "note", "against") if key in entry}
+
+
+def _list_jobs(name: str, entry: dict[str, Any], common: str, config: DictConfig) -> list[Job]:
+    """One for each seed and fold."""
+    several = entry.get("seeds") or (SEEDS if entry["seconds"] <= MOST_SECONDS else 1)
+    n_folds = len(entry.get("folds", ()))
+    folds = [[f"data.folds={n_folds}", f"data.fold={k}"] for k in range(n_folds)]
+    given = [*entry["run"].split(), *common.split(), "threads=1"]
+    if entry.get("weights") and config.weights:
+        given.append(quoted("weights", str(Path(config.weights).absolute())))
+    return [
+        Job(
+            [*given, *fold, f"seed={seed}"],
+            {"seed": str(seed), "fold": fold[-1].partition("=")[2] if fold else ""},
+            Path("_".join([name, *(fold[-1:] and [fold[-1].removeprefix("data.")]), f"seed={seed}"])),
+            work=entry["seconds"] / (len(folds) or 1),
+        )
+        for seed in range(1, (config.seeds or several) + 1)
+        for fold in folds or [[]]
+    ]

@@ -1,0 +1,172 @@
+"""A trained network as one file: TorchScript that a Jetson's torch of 2021 reads, ONNX for TensorRT."""
+
+import base64
+import io
+import json
+import struct
+import subprocess
+import warnings
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from lab.config.schema import PROJECT
+from lab.errors import UserError, first_line
+from lab.files import atomic_write
+from lab.training.prepare import Run
+
+FORMAT = 1
+OPSET = 13  # TensorRT 8.2, the Nano's last, reads no newer one
+NEWEST_FILE_VERSION = 6  # that the Nano's torch 1.10 reads
+ALIGNMENT = 64
+# what makes torch 1.10 refuse a file, or abort
+REFUSED = {
+    "_aa(": "antialiased resizing",
+    "scaled_dot_product": "attention",
+    "torch.pad(": "torch.nn.functional.pad",
+    "mkldnn": "an optimisation for one processor",
+    "prim.RaiseException": "an exception",
+    'torch.device("': "a device of its own",
+    "gelu(": "GELU",
+}
+
+
+class Deployed(nn.Module):
+    """Pixels 0..255, uint8 or float [n, c, h, w], to class probabilities [n, classes]."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images.float()).softmax(1)  # before torch 1.10 uint8 / 255 was a division of integers
+
+
+def describe(
+    run: Run, result: dict[str, Any], weights: str, golden: npt.NDArray[np.uint8], probabilities: Tensor
+) -> dict[str, Any]:
+    """What the device and its user should know, as plain values, without a path or a user's name.
+
+    `golden` are images [n, c, h, w] with the `probabilities` [n, classes] that every runtime must find.
+    """
+    config = _without_folders(OmegaConf.to_container(run.config, resolve=True))
+    config["data"].pop("root")
+    channels, height, width = golden.shape[1:]
+    part = "test" if "test" in result else "held_out"
+    return {
+        "format": FORMAT,
+        "model": result["model"],
+        "data": result["data"]["name"],
+        "classes": run.dataset.classes,
+        "input": {
+            "channels": channels,
+            "height": height,
+            "width": width,
+            "colour": {1: "grey", 3: "RGB"}.get(channels, "raw"),
+            "picture": run.config.data.picture,
+        },
+        "metrics": {"part": part.replace("_", "-"), **result[part][weights]},
+        "parameters": result["parameters"],
+        "config": config,
+        "versions": result["versions"],
+        "commit": _commit(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "golden": {
+            "images": base64.b64encode(golden.tobytes()).decode(),
+            "probabilities": [[float(f"{p:.9g}") for p in row] for row in probabilities.tolist()],
+        },
+    }
+
+
+def write_torchscript(deployed: Deployed, images: Tensor, metadata: dict[str, Any], path: Path) -> None:
+    """Trace on `images`, uint8, and write what an old torch reads; UserError names what it would refuse."""
+    archive = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and all that these devices read
+        torch.jit.save(torch.jit.trace(deployed, images), archive)
+    with zipfile.ZipFile(archive) as saved:
+        records = {
+            name: saved.read(name)
+            for name in saved.namelist()
+            if not name.endswith(".debug_pkl") and "/traced_inputs" not in name
+        }
+    top = next(iter(records)).partition("/")[0]
+    code = {name: text.decode() for name, text in records.items() if name.endswith(".py")}
+    for text in code.values():
+        for part, meaning in REFUSED.items():
+            if part in text:
+                raise UserError(f"model={metadata['model']} cannot be exported: the Jetson's torch has no {meaning}")
+    file_version = int(records[f"{top}/version"])
+    if file_version > NEWEST_FILE_VERSION:
+        raise UserError(f"model={metadata['model']} cannot be exported: it needs TorchScript's version {file_version}")
+    # padding="same" came with 1.9; everything else that passed is in 1.7
+    min_torch = "1.9" if any("_convolution_mode" in text for text in code.values()) else "1.7"
+    content = json.dumps(metadata | {"min_torch": min_torch}, allow_nan=False)
+    records[f"{top}/extra/metadata.json"] = content.encode()
+    with atomic_write(path) as beside:
+        _write_records(records, beside)
+
+
+def write_onnx(deployed: Deployed, images: Tensor, metadata: dict[str, Any], path: Path) -> None:
+    """Float pixels 0..255 in, for TensorRT of that age refuses uint8; any number of images."""
+    axes = {"images": {0: "n"}, "probabilities": {0: "n"}}
+    content = io.BytesIO()
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the older exporter, which alone keeps to the opset
+            torch.onnx.export(
+                deployed,
+                (images.float(),),
+                content,
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except torch.onnx.errors.UnsupportedOperatorError as error:
+        raise UserError(f"model={metadata['model']} cannot be exported to ONNX: {first_line(error)}") from None
+    model = onnx.load_from_string(content.getvalue())
+    for node in model.graph.node:
+        node.ClearField("doc_string")
+    onnx.helper.set_model_props(model, {"metadata.json": json.dumps(metadata, allow_nan=False)})
+    onnx.checker.check_model(model)
+    with atomic_write(path) as beside:
+        beside.write_bytes(model.SerializeToString())
+
+
+def _write_records(records: dict[str, bytes], path: Path) -> None:
+    """A zip file as torch writes it: stored, each record at a multiple of 64 bytes, the same bytes at any time."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            entry = zipfile.ZipInfo(name)
+            start = archive.fp.tell() + 30 + len(name.encode()) + 4
+            padding = -start % ALIGNMENT
+            entry.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding  # as torch pads
+            archive.writestr(entry, content)
+
+
+def _without_folders(node: Any) -> Any:
+    """The same, with the last name alone of each path from the root or from home: others need not know whose it is."""
+    if isinstance(node, dict):
+        return {key: _without_folders(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_folders(value) for value in node]
+    return Path(node).name if isinstance(node, str) and node.startswith(("/", "~", "\\")) else node
+
+
+def _commit() -> str | None:
+    """Of the project's repository; None outside of one."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
+    except OSError:
+        return None
+    return found.stdout.strip() or None

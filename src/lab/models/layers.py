@@ -1,0 +1,181 @@
+"""What torch lacks: layers as Keras declares them, uint8 images in, HOG, ImageNet's ResNet50 without its head."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab.download import OfflineError, download
+from lab.errors import UserError
+
+IMAGENET_WEIGHTS = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # torchvision's IMAGENET1K_V1
+IMAGENET_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
+
+Initializer = Callable[[Tensor], Tensor]
+glorot_uniform: Initializer = nn.init.xavier_uniform_
+
+
+def he_uniform(weight: Tensor) -> Tensor:
+    """Keras' he_uniform, in place: from -sqrt(6 / inputs) to sqrt(6 / inputs) (He et al., 2015)."""
+    return nn.init.kaiming_uniform_(weight, nonlinearity="relu")
+
+
+def Conv(  # noqa: N802, it declares a layer
+    filters: int,
+    size: int,
+    stride: int = 1,
+    padding: str | int = 0,
+    init: Initializer = glorot_uniform,
+    l2: float = 0.0,
+) -> nn.LazyConv2d:
+    """Keras' Conv2D: Glorot uniform kernel, zero bias; `l2` adds l2 * sum(kernel ** 2) to the loss."""
+    return _declare(nn.LazyConv2d(filters, size, stride, padding), init, l2)
+
+
+def Dense(units: int, init: Initializer = glorot_uniform) -> nn.LazyLinear:  # noqa: N802
+    """Keras' Dense: Glorot uniform kernel, zero bias."""
+    return _declare(nn.LazyLinear(units), init)
+
+
+def BatchNorm(momentum: float = 0.01) -> nn.LazyBatchNorm2d:  # noqa: N802
+    """Keras' BatchNormalization of feature maps: its momentum .99 is torch's .01."""
+    return nn.LazyBatchNorm2d(eps=1e-3, momentum=momentum)
+
+
+def BatchNorm1d() -> nn.LazyBatchNorm1d:  # noqa: N802
+    """Keras' BatchNormalization of a vector."""
+    return nn.LazyBatchNorm1d(eps=1e-3, momentum=0.01)
+
+
+def _declare(layer: nn.Module, init: Initializer, l2: float = 0.0) -> nn.Module:
+    layer.initialize, layer.l2 = init, l2
+    return layer
+
+
+class Scale(nn.Module):
+    """uint8 or float pixels [n, c, h, w] to the network's floats, divided by `divisor`."""
+
+    def __init__(self, divisor: float) -> None:
+        super().__init__()
+        self.register_buffer("divisor", torch.tensor(float(divisor)), persistent=False)  # has the network's precision
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.to(self.divisor.dtype) / self.divisor
+
+    def extra_repr(self) -> str:
+        return f"divisor={self.divisor:g}"
+
+
+class Pad(nn.Module):
+    """Zeros around images smaller than `side` x `side`, so that they have it."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = max(self.side - images.shape[2], 0), max(self.side - images.shape[3], 0)
+        # as F.pad, which torch of before 1.12 cannot read from a file
+        return torch.constant_pad_nd(images, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+
+class Resize(nn.Module):
+    """Bilinear, to `side` x `side`."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=False)
+
+
+class Hog(nn.Module):
+    """Histogram of oriented gradients: [n, c, h, w] to [n, orientations, h // cell, w // cell].
+
+    Dalal and Triggs, 2005, as skimage.feature.hog computes it with one cell a block and L2-Hys: of several
+    channels the one with the steepest gradient counts at each pixel.
+    """
+
+    def __init__(self, orientations: int, cell: int = 4) -> None:
+        super().__init__()
+        self.orientations, self.cell = orientations, cell
+        self.register_buffer("bins", torch.arange(orientations).view(1, -1, 1, 1), persistent=False)
+        edges = self.bins[:, 1:].double() * (math.pi / orientations)
+        self.register_buffer("cos", edges.cos().float(), persistent=False)  # of 90 degrees 6e-17, not below 0
+        self.register_buffer("sin", edges.sin().float(), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        down = torch.constant_pad_nd(images[:, :, 2:] - images[:, :, :-2], (0, 0, 1, 1))
+        right = torch.constant_pad_nd(images[:, :, :, 2:] - images[:, :, :, :-2], (1, 1))
+        magnitude, channel = torch.sqrt(down**2 + right**2).max(1, keepdim=True)
+        down, right = down.gather(1, channel), right.gather(1, channel)
+        upwards = (down < 0) | ((down == 0) & (right < 0))  # the same orientation, half a turn away
+        half_turn = 1 - 2 * upwards.float()
+        # how many edges of bins its angle has passed: an arc tangent would differ from runtime to runtime at an edge
+        passed = half_turn * (down * self.cos - right * self.sin) >= 0
+        bins = passed.sum(1, keepdim=True)
+        histogram = F.avg_pool2d((bins == self.bins) * magnitude, self.cell)
+        clipped = self._normalise(histogram).clamp(max=0.2)
+        return self._normalise(clipped)
+
+    @staticmethod
+    def _normalise(histogram: Tensor) -> Tensor:
+        return histogram / torch.sqrt((histogram**2).sum(1, keepdim=True) + 1e-10)
+
+    def extra_repr(self) -> str:
+        return f"{self.orientations}, cell={self.cell}"
+
+
+class ImageNetResNet50(nn.Module):
+    """torchvision's ResNet50 up to its global average, frozen: images in 0..1 [n, 1 or 3, h, w] to [n, 2048].
+
+    `weights` is a file of torchvision's state dict; None downloads IMAGENET1K_V1, False leaves it to a checkpoint.
+    """
+
+    def __init__(self, weights: str | bool | None) -> None:
+        super().__init__()
+        from torchvision.models import resnet50  # 1 s, and no other network needs it
+
+        self.backbone = resnet50()
+        try:
+            if weights is not False:
+                self.backbone.load_state_dict(_read_weights(Path(weights) if weights else _download_weights()))
+        except (RuntimeError, TypeError):
+            raise UserError(f"weights={weights}: not the weights of torchvision's ResNet50") from None
+        self.backbone.fc = nn.Identity()
+        self.requires_grad_(False)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> "ImageNetResNet50":
+        """Its batch normalisation stays as ImageNet left it, as Keras' `trainable = False` does."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone((images - self.mean) / self.std)  # one channel becomes three here
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"weights={path}: there is no such file") from None
+    except Exception as error:
+        raise UserError(
+            f"weights={path}: not a state dict that PyTorch can read safely ({type(error).__name__})"
+        ) from None
+
+
+def _download_weights() -> Path:
+    """To where torchvision itself keeps them."""
+    path = Path(torch.hub.get_dir(), "checkpoints", IMAGENET_WEIGHTS.rpartition("/")[2])
+    try:
+        return download([IMAGENET_WEIGHTS], path, f"sha256:{IMAGENET_SHA256}")
+    except OfflineError as error:
+        raise UserError(
+            f"the ImageNet weights cannot be fetched ({error}): download {IMAGENET_WEIGHTS} and give weights=FILE"
+        ) from None

@@ -1,0 +1,156 @@
+"""A run's folder: claimed by the run that writes it, read by the commands that evaluate it."""
+
+import contextlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import AliasEvent, YAMLError
+
+from lab.config.checks import check_values
+from lab.config.overrides import resume_command
+from lab.config.schema import CrossValidate, Train
+from lab.errors import UserError, first_line
+from lab.files import refuse_bomb
+
+TRUSTED = r"(lab\.models|lab\.datasets|torch\.optim(\.lr_scheduler)?)\.\w+"  # what a folder may name as _target_
+NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
+DAMAGE = (ValueError, KeyError, TypeError, RecursionError)  # what parsers say of it
+
+
+def claim(folder: Path, config: DictConfig) -> None:
+    """Write config.yaml, which makes the folder this run's: a folder that has one is another run's.
+
+    The user's callbacks are left out: what a folder names is not run.
+    """
+    content = OmegaConf.to_container(config, resolve=True)
+    content["trainer"].pop("callbacks", None)
+    path, beside = folder / "config.yaml", folder / f".{os.getpid()}-config.yaml"
+    try:
+        with beside.open("w") as file:
+            file.write(OmegaConf.to_yaml(content))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(beside, path)  # whole, and never over another's
+        except FileExistsError:
+            raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
+        except OSError:  # a file system without links
+            with path.open("x") as file:
+                file.write(beside.read_text())
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Keep others from training into `folder` meanwhile; clear what a killed process has half written."""
+    lock = folder / ".running"
+    try:
+        with FileLock(lock, blocking=False):
+            for path in folder.iterdir():
+                if re.fullmatch(r"\.\d+-\w+\.(ckpt|csv|json|npz|png)", path.name):
+                    path.unlink(missing_ok=True)
+            yield
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        raise UserError(f"{folder}: another process is at this run") from None
+
+
+def read_config(folder: Path, schema: type[Train] = Train) -> DictConfig:
+    """The config of a run. What it names to be called is ours or torch's: a folder may be a stranger's."""
+    path = folder / "config.yaml"
+    if folder.is_file():
+        raise UserError(f"{folder}: a file: give the run's folder, or its model.ts to evaluate.py")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; run folders lie in outputs/")
+    if not path.exists():
+        runs = sorted(config.parent.name for config in folder.glob("*/config.yaml"))
+        inside = f"its runs are {', '.join(runs)}" if runs else "it has no config.yaml"
+        raise UserError(f"{folder}: not a run's folder: {inside}")
+    try:
+        text = path.read_text()
+        if any(isinstance(event, AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has aliases, which this program never writes and which can grow without end")
+        if "${" in text:
+            raise ValueError("it has interpolations, which this program never writes")
+        saved = OmegaConf.create(text)
+    except (OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({first_line(error)})") from None
+    if ("workers" in saved) != (schema is CrossValidate):
+        kind = f"a cross-validation: give one of its folds, {folder}/fold_0" if "workers" in saved else "another run"
+        raise UserError(f"{folder}: {kind}")
+    return _check_config(saved, path, schema)
+
+
+def read_exported(path: Path) -> dict[str, Any]:
+    """The metadata of a model.ts, its "config" a Train."""
+    try:
+        refuse_bomb(path)
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/extra/metadata.json"))
+            metadata = json.loads(archive.read(name))
+        if "${" in json.dumps(metadata["config"]):
+            raise ValueError("it has interpolations, which this program never writes")
+        config = OmegaConf.create(metadata["config"])
+        config.data.root = None
+        metadata["data"], metadata["metrics"]["part"]  # KeyError where one is missing
+    except Exception as error:  # a damaged archive raises whatever its parser does
+        raise UserError(f"{path}: neither a run's folder nor the model.ts of one ({first_line(error)})") from None
+    return metadata | {"config": _check_config(config, path, Train)}
+
+
+def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """The result.json of a finished run; `kind` is "test", or "held_out" for a fold, where it must be the one."""
+    path = folder / "result.json"
+    if not path.exists():
+        if folder.is_dir() and (folder / "config.yaml").exists():
+            goes_on = "the command that began it" if (folder / "folds.csv").exists() else resume_command(folder)
+            raise UserError(f"{folder}: its run has not finished: {goes_on} goes on")
+        read_config(folder)  # says what else the folder is
+    try:
+        result = json.loads(path.read_text())
+        # KeyError, TypeError or ValueError where one is missing or of another kind
+        result["model"], result["data"]["name"], result["parameters"]["total"], result["seed"], float(result["seconds"])
+        kind = kind or next(key for key in ("folds", "test", "held_out") if key in result)
+        result["folds"][0]["accuracy"] if kind == "folds" else result[kind]["last"]["accuracy"]
+    except (*DAMAGE, IndexError, StopIteration) as error:
+        raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
+    return result
+
+
+def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictConfig:
+    try:
+        config = OmegaConf.merge(OmegaConf.structured(schema), saved)
+        missing = OmegaConf.missing_keys(config)
+        missing = missing or {key for key in NEEDED if OmegaConf.select(config, key) is None}
+        targets = list(_targets(OmegaConf.to_container(config, resolve=True)))
+    except (*DAMAGE, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not the configuration of a run of this version ({first_line(error)})") from None
+    if missing:
+        raise UserError(f"{path}: not the configuration of a run of this version (it lacks {min(missing)})")
+    for target in targets:
+        if not re.fullmatch(TRUSTED, str(target)):
+            raise UserError(f"{path}: _target_ {target} is none of this project's: it is not run")
+    try:
+        check_values(config)
+    except (UserError, *DAMAGE, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: {first_line(error)}") from None
+    return config
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        yield from (node[key] for key in node if key == "_target_")
+        node = node.values()
+    if not isinstance(node, str | int | float | None):
+        for child in node:
+            yield from _targets(child)

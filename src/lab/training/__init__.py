@@ -1,0 +1,1 @@
+"""One run: prepared, trained, tested, written; and read again with its weights."""

@@ -1,0 +1,155 @@
+"""The LightningModule: a network that turns images into logits, its loss, its optimizer, its metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from lab.datasets.batches import Batch
+from lab.errors import UserError
+
+MOST_LOSS = 1e6  # raw pixels start with hundreds
+STEPS_UNWATCHED = 50  # on a GPU, where looking at the loss waits for it
+
+
+class Score(Metric):
+    """Mean cross-entropy, accuracy as a fraction, and the number of images they are of.
+
+    Running sums, and of all processes of a distributed run: a kept tensor a step would pin torch's freed memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("loss", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """`loss` is the mean over the batch."""
+        self.loss.add_(loss.detach() * len(labels))  # in place: a module's attributes are slow to set
+        self.correct.add_((logits.argmax(1) == labels).sum())
+        self.images.add_(len(labels))
+
+    def compute(self) -> dict[str, Tensor]:
+        return {"loss": self.loss / self.images, "accuracy": self.correct / self.images, "images": self.images.float()}
+
+
+class Outputs(Metric):
+    """The logits [n, classes] of every image of a part, in the data set's order, and the images' indices [n]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("indices", [], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, indices: Tensor) -> None:
+        self.logits.append(logits.float())
+        self.indices.append(indices)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        indices, order = dim_zero_cat(self.indices).sort()
+        return dim_zero_cat(self.logits)[order], indices
+
+
+class Classifier(LightningModule):
+    """`net` maps images uint8 or float [n, c, h, w] to logits [n, classes]; `augment` changes those it trains on.
+
+    Logs the Score of each part once an epoch, as train_loss, val_accuracy, ... Training metrics are of the weights as
+    they were at each batch, with dropout, as Keras prints them. After a test `outputs` holds the test's Outputs.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Optimizer,
+        make_schedule: Callable[[Optimizer, int], dict[str, Any]] | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """`make_schedule` is given the optimizer and the number of steps, and gives Lightning's lr_scheduler."""
+        super().__init__()
+        self.net, self.optimizer, self.make_schedule, self.augment = net, optimizer, make_schedule, augment
+        self.train_score, self.val_score, self.test_score = Score(), Score(), Score()
+        self.test_outputs = Outputs()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def training_step(self, batch: Batch, step: int) -> Tensor:
+        """The loss of one batch, the `step`th of its epoch from 0 on."""
+        images, labels, _ = batch
+        loss = self._score(self.net(self.augment(images) if self.augment else images), labels, self.train_score)
+        if (loss.is_cpu or (step + 1) % STEPS_UNWATCHED == 0) and not loss.item() < MOST_LOSS:
+            self.stop_diverged(f"loss is {loss.item():.3g} at step {step + 1}")
+        return loss
+
+    def stop_diverged(self, what: str) -> None:
+        """UserError, always: what is wrong, at which epoch and learning rate, and what to try."""
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        raise UserError(
+            f"the {what} of epoch {self.current_epoch + 1}, at a learning rate of {rate:g}: try a smaller "
+            f"model.optimizer.lr, model.scale=255 for raw pixels, or trainer.gradient_clip_val=1"
+        )
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        images, labels, _ = batch
+        self._score(self.net(images), labels, self.val_score)
+
+    def test_step(self, batch: Batch, _: int) -> None:
+        images, labels, indices = batch
+        logits = self.net(images)
+        self._score(logits, labels, self.test_score)
+        self.test_outputs.update(logits, indices)
+
+    def _score(self, logits: Tensor, labels: Tensor, score: Score) -> Tensor:
+        loss = F.cross_entropy(logits, labels)
+        score.update(loss, logits, labels)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Dropout and augmentation depend on seed, epoch and process alone: so a resumed run has the same bits."""
+        drawn_from = [self.trainer.datamodule.seed, self.current_epoch, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(drawn_from).generate_state(1)[0]))
+        self.validated = False
+
+    def on_train_epoch_end(self) -> None:
+        self._log("train", self.train_score)
+
+    def on_validation_epoch_end(self) -> None:
+        self.validated = True
+        self._log("val", self.val_score)
+
+    def on_test_epoch_end(self) -> None:
+        self._log("test", self.test_score)
+        logits, indices = self.test_outputs.compute()
+        self.outputs = logits, indices.reshape(-1)  # torchmetrics makes a number of one
+        self.test_outputs.reset()
+
+    def _log(self, part: str, score: Score) -> None:
+        for name, value in score.compute().items():
+            # the test's metrics belong to the end, not on a curve
+            self.log(f"{part}_{name}", value, logger=part != "test" and name != "images")
+        score.reset()
+
+    def configure_optimizers(self) -> Optimizer | dict[str, Any]:
+        if self.make_schedule is None:
+            return self.optimizer
+        return {"optimizer": self.optimizer, "lr_scheduler": self.make_schedule(self.optimizer, self.count_steps())}
+
+    def count_steps(self) -> int:
+        """Of the whole training."""
+        return self.trainer.estimated_stepping_batches
+
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any = None) -> None:
+        """ReduceLROnPlateau waits for an epoch that is validated."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+        elif self.validated:
+            scheduler.step(self.trainer.callback_metrics["val_loss"])

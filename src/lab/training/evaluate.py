@@ -1,0 +1,109 @@
+"""How good a run is, and where it fails."""
+
+from pathlib import Path
+from typing import Any
+
+from lab.config.schema import data_folder
+from lab.display.figures import calibration, confusion, gallery
+from lab.display.terminal import print_table, shorten
+from lab.errors import UserError
+from lab.evaluation.metrics import evaluate, print_confused, worst_mistakes
+from lab.files import write_json
+from lab.runs.folder import read_exported, read_result
+from lab.runs.predictions import Predictions, average, load_predictions
+from lab.training.load import load, load_exported, predict
+from lab.training.prepare import Run
+
+SHOWN = 25  # mistakes
+
+
+def evaluate_run(path: Path, part: str | None, weights: str, root: Path | None) -> None:
+    """Write evaluation.json and figures beside the run; their names have the part and the weights asked for.
+
+    `path` is a run's folder or one fold's, its model.ts, or a cross-validation's folder: of that the folds together, by
+    the mean of their probabilities.
+    """
+    folder, runs, usual = _load(path, weights, root)
+    is_ensemble = len(runs) > 1
+    if is_ensemble and part not in (None, usual):
+        raise UserError(f"{path}: its folds together have no {part} part: each has seen the others' images")
+    run, part = runs[0], part or usual
+    weights = "exported" if path.is_file() else weights
+    if len(run.dataset.parts[part]) == 0:
+        raise UserError(f"{path}: its {part} part has no images")
+    predictions = average([predict(each, part)[1] for each in runs]) if is_ensemble else predict(run, part)[1]
+    words = ("ensemble", is_ensemble), (part, part != usual), (weights, weights != "last")
+    name = "".join(f"_{word}" for word, told in words if told)
+    if not name and (folder / "predictions.npz").exists():
+        _check_images(run, folder)
+    validation = None
+    if len(run.dataset.classes) == 2 and part != "validation" and not is_ensemble:
+        validation = predict(run, "validation")[1] if len(run.dataset.parts["validation"]) else None
+    about = {"model": run.config.model.name, "data": run.config.data.name, "part": part, "weights": weights}
+    evaluation = about | evaluate(predictions, validation)
+    predictions.save(folder / f"predictions{name}.npz")
+    _draw(evaluation, predictions, run, folder, name)
+    write_json(evaluation, folder / f"evaluation{name}.json")
+    _print(evaluation)
+    print(f"Figures: confusion{name}.png, mistakes{name}.png, calibration{name}.png in {folder}")
+
+
+def _load(path: Path, weights: str, root: Path | None) -> tuple[Path, list[Run], str]:
+    """The folder to write into, the runs, and the part that they were tested on."""
+    if path.is_file() and path.suffix == ".ts":
+        held_out = read_exported(path)["metrics"]["part"] == "held-out"
+        return path.parent, [load_exported(path, root)], "validation" if held_out else "test"
+    result = read_result(path)
+    if "folds" in result:
+        return path, [load(path / f"fold_{row['fold']}", weights, root) for row in result["folds"]], "test"
+    return path, [load(path, weights, root)], "validation" if "held_out" in result else "test"
+
+
+def _check_images(run: Run, folder: Path) -> None:
+    """Are they still those that it was tested on?"""
+    saved = load_predictions(folder)
+    known = saved.indices.max() < len(run.dataset.labels)
+    if not known or run.dataset.fingerprint(saved.indices) != str(saved.sha256):
+        place = data_folder(run.config.data.root)
+        raise UserError(f"{folder}: the images in {place} are not those that it was tested on")
+
+
+def _draw(evaluation: dict[str, Any], predictions: Predictions, run: Run, folder: Path, name: str) -> None:
+    score = f"accuracy {evaluation['accuracy']:.2%}"
+    title = f"{evaluation['model']} on {evaluation['data']}, {evaluation['part']}: {score}"
+    if evaluation["weights"] != "last":
+        title += f", {evaluation['weights']} weights"
+    worst, probabilities, classes = worst_mistakes(predictions, SHOWN), predictions.probabilities(), run.dataset.classes
+    captions = [
+        f"{classes[predictions.labels[row]]} read as {classes[probabilities[row].argmax()]}\n"
+        f"{probabilities[row].max():.1%} sure, no. {predictions.indices[row]}"
+        for row in worst
+    ]
+    confusion(evaluation["confusion"], classes, title, folder / f"confusion{name}.png")
+    gallery(run.dataset.images[predictions.indices[worst]], captions, title, folder / f"mistakes{name}.png")
+    calibration(evaluation["calibration"], title, folder / f"calibration{name}.png")
+
+
+def _print(evaluation: dict[str, Any]) -> None:
+    """Precision, recall and F1 of each class; loss, accuracy, calibration and, of two classes, AUC and threshold."""
+    rows = []
+    for name, scores in evaluation["classes"].items():
+        shares = ("" if scores[key] is None else f"{scores[key]:.2%}" for key in ("precision", "recall", "f1"))
+        rows.append([name, *shares, f"{scores['images']:,}"])
+    title = f"{evaluation['model']} on {evaluation['data']}, {evaluation['part']}, {evaluation['weights']} epoch"
+    print_table(title, ["class", "precision", "recall", "F1", "images"], shorten(rows))
+    low, high = evaluation["accuracy_interval"]
+    accuracy = f"Accuracy {evaluation['accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%}"
+    print(f"{accuracy}, loss {evaluation['loss']:.4f}")
+    if "auc" in evaluation:
+        print(f"AUC {evaluation['auc']:.4f}")
+    if chosen := evaluation.get("threshold"):
+        name = list(evaluation["classes"])[1]
+        print(
+            f"{name} from a probability of {chosen['threshold']:.3f} on, chosen on the validation part: "
+            f"accuracy {chosen['accuracy']:.2%}, balanced {chosen['balanced_accuracy']:.2%}, "
+            f"sensitivity {chosen['sensitivity']:.2%}, specificity {chosen['specificity']:.2%}"
+        )
+    error = evaluation["calibration"]["expected_calibration_error"]
+    print(f"Expected calibration error {error:.2%}: how far its probabilities lie from how often it is right")
+    print_confused(evaluation)

@@ -1,0 +1,135 @@
+"""A finished run again: its config, its data, its weights, and what it predicts."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer
+from torch import nn
+
+from lab.config.schema import data_folder
+from lab.datasets.batches import ImageData
+from lab.errors import UserError, first_line
+from lab.files import refuse_bomb
+from lab.models.build import all_finite
+from lab.runs.folder import read_config, read_exported, read_result
+from lab.runs.predictions import Predictions
+from lab.training.callbacks import ProgressBar, read_metrics
+from lab.training.prepare import Run, prepare
+from lab.training.trainer import QUIET
+
+
+def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
+    """The finished run of `folder` with the weights of its "last" or "best" epoch; its data lies in `root`.
+
+    Without `root` it lies where it lay, else in $LAB_DATA.
+    """
+    config, result = read_config(folder), read_result(folder)
+    path = folder / f"{weights}.ckpt"
+    if not path.exists():
+        hint = "this run kept its last epoch's weights only" if weights == "best" else "it is gone"
+        raise UserError(f"{path}: there is no such file: {hint}")
+    run = _prepare_again(config, folder, result["data"]["name"], root)
+    load_weights(run, path)
+    run.classifier.eval()
+    return run
+
+
+def load_exported(path: Path, root: Path | None = None) -> Run:
+    """The same of a model.ts, which answers in the place of its network."""
+    metadata = read_exported(path)
+    metadata["config"].trainer.precision, metadata["config"].speed = "32-true", None
+    run = _prepare_again(metadata["config"], path, metadata["data"], root)
+    try:
+        run.classifier.net = Exported(torch.jit.load(path, map_location="cpu"))
+    except RuntimeError as error:
+        raise UserError(f"{path}: torch cannot load it ({first_line(error)})") from None
+    return run
+
+
+class Exported(nn.Module):
+    """Class probabilities as logits, whose softmax they are."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.module(images).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def load_weights(run: Run, path: Path) -> None:
+    """Take those of a checkpoint of this very network."""
+    try:
+        run.classifier.load_state_dict(read_checkpoint(path)["state_dict"])
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a checkpoint of this run and this version ({first_line(error)})") from None
+    if not all_finite(run.classifier.net):
+        raise UserError(f"{path}: its weights are not all finite numbers")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint has; nothing in it is run."""
+    try:
+        refuse_bomb(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive raises whatever its parser does
+        raise UserError(f"{path}: not a checkpoint of this run and this version ({first_line(error)})") from None
+
+
+def _prepare_again(config: DictConfig, folder: Path, data: str, root: Path | None) -> Run:
+    place_data(config, root)
+    if "weights" in config.model.net:
+        config.model.net.weights = False  # the checkpoint has them
+    run = prepare(config, untrusted=True)
+    if run.dataset.name != data:
+        raise UserError(f"{folder}: it is of {data}, but {data_folder(config.data.root)} gives {run.dataset.name}")
+    return run
+
+
+def place_data(config: DictConfig, root: Path | None = None) -> None:
+    """The data lies in `root`, else where it lay when the run began, else in $LAB_DATA."""
+    if root or config.data.root is None or not data_folder(config.data.root).is_dir():
+        config.data.root = str(root) if root else os.environ.get("LAB_DATA")
+
+
+def predict(
+    run: Run, part: str, trainer: Trainer | None = None, checkpoint: Path | None = None
+) -> tuple[dict[str, float], Predictions]:
+    """Loss, accuracy and number of images of `part`, and the predictions.
+
+    By `trainer` with the weights of `checkpoint`, else with those that the run has, in the precision it had.
+    """
+    trainer = trainer or _make_tester(run.config.trainer.precision, run.config.trainer.accelerator)
+    data = ImageData(run.dataset, run.config.model.batch_size, run.config.seed, tested=part)
+    try:
+        trainer.test(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    except SystemExit:  # Lightning makes it of Ctrl-C, and says nothing
+        raise KeyboardInterrupt from None
+    logged = read_metrics(trainer)
+    logits, indices = (tensor.numpy(force=True) for tensor in run.classifier.outputs)
+    if not np.isfinite(logits).all():
+        raise UserError(f"model={run.config.model.name}: its answers are not finite: try a smaller learning rate")
+    labels, sha256 = run.dataset.labels[indices], np.array(run.dataset.fingerprint(indices))
+    predictions = Predictions(logits, labels, indices, np.array(run.dataset.classes), sha256)
+    return {name: logged[f"test_{name}"] for name in ("loss", "accuracy", "images")}, predictions
+
+
+def _make_tester(precision: str, accelerator: str) -> Trainer:
+    """On the device at hand, or on the CPU where the run asked for it."""
+    device = "cpu" if accelerator == "cpu" else "auto"
+    try:
+        return Trainer(
+            **QUIET,
+            accelerator=device,
+            devices=1,
+            precision=precision,
+            callbacks=[ProgressBar()],
+            logger=False,
+            enable_checkpointing=False,
+        )
+    except ValueError as error:
+        raise UserError(f"trainer.precision={precision}: {error}") from None

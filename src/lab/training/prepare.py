@@ -1,0 +1,145 @@
+"""From a config to a run that is ready to train: data set, network, optimizer."""
+
+import contextlib
+import copy
+import ctypes
+import functools
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning import seed_everything
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lab.config.instantiate import instantiate
+from lab.datasets.augment import augment
+from lab.datasets.dataset import Dataset, load
+from lab.errors import UserError
+from lab.models.build import Layer, build
+from lab.training.classifier import Classifier
+from lab.training.precision import allow_short_products, choose_precision
+
+
+@dataclass
+class Run:
+    """A network for a data set, both as `config`, a Train, says."""
+
+    config: DictConfig
+    dataset: Dataset
+    classifier: Classifier
+    layers: list[Layer]
+    why_fast: str = ""  # what speed=fast has chosen
+
+
+def prepare(config: DictConfig, untrusted: bool = False) -> Run:
+    """What `config` describes, with weights drawn by its seed.
+
+    An untrusted config is one of a run's folder, perhaps a stranger's: datasets.load then downloads from no address of
+    its own. What speed=fast chose when that run began stays.
+    """
+    _silence_libraries()
+    _keep_memory()
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # Lightning's 1 loads the driver's library at each step of Adam
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+    torch.set_flush_denormal(True)  # as TensorFlow does: the tiny gradients of raw pixels take twice the time without
+    why = choose_precision(config) if config.speed and not untrusted else ""
+    if config.speed and torch.cuda.is_available():
+        allow_short_products()
+    seed_everything(config.seed, verbose=False)
+    dataset = load(config.data, untrusted)
+    classifier, layers = build_classifier(config, dataset.shape, len(dataset.classes))
+    return Run(config, dataset, classifier, layers, why)
+
+
+def build_classifier(config: DictConfig, shape: tuple[int, int, int], classes: int) -> tuple[Classifier, list[Layer]]:
+    """The network of `config`, a Train, for images [n, *shape], with its optimizer, and the network's layers."""
+    recipe = config.model
+    architecture = instantiate("model.net", recipe.net, nn.Sequential, classes=classes)
+    net, layers = build(architecture, shape, recipe.scale, recipe.name)
+    if recipe.batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
+        raise UserError(f"model.batch_size=1: model={recipe.name} has batch normalisation, which needs two images")
+    changes = dict(recipe.augment)
+    changing = functools.partial(augment, **changes) if any(changes.values()) else None
+    optimizer = make_optimizer(recipe.optimizer, net, bool(config.trainer.gradient_clip_val))
+    scheduling = functools.partial(_make_schedule, recipe.schedule) if recipe.schedule else None
+    if scheduling:
+        scheduling(copy.deepcopy(optimizer), 1000 * recipe.epochs)  # refuses its options before the folder is made
+    classifier = Classifier(net, optimizer, scheduling, changing)
+    classifier.example_input_array = torch.zeros(1, *shape, dtype=torch.uint8)  # for the graph
+    return classifier, layers
+
+
+def make_optimizer(config: DictConfig, net: nn.Module, clips: bool = False) -> Optimizer:
+    """Fused where torch has it and nothing speaks against it: the same sums in fewer passes over memory.
+
+    Keras' l2(x) adds x * w ** 2 to the loss: the same gradient as a weight decay of 2 x, on top of the recipe's own.
+    """
+    fuses = "fused" in _parameters(torch.optim, config._target_)
+    fused = fuses and not clips and not {"fused", "foreach", "differentiable"} & set(config)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for module in net.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                l2 = getattr(module, "l2", 0.0) if name == "weight" else 0.0
+                groups.setdefault(l2, []).append(parameter)
+    params = [{"params": params} for params in groups.values()]
+    optimizer = instantiate("model.optimizer", config, Optimizer, params, **({"fused": True} if fused else {}))
+    for l2, group in zip(groups, optimizer.param_groups, strict=True):
+        if l2:
+            group["weight_decay"] = group.get("weight_decay", 0) + 2 * l2
+    return optimizer
+
+
+def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict[str, Any]:
+    """One that knows its end is told it in steps and goes step by step, the others epoch by epoch."""
+    known = _parameters(torch.optim.lr_scheduler, config._target_)
+    ends = {key: steps for key in ("total_steps", "T_max") if key in known and key not in config}
+    scheduler = instantiate("model.schedule", config, LRScheduler, optimizer, **ends)
+    # Lightning asks for a metric, and Classifier.lr_scheduler_step takes it where there is one
+    return {"scheduler": scheduler, "interval": "step" if ends else "epoch", "monitor": "val_loss", "strict": False}
+
+
+def _parameters(module: ModuleType, target: str) -> Mapping[str, inspect.Parameter]:
+    """Of torch's own; of another class none is known."""
+    return inspect.signature(getattr(module, str(target).rpartition(".")[2], object)).parameters
+
+
+def _keep_memory() -> None:
+    """glibc then keeps what a step frees for the next one, which else zeroes its pages anew: up to twice the speed."""
+    mmap_max, trim_threshold = -4, -1
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _silence_libraries() -> None:
+    """What Lightning and torch say at every start, and what no user can act on."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # its table is what was asked for
+    for message in (
+        ".*torch.jit",  # TensorBoard's graph is traced, and devices read nothing newer
+        "Converting a tensor to a Python boolean",
+        "Found .* module.* in eval mode",  # the frozen backbone
+        ".*LeafSpec",
+        ".*sync_dist=True",  # Score has added up the processes
+        "Checkpoint directory .* exists",
+        ".*across ranks is zero",  # no validation part
+        ".*number of training batches",  # and of steps between logs: we log epochs
+        ".*dataloader shuffling",  # of overfit_batches: ImageData does not shuffle then
+        ".*ModelCheckpoint.* could not find the monitored key",  # max_steps may end before a validation
+        "ReduceLROnPlateau conditioned on metric",  # of an epoch without validation
+    ):
+        warnings.filterwarnings("ignore", message)

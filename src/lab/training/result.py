@@ -1,0 +1,134 @@
+"""What a run says of itself: at its start, at its end, in result.json, as TensorBoard's hyper-parameters."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from lab.config.schema import data_folder, fingerprint
+from lab.display.terminal import print_classes, print_table, warn
+from lab.models.build import count_parameters
+from lab.training.prepare import Run
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "hydra-core")
+
+
+def print_start(run: Run) -> None:
+    """The data and the network, and whatever the user should know of them."""
+    config, dataset = run.config, run.dataset
+    if dataset.is_sample:
+        warn(
+            "This is NOT the MNIST data set: neither its files nor a network were found, so this run uses a sample of "
+            "5,000 of its images. Its scores are not MNIST's. For the real set put the four files of "
+            f"{config.data.source.mirrors[0]} into {data_folder(config.data.root) / config.data.source.folder}, or "
+            "name their place with data.root=FOLDER or LAB_DATA; data.sample=false makes this an error."
+        )
+    if leaked := int(dataset.leaked().sum()):
+        warn(
+            f"{leaked} images of the training part are in the validation or test part too: data.drop_duplicates=true "
+            f"leaves them out of training; python src/check_data.py data={config.data.name} shows them."
+        )
+    name = config.data.name + (" SAMPLE" if dataset.is_sample else "")
+    shape = "x".join(map(str, dataset.shape))
+    print_classes(f"{name}: {len(dataset.labels):,} images of {shape}", dataset.counts(), dataset.classes)
+    _print_layers(run)
+    if run.why_fast:
+        print(f"speed=fast: {run.why_fast}")
+    if config.trainer.max_epochs:
+        print(f"trainer.max_epochs={config.trainer.max_epochs} wins over model.epochs={config.model.epochs}")
+
+
+def _print_layers(run: Run) -> None:
+    """Keras' summary(): layer, output shape, parameters, totals as Keras counts them."""
+    rows = [
+        [layer.name, "x".join(map(str, layer.shape)), f"{layer.parameters:,}" if layer.parameters else ""]
+        for layer in run.layers
+    ]
+    total, trainable = (count_parameters(run.classifier.net, only) for only in (False, True))
+    counts = (("total", total), ("trainable", trainable), ("not trainable", total - trainable))
+    totals = [[name, "", f"{count:,}"] for name, count in counts]
+    print_table(run.config.model.name, ["layer", "output shape", "parameters"], rows, totals)
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What the scores of a run are scores of."""
+    recipe, data, dataset = run.config.model, run.config.data, run.dataset
+    folds = ("folds", "fold", "fold_seed", "stratify_folds") if data.folds else ()
+    return {
+        "digest": fingerprint(run.config),
+        "model": recipe.name,
+        "data": {
+            "name": dataset.name,
+            "images": {part: len(indices) for part, indices in dataset.parts.items()},
+            "shape": list(dataset.shape),
+            "classes": dataset.classes,
+            "split": {key: data[key] for key in ("validation", "test", "split_seed", "stratify", *folds)},
+            "sha256": dataset.sha256,
+        },
+        "seed": run.config.seed,
+        "batch_size": recipe.batch_size,
+        "optimizer": OmegaConf.to_container(recipe.optimizer, resolve=True),
+        "parameters": {
+            "total": count_parameters(run.classifier.net),
+            "trainable": count_parameters(run.classifier.net, trainable_only=True),
+        },
+        "threads": torch.get_num_threads(),
+        "precision": run.config.trainer.precision,
+        "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def summarise(rows: Mapping[str, dict[str, float]]) -> dict[str, Any]:
+    """Training and validation scores of the epochs in `rows`, "last" and, where there is validation, "best"."""
+
+    def scores(row: Mapping[str, float], part: str) -> dict[str, float]:
+        return {name: row[f"{part}_{name}"] for name in ("loss", "accuracy", "images")}
+
+    return {
+        "epochs": rows["last"]["epoch"],
+        "train": scores(rows["last"], "train"),
+        "validation": {
+            which: {"epoch": row["epoch"]} | scores(row, "val") for which, row in rows.items() if "val_loss" in row
+        },
+    }
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Loss and accuracy of each part, best and last epoch."""
+    rows = []
+    for part in ("validation", "test", "held_out"):
+        for which, scores in result.get(part, {}).items():
+            epoch = f"{which} epoch, {scores['epoch']}"
+            values = f"{scores['images']:,.0f}", f"{scores['loss']:.4f}", f"{scores['accuracy']:.2%}"
+            rows.append([part.replace("_", " "), epoch, *values])
+    title = f"{result['model']} on {result['data']['name']}"
+    print_table(title, ["part", "weights of", "images", "loss", "accuracy"], rows)
+    print(f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s in training on {result['device']}")
+
+
+def log_hyperparameters(run: Run, result: dict[str, Any]) -> None:
+    """To TensorBoard, with the last epoch's final scores and the network's graph."""
+    recipe, classifier = OmegaConf.to_container(run.config.model, resolve=True), run.classifier
+    groups = {name: recipe.pop(name) or {} for name in ("net", "optimizer", "augment", "schedule")}
+    chosen = {name: groups[name].pop("_target_").rpartition(".")[2] for name in groups if "_target_" in groups[name]}
+    del chosen["net"], recipe["name"], recipe["epochs"]
+    groups["augment"] = {name: value for name, value in groups["augment"].items() if value}
+    classifier.logger.log_hyperparams(
+        {"model": result["model"], "data": result["data"]["name"]}
+        | recipe
+        | {"epochs": result["epochs"], "seed": result["seed"]}
+        | chosen
+        | {name: value for group in groups.values() for name, value in group.items()},
+        {
+            f"final/{part}_{name}": result[part]["last"][name]
+            for part in ("validation", "test")
+            for name in ("loss", "accuracy")
+            if "last" in result[part]
+        },
+    )
+    classifier.logger.experiment.add_graph(classifier, classifier.example_input_array.to(classifier.device))
+    classifier.logger.save()

@@ -1,0 +1,171 @@
+"""One training run, from a config to a folder with its results."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from tqdm import tqdm
+
+from lab.config.overrides import resume_command
+from lab.datasets.batches import ImageData
+from lab.display.figures import confusion, curves
+from lab.errors import UserError
+from lab.evaluation.metrics import evaluate, print_confused
+from lab.files import write_json
+from lab.runs.folder import claim, occupied, read_config
+from lab.runs.predictions import Predictions
+from lab.training.callbacks import Epochs, ProgressBar
+from lab.training.load import load_weights, place_data, predict, read_checkpoint
+from lab.training.prepare import Run, prepare
+from lab.training.result import describe, log_hyperparameters, print_result, print_start, summarise
+from lab.training.trainer import make_trainer, quiet_threads, trainer_options
+from lab.training.whole_epochs import WholeEpochsClassifier, fits_whole_epochs
+
+
+def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool = False) -> None:
+    """Train the recipe on the data, test its last and its best epoch, leave everything in `folder`.
+
+    With `tested="validation"` the run is a fold's: its last epoch is scored on the images held out, the test part is
+    not used.
+    """
+    run = prepare(config, untrusted=resumes)
+    _check_validation(run)
+    epochs = Epochs(folder / "metrics.csv", tqdm.write)
+    keeps_best = tested == "test" and len(run.dataset.parts["validation"]) > 0
+    trainer = make_trainer(config, folder, [epochs, ProgressBar()], keeps_best)
+    if trainer.fast_dev_run:
+        return _try(run, trainer, folder)
+    is_first = rank_zero_only.rank == 0  # of the processes of a distributed run
+    if is_first and not resumes:
+        claim(folder, config)
+    with _interruptible(folder, epochs), occupied(folder) if is_first else contextlib.nullcontext(), quiet_threads():
+        if is_first:
+            print_start(run)
+        _fit(run, trainer, folder / "last.ckpt")
+        scores, predictions = _test(run, trainer, epochs, folder, tested)
+        if trainer.is_global_zero:
+            _write(run, trainer, epochs, scores, predictions, folder)
+
+
+def resume(folder: Path) -> None:
+    """Go on with the run of `folder`, to the same bits as if nothing had happened.
+
+    From the end of its last finished epoch: all that an epoch draws depends on the seed and its number alone.
+    """
+    config, folder = read_config(folder), folder.absolute()
+    if config.tune:
+        raise UserError(f"{folder}: tune=lr has no epochs to go on with: start it again")
+    if (folder / "result.json").exists():
+        print(f"{folder} has finished: nothing is left to do")
+        return
+    place_data(config)
+    train(config, folder, resumes=True)
+
+
+def _check_validation(run: Run) -> None:
+    config = run.config
+    watches = {"early_stopping": config.early_stopping, "schedule=plateau": "Plateau" in str(config.model.schedule)}
+    validates = len(run.dataset.parts["validation"]) and config.trainer.limit_val_batches != 0
+    if unfit := [key for key, value in watches.items() if value and not validates]:
+        raise UserError(f"{unfit[0]} looks at the validation loss: there is no validation part, give data.validation")
+
+
+def _fit(run: Run, trainer: Trainer, last: Path) -> None:
+    """Train, from the checkpoint `last` on where it is there."""
+    if last.exists():
+        for path in last.parent.glob("*.ckpt"):
+            load_weights(run, path)
+        if "Epochs" not in read_checkpoint(last).get("callbacks", {}):
+            raise UserError(f"{last}: of an older version, which did not save what a run needs to go on")
+    if whole := fits_whole_epochs(trainer_options(run.config), trainer, run.classifier.optimizer):
+        run.classifier = WholeEpochsClassifier(run.classifier)
+    data = ImageData(run.dataset, run.config.model.batch_size, run.config.seed, whole_epochs=whole)
+    with _trainers_words():
+        checkpoint = last if last.exists() else None
+        trainer.fit(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+
+
+def _try(run: Run, trainer: Trainer, folder: Path) -> None:
+    """trainer.fast_dev_run: some batches of each part, and nothing that stays."""
+    with _trainers_words():
+        trainer.fit(run.classifier, datamodule=ImageData(run.dataset, run.config.model.batch_size, run.config.seed))
+        predict(run, "test", trainer)
+    with contextlib.suppress(OSError):  # with files in it, it stays
+        folder.rmdir()
+    print(f"trainer.fast_dev_run={trainer.fast_dev_run}: training, validation and test ran through; nothing is kept")
+
+
+def _test(
+    run: Run, trainer: Trainer, epochs: Epochs, folder: Path, part: str
+) -> tuple[dict[str, Any], dict[str, Predictions]]:
+    """What result.json says of the scores, and the last epoch's predictions by part."""
+    rows = {"last": epochs.rows[-1]}
+    if (folder / "best.ckpt").exists():
+        validated = [row for row in epochs.rows if "val_loss" in row]
+        rows = {"best": max(validated, key=lambda row: row["val_accuracy"])} | rows
+    tested: dict[int, dict[str, float]] = {}  # by epoch: the best may be the last
+    predictions = {}
+    with _trainers_words():
+        for which, row in rows.items():
+            if row["epoch"] not in tested:
+                tested[row["epoch"]], predictions[part] = predict(run, part, trainer, folder / f"{which}.ckpt")
+        if part == "test" and len(run.dataset.classes) == 2 and len(run.dataset.parts["validation"]):
+            predictions["validation"] = predict(run, "validation", trainer, folder / "last.ckpt")[1]
+    scores = {which: {"epoch": row["epoch"]} | tested[row["epoch"]] for which, row in rows.items()}
+    return summarise(rows) | {"test" if part == "test" else "held_out": scores}, predictions
+
+
+def _write(
+    run: Run,
+    trainer: Trainer,
+    epochs: Epochs,
+    scores: dict[str, Any],
+    predictions: dict[str, Predictions],
+    folder: Path,
+) -> None:
+    """What the run leaves beside checkpoints and metrics.csv; a run that has a result.json has finished."""
+    result = describe(run) | scores
+    result |= {
+        "seconds": round(epochs.elapsed(), 3),  # of the whole training, validation and checkpoints included
+        "images_per_second": round(epochs.images / epochs.seconds, 1),  # of the training batches alone
+        "device": str(trainer.strategy.root_device),
+        "processes": trainer.world_size,
+    }
+    answered = predictions["test" if "test" in scores else "validation"]
+    answered.save(folder / "predictions.npz")
+    evaluation = evaluate(answered, predictions.get("validation") if "test" in scores else None)
+    result |= {key: evaluation[key] for key in ("auc", "threshold") if key in evaluation}
+    if "test" in scores:
+        name, test = f"{result['model']} on {result['data']['name']}", result["test"]["last"]
+        title = f"{name}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs"
+        curves([epochs.rows], title, folder / "curves.png")
+        confusion(evaluation["confusion"], run.dataset.classes, title, folder / "confusion.png")
+        log_hyperparameters(run, result)
+    write_json(result, folder / "result.json")
+    print_result(result)
+    print_confused(evaluation)
+    print(f"Run folder: {folder}")
+
+
+@contextlib.contextmanager
+def _interruptible(folder: Path, epochs: Epochs) -> Iterator[None]:
+    """Ctrl-C ends a run with the command that goes on with it."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the one the other
+        done = f"after epoch {len(epochs.rows)}" if epochs.rows else "in the first epoch"
+        raise KeyboardInterrupt(f"{done}: {resume_command(folder)}") from None
+
+
+@contextlib.contextmanager
+def _trainers_words() -> Iterator[None]:
+    """What Lightning's Trainer refuses is one of its options."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from None

@@ -1,0 +1,52 @@
+"""tune=lr: which learning rate a recipe might take."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.tuner import Tuner
+
+from lab.config.overrides import command_line
+from lab.datasets.batches import ImageData
+from lab.display.figures import learning_rates
+from lab.errors import UserError
+from lab.files import write_csv
+from lab.runs.folder import claim
+from lab.training.prepare import prepare
+from lab.training.trainer import make_trainer
+
+RANGE = {"min_lr": 1e-6, "max_lr": 1.0, "num_training": 200}
+SKIPPED = 10  # first steps, before the smoothing of the loss has settled
+
+
+def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
+    """Lightning's range test: the rate grows from step to step, and is best where the loss falls fastest."""
+    run = prepare(config)
+    run.classifier.make_schedule = None
+    endless = OmegaConf.merge(config, {"trainer": {"max_epochs": -1}})  # on a small data set the steps take many
+    trainer = make_trainer(endless, folder, [], keeps_best=False)
+    claim(folder, config)
+    data = ImageData(run.dataset, config.model.batch_size, config.seed)
+    try:
+        found = Tuner(trainer).lr_find(run.classifier, datamodule=data, update_attr=False, **RANGE)
+    except SystemExit:  # Lightning makes it of Ctrl-C, and says nothing
+        raise KeyboardInterrupt from None
+    rates, losses = found.results["lr"], found.results["loss"]
+    rate = _steepest(rates, losses)
+    rows = [{"learning_rate": lr, "loss": loss} for lr, loss in zip(rates, losses, strict=True)]
+    write_csv(rows, folder / "learning_rates.csv")
+    title = f"{config.model.name} on {run.dataset.name}: loss while the learning rate grows"
+    learning_rates(rates[SKIPPED:], losses[SKIPPED:], rate, title, folder / "learning_rate.png")
+    print(f"Suggested learning rate: {rate:.2g} (the recipe's is {config.model.optimizer.lr:g})")
+    print(f"Train with it: {command_line(HydraConfig.get().overrides.task, f'model.optimizer.lr={rate:.2g}')}")
+    print(f"Curve: {folder}/learning_rate.png")
+
+
+def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Of the logarithm of the rate: by the rate itself, as Lightning suggests, noise at the tiniest rates wins."""
+    if len(rates) < SKIPPED + 10 or not np.isfinite(losses).all():
+        raise UserError("tune=lr: the loss rises too soon for a curve: is model.scale right?")
+    slopes = np.gradient(np.asarray(losses), np.log(rates))
+    return float(rates[SKIPPED + int(np.argmin(slopes[SKIPPED:]))])
