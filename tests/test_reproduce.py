@@ -152,7 +152,7 @@ def test_a_finding_speaks_of_rows_that_there_are():
     assert len(named) > 20 and named <= set(content.rows)
 
 
-@pytest.mark.parametrize(("command", "key"), [("reproduce", "rows: null"), ("check_data", "data.root=")])
+@pytest.mark.parametrize(("command", "key"), [("reproduce", "rows=[A1,D4]"), ("check_data", "data.root=")])
 def test_help_names_the_commands_own_keys(here, command, key):
     told = here(command, "--help").out
     assert key in told and "model" not in told

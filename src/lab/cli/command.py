@@ -72,7 +72,7 @@ class _Job:
         except Exception as error:
             with contextlib.suppress(OSError):
                 run_folder().rmdir()  # Hydra made it; with files in it, it stays
-            line = explain(error)
+            line = _explain_hydra(error, has_started=True) or explain(error)
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 if line is None or self.show_traceback:
                     raise

@@ -48,6 +48,10 @@ def cross_validate(config: DictConfig, folder: Path) -> None:
             _sum_up(jobs, folder)
     except Timeout:
         raise UserError(f"{folder}: another process is at this cross-validation") from None
+    except UserError:
+        if not (folder / "config.yaml").exists():
+            (folder / ".lock").unlink(missing_ok=True)
+        raise
 
 
 def _check_folder(config: DictConfig, folder: Path) -> None:
@@ -104,14 +108,18 @@ def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
     together = workers + len(missing) % workers if len(missing) % workers else workers
     turns = [(missing[:-together], workers), (missing[-together:], min(together, len(missing)))]
     started = time.perf_counter()
+    launcher = make_launcher(train, context, "validation")
     with make_bar(sum(job.work for job in missing), " epochs") as bar:
         for jobs, at_a_time in turns:
             if jobs:
-                launch(jobs, make_launcher(train, context, at_a_time, "validation"), True, bar, shows_errors=False)
+                launch(jobs, launcher, True, bar, at_a_time, shows_errors=False)
     if failed := [job for job in missing if job.result() is None]:
         reason = f"fold {failed[0].values['fold']}: {failed[0].error() or 'has left no result'}"
         for job in failed:
             shutil.rmtree(job.folder, ignore_errors=True)
+        if not list(folder.glob("fold_*")):
+            for name in ("config.yaml", "folds.csv"):
+                (folder / name).unlink()
         others = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
         raise UserError(f"{reason}{others}")
     print(f"{time.perf_counter() - started:.0f} s")

@@ -162,10 +162,8 @@ def compose_train(overrides: Sequence[str] = ()) -> tuple[DictConfig, HydraConte
     return config, HydraContext(config_loader=loader, callbacks=Callbacks())
 
 
-def make_launcher(config: DictConfig, context: HydraContext, workers: int | None, tested: str = "test") -> Launcher:
-    """The one that `config` names, of jobs that test on the part `tested`; joblib's runs `workers` at a time."""
-    if workers and "n_jobs" in config.hydra.launcher:
-        config.hydra.launcher.n_jobs = workers
+def make_launcher(config: DictConfig, context: HydraContext, tested: str = "test") -> Launcher:
+    """The one that `config` names, of jobs that test on the part `tested`."""
     return Plugins.instance().instantiate_launcher(context, functools.partial(run_job, tested=tested), config)
 
 
@@ -174,19 +172,21 @@ def launch(
     launcher: Launcher,
     rerun: bool,
     bar: tqdm,
+    workers: int | None = None,
     describe: Callable[[], str] | None = None,
     shows_errors: bool = True,
 ) -> None:
     """Run `jobs` anew; where a process of the launcher is killed, its job has failed and the others go on.
 
-    `bar` counts their work, before it stands what `describe` says, else how many are left.
+    This machine runs `workers` at a time, unless told as many as it has cores. `bar` counts their work; before it
+    stands what `describe` says, else how many are left.
     """
     for job in jobs:
         _clear(job, rerun)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")])  # of processes to come
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
-    if getattr(launcher, "joblib", {}).get("n_jobs") == -1:
-        launcher.joblib["n_jobs"] = count_workers(len(jobs))
+    if (at_a_time := getattr(launcher, "joblib", {})) and (workers or at_a_time["n_jobs"] == -1):
+        at_a_time["n_jobs"] = workers or count_workers(len(jobs))
     with _Watch(jobs, bar, describe, shows_errors), _hydra_config(launcher.config):
         while jobs:
             try:

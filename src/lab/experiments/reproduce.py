@@ -49,10 +49,7 @@ def reproduce(config: DictConfig, folder: Path) -> None:
             results = Path(config.results) if config.results and config.rows is None else None
             try:
                 with make_bar(sum(job.work for job in todo), " s of a core") as bar:
-                    launcher = make_launcher(train, context, config.workers)
-                    launch(
-                        todo, launcher, True, bar, lambda: f"{sum(map(Row.has_ended, rows))} of {len(rows)} rows done"
-                    )
+                    launch(todo, make_launcher(train, context), True, bar, config.workers, lambda: _count_ended(rows))
             except UserError:  # interrupted: what there is, is shown
                 report(rows, table, folder, None)
                 raise
@@ -61,6 +58,10 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         raise UserError(f"{folder}: another process is at this table") from None
     if failed := [row.name for row in rows if row.error()]:
         raise UserError(f"{', '.join(failed)}: could not be run, the table says why; the same command tries again")
+
+
+def _count_ended(rows: Sequence[Row]) -> str:
+    return f"{sum(map(Row.has_ended, rows))} of {len(rows)} rows done"
 
 
 def _has_finished(job: Job) -> bool:

@@ -141,7 +141,10 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> Optimizer | dict[str, Any]:
         if self.make_schedule is None:
             return self.optimizer
-        return {"optimizer": self.optimizer, "lr_scheduler": self.make_schedule(self.optimizer, self.count_steps())}
+        schedule = self.make_schedule(self.optimizer, self.count_steps())
+        # what Lightning asks for, lr_scheduler_step knows better
+        monitor = {"monitor": "val_loss", "strict": False} if self.automatic_optimization else {}
+        return {"optimizer": self.optimizer, "lr_scheduler": schedule | monitor}
 
     def count_steps(self) -> int:
         """Of the whole training."""

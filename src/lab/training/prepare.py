@@ -106,8 +106,7 @@ def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict
     known = _parameters(torch.optim.lr_scheduler, config._target_)
     ends = {key: steps for key in ("total_steps", "T_max") if key in known and key not in config}
     scheduler = instantiate("model.schedule", config, LRScheduler, optimizer, **ends)
-    # Lightning asks for a metric, and Classifier.lr_scheduler_step takes it where there is one
-    return {"scheduler": scheduler, "interval": "step" if ends else "epoch", "monitor": "val_loss", "strict": False}
+    return {"scheduler": scheduler, "interval": "step" if ends else "epoch"}
 
 
 def _parameters(module: ModuleType, target: str) -> Mapping[str, inspect.Parameter]:
