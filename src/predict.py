@@ -210,12 +210,13 @@ def open_picture(file, most_pixels=MOST_PIXELS):
     """A Pillow image, "L" or "RGB", upright, on white where it is transparent; `file` is a path or a binary file."""
     Image, ImageOps = pillow()  # noqa: N806
     try:
-        picture = Image.open(file)
-        if picture.format not in FORMATS:
-            raise UserError("a picture of %s: give one of %s" % (picture.format, ", ".join(FORMATS)))
-        if picture.width * picture.height > most_pixels:
-            raise UserError("%dx%d pixels are too many: at most %d million" % (picture.size + (most_pixels // 10**6,)))
-        picture.load()
+        with Image.open(file) as picture:
+            if picture.format not in FORMATS:
+                raise UserError("a picture of %s: give one of %s" % (picture.format, ", ".join(FORMATS)))
+            if picture.width * picture.height > most_pixels:
+                size = picture.size + (most_pixels // 10**6,)
+                raise UserError("%dx%d pixels are too many: at most %d million" % size)
+            picture.load()
         with contextlib.suppress(Exception):  # damaged notes do not spoil the picture
             picture = ImageOps.exif_transpose(picture) or picture
         return grey_or_colour(picture, Image)

@@ -1,11 +1,10 @@
 """check_data.py finds what was put into a data set; training warns of it, and leaves it out when told."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
-from conftest import read_result
+from conftest import read_csv, read_result
 from PIL import Image
 
 NPY = ("data=npy", "data.source.images=X.npy", "data.source.labels=Y.npy", "data.stratify=false")
@@ -31,7 +30,7 @@ def test_what_was_planted_is_found(planted, here):
     assert (report["same"], report["nearly_the_same"], report["constant"]) == (2, 1, [6])
     assert sum(part["contradicting"] for part in report["pairs"].values()) == 1
     assert sum(sum(part.values()) for part in report["classes"].values()) == 400
-    pairs = [(int(row["first"]), int(row["second"])) for row in csv.DictReader((planted / "out" / "pairs.csv").open())]
+    pairs = [(int(row["first"]), int(row["second"])) for row in read_csv(planted / "out" / "pairs.csv")]
     assert pairs == [(0, 1), (2, 3), (4, 5)]
     assert "Images of one colour: 1, no. 6" in told
     with Image.open(planted / "out" / "check.png") as sheet:
@@ -66,7 +65,7 @@ def test_pneumonias_training_part_has_eight_validation_images(here, tmp_path, mo
     from conftest import REAL_DATA
 
     here("check_data", "data=pneumonia", f"data.root={REAL_DATA}", "hydra.run.dir=out")
-    pairs = list(csv.DictReader((tmp_path / "out" / "pairs.csv").open()))
+    pairs = read_csv(tmp_path / "out" / "pairs.csv")
     across = [pair for pair in pairs if {pair["first_part"], pair["second_part"]} == {"train", "validation"}]
     validation = {pair["second"] for pair in across if pair["correlation"] == "1.0"}
     assert len(validation) == 8

@@ -1,6 +1,5 @@
 """cross_validate.py: the folds, their scores, and going on after a kill."""
 
-import csv
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import OFFLINE, PROJECT, SMALL_MNIST, read_result
+from conftest import OFFLINE, PROJECT, SMALL_MNIST, read_csv, read_result
 from sklearn.model_selection import KFold
 
 FAST = (*SMALL_MNIST, "model=small_conv", "model.epochs=2", "model.batch_size=50")
@@ -46,14 +45,14 @@ def test_scores_mean_and_interval_are_told_and_saved(finished):
     assert result["accuracy"]["mean"] == pytest.approx(np.mean(scores) / 100)
     assert result["accuracy"]["interval"][0] < result["accuracy"]["mean"] < result["accuracy"]["interval"][1]
     assert np.sum(result["held_out"]["confusion"]) == 300
-    rows = list(csv.DictReader((folder / "scores.csv").open()))
+    rows = read_csv(folder / "scores.csv")
     assert [float(row["accuracy"]) * 100 for row in rows] == pytest.approx(scores)
     assert {"curves.png", "boxplot.png", "confusion.png"} <= {path.name for path in folder.iterdir()}
 
 
 def test_saved_folds_are_lab_as_and_hold_every_training_image_once(finished):
     _, folder = finished
-    rows = list(csv.DictReader((folder / "folds.csv").open()))
+    rows = read_csv(folder / "folds.csv")
     assert [int(row["image"]) for row in rows] == list(range(300))
     for k, (_, held_out) in enumerate(KFold(5, shuffle=True, random_state=1).split(np.arange(300))):
         assert [int(row["image"]) for row in rows if row["fold"] == str(k)] == held_out.tolist()
@@ -67,19 +66,19 @@ def test_the_test_part_is_never_used(finished, here, data_root, tmp_path):
     root = shutil.copytree(data_root, tmp_path / "data")
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:16] + bytes(100 * 784))
-    here("cross_validate", *FAST, f"data.root={root}", "hydra.run.dir=blank")
+    here("cross_validate", *FAST, "workers=1", f"data.root={root}", "hydra.run.dir=blank")
     ours, theirs = read_result(folder), read_result(tmp_path / "blank")
     assert ours["held_out"] == theirs["held_out"] and ours["accuracy"] == theirs["accuracy"]
     assert "test" not in read_result(folder / "fold_0") and not (folder / "fold_0" / "best.ckpt").exists()
 
 
-def test_the_number_of_workers_changes_no_bit_and_a_fold_is_train_pys(finished, here, train, tmp_path):
+def test_the_number_of_workers_changes_no_bit_and_a_fold_is_train_pys(finished, here, tmp_path):
     _, folder = finished
     here("cross_validate", *FAST, "workers=1", "data.folds=5", "hydra.run.dir=alone")
     for k in range(5):
         ours, theirs = weights(folder / f"fold_{k}"), weights(tmp_path / "alone" / f"fold_{k}")
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    train(*FAST, "data.folds=5", "data.fold=3", "hydra.run.dir=fold", threads="1")
+    here("train", *FAST, "data.folds=5", "data.fold=3", "threads=1", "hydra.run.dir=fold")
     ours, theirs = weights(folder / "fold_3"), weights(tmp_path / "fold")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -92,7 +91,7 @@ def test_a_finished_one_is_told_again_without_training(finished, here, tmp_path)
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("fold_*/*")}
 
 
-def test_killed_after_two_folds_the_same_command_trains_the_other_three(train, finished, data_root, tmp_path):
+def test_killed_after_two_folds_the_same_command_trains_the_other_three(here, finished, data_root, tmp_path):
     _, whole = finished
     command = [sys.executable, PROJECT / "src" / "cross_validate.py", *FAST, "workers=1"]
     environment = os.environ | OFFLINE | {"LAB_DATA": str(data_root)}
@@ -106,9 +105,8 @@ def test_killed_after_two_folds_the_same_command_trains_the_other_three(train, f
     done = list(tmp_path.glob("outputs/folds_*/fold_*/result.json"))
     assert 2 <= len(done) < 5
     before = {path: path.stat().st_mtime_ns for path in done}
-    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert f"{5 - len(done)} folds to train" in again.stdout
+    again = here("cross_validate", *FAST, "workers=1")
+    assert f"{5 - len(done)} folds to train" in again.out
     assert before == {path: path.stat().st_mtime_ns for path in before}
     (folder,) = (tmp_path / "outputs").iterdir()
     for k in range(5):
@@ -119,7 +117,7 @@ def test_killed_after_two_folds_the_same_command_trains_the_other_three(train, f
 
 def test_cross_validations_are_compared_on_the_same_folds(finished, here, refused, tmp_path):
     _, folder = finished
-    here("cross_validate", *FAST, "model=dense", "hydra.run.dir=dense")
+    here("cross_validate", *FAST, "workers=1", "model=dense", "hydra.run.dir=dense")
     told = here("compare", folder, "dense", "--out", "out").out
     assert "Tested on the same 5 folds" in told
     scores = [read_result(path)["accuracy"]["mean"] for path in (folder, tmp_path / "dense")]
@@ -139,7 +137,8 @@ def test_a_fold_is_evaluated_on_what_it_held_out(finished, here, refused, tmp_pa
 
 
 def test_a_fold_that_diverges_ends_it_in_one_line_and_leaves_no_half_fold(refused, tmp_path):
-    told = refused(*FAST, "model=baseline", "model.optimizer.lr=1e30", "hydra.run.dir=cv", command="cross_validate")
+    diverging = ("model=baseline", "model.optimizer.lr=1e30", "workers=1", "hydra.run.dir=cv")
+    told = refused(*FAST, *diverging, command="cross_validate")
     assert "fold " in told and " of epoch 1, at a learning rate of " in told
     assert not list((tmp_path / "cv").glob("*fold_*"))
 
@@ -153,7 +152,7 @@ def test_a_fold_that_diverges_ends_it_in_one_line_and_leaves_no_half_fold(refuse
         (["data.folds=1"], "data.folds=1: must be 2 or more"),
         (["trainer=ddp"], "workers=N is"),
         (["trainer.limit_test_batches=1"], "scored whole"),
-        (["+trainer.speed=3"], "Lightning's Trainer has no such option"),
+        (["+trainer.speed=3", "workers=1"], "Lightning's Trainer has no such option"),
         (["data.folds=400"], "data.folds=400"),
     ],
 )
@@ -186,7 +185,14 @@ def test_each_image_may_be_a_fold_of_its_own(here, tmp_path):
     np.save(tmp_path / "X.npy", np.asfortranarray(np.random.default_rng(1).integers(0, 255, (6, 8, 8), dtype=np.uint8)))
     np.save(tmp_path / "Y.npy", np.arange(6) % 2)
     files = ("data=npy", f"data.root={tmp_path}", "data.source.images=X.npy", "data.source.labels=Y.npy")
-    split = ("data.validation=0", "data.test=0.34", "data.stratify=false", "data.folds=4", "data.classes=['$^$',b]")
+    split = (
+        "data.validation=0",
+        "data.test=0.34",
+        "data.stratify=false",
+        "data.folds=4",
+        "data.classes=['$^$',b]",
+        "workers=1",
+    )
     here("cross_validate", *files, *split, "model=small_dense", "model.epochs=1", "hydra.run.dir=cv")
     assert np.sum(read_result(tmp_path / "cv")["held_out"]["confusion"]) == 4
 

@@ -209,7 +209,7 @@ def test_medmnists_file_keeps_its_official_parts(data_root, tmp_path):
     pneumonia = medmnist(data_root, "pneumoniamnist.npz", "http://nowhere.invalid/", "0" * 32)
     assert pneumonia.own_parts == {"train": 60, "validation": 20, "test": 20}
     (tmp_path / "pneumoniamnist.npz").write_bytes(b"PK no zip")
-    with pytest.raises(UserError, match="not a file of plain numbers"):
+    with pytest.raises(UserError, match="not a MedMNIST file of plain numbers"):
         medmnist(tmp_path, "pneumoniamnist.npz", "http://nowhere.invalid/", "0" * 32)
 
 

@@ -252,7 +252,7 @@ def served(model):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     yield next(line for line in process.stdout if line.startswith("http://127.0.0.1:")).partition("/   ")[0]
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 def post(url, content, headers=None):

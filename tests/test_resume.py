@@ -1,6 +1,5 @@
 """An interrupted run goes on to the same bits, wherever it was stopped."""
 
-import csv
 import os
 import random
 import re
@@ -14,7 +13,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, SMALL_MNIST, read_result
+from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
 from filelock import FileLock
 
 EPOCHS = 25
@@ -35,7 +34,7 @@ def start(tmp_path, data_root, *arguments):
 
 def rows(folder):
     path = folder / "metrics.csv"
-    return [row | {"seconds": None} for row in csv.DictReader(path.open())] if path.exists() else []
+    return [row | {"seconds": None} for row in read_csv(path)] if path.exists() else []
 
 
 def wait_for_epochs(process, folder, epochs):
@@ -69,15 +68,19 @@ def assert_same_run(one, other):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, data_root):
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    process = start(folder, data_root, *RECIPE, "hydra.run.dir=run")
-    assert process.wait() == 0, process.communicate()
-    return folder / "run"
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def uninterrupted(runs, train_here):
+    if not (runs / "run").exists():
+        train_here(*RECIPE, f"hydra.run.dir={runs / 'run'}")
+    return runs / "run"
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.slow)])
-def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(uninterrupted, tmp_path, data_root, kills):
+def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(uninterrupted, train_here, tmp_path, data_root, kills):
     chance = random.Random(kills)
     for number in range(kills):
         folder = tmp_path / str(number)
@@ -91,15 +94,14 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_bits(uninterrupted, tmp_
         if not (folder / "config.yaml").exists():
             continue  # nothing had begun
         moved = folder.rename(tmp_path / f"moved {number}, é=1")
-        resumed = start(tmp_path, data_root, f"resume='{moved}'")
-        assert resumed.wait() == 0, resumed.communicate()
+        train_here(f"resume='{moved}'")
         assert_same_run(uninterrupted, moved)
         assert not [path.name for path in (*moved.glob(".*"), *tmp_path.glob("outputs/*"))]
         shutil.rmtree(moved)
 
 
 @pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_with_the_command_that_goes_on(uninterrupted, tmp_path, data_root, signalled):
+def test_a_signal_ends_a_run_with_the_command_that_goes_on(uninterrupted, train_here, tmp_path, data_root, signalled):
     process = start(tmp_path, data_root, *RECIPE, "hydra.run.dir='r, é=1'")
     wait_for_epochs(process, tmp_path / "r, é=1", 5)
     process.send_signal(signalled)
@@ -108,8 +110,7 @@ def test_a_signal_ends_a_run_with_the_command_that_goes_on(uninterrupted, tmp_pa
     line = re.fullmatch(r"error: interrupted after epoch \d+: (python src/train.py .*) goes on\n", told)
     assert line, told
     if signalled == signal.SIGTERM:
-        resumed = start(tmp_path, data_root, *shlex.split(line[1])[2:])
-        assert resumed.wait() == 0, resumed.communicate()
+        train_here(*shlex.split(line[1])[2:])
         assert_same_run(uninterrupted, tmp_path / "r, é=1")
 
 

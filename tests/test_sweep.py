@@ -1,6 +1,5 @@
 """Sweeps of train.py: the table they end in, what the same command does again, where their jobs run."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import time
 
 import pytest
 import torch
-from conftest import PROJECT, SMALL_MNIST, read_result
+from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -20,7 +19,7 @@ RATES = "model.optimizer.lr=0.01,0.001"
 
 
 def rows(folder):
-    return list(csv.DictReader((folder / "sweep.csv").open()))
+    return read_csv(folder / "sweep.csv")
 
 
 def weights(folder):
@@ -110,7 +109,7 @@ def test_without_validation_no_winner_is_named(train_here):
 
 
 def test_jobs_side_by_side_survive_a_kill_and_give_the_bits_of_one_after_the_other(train_here, data_root, tmp_path):
-    jobs = (*FAST, "model=small_conv", "model.epochs=8", "seed=1,2,3,4")
+    jobs = (*FAST, "model=small_conv", "model.epochs=8", "seed=1,2,3")
     train_here("-m", "hydra/launcher=basic", "hydra.sweep.dir=one_by_one", *jobs)
     command = [sys.executable, PROJECT / "src" / "train.py", "-m", *jobs, "hydra.sweep.dir=beside"]
     command.append("hydra.launcher.n_jobs=2")
@@ -123,11 +122,10 @@ def test_jobs_side_by_side_survive_a_kill_and_give_the_bits_of_one_after_the_oth
     process.wait()
     time.sleep(1.5)  # its workers end with it
     finished = list((tmp_path / "beside").glob("*/result.json"))
-    assert 1 <= len(finished) < 4
-    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
-    assert again.returncode == 0 and again.stderr == "", again.stderr
-    assert f"4 jobs, {4 - len(finished)} to run" in again.stdout
-    assert len(rows(tmp_path / "beside")) == 4
+    assert 1 <= len(finished) < 3
+    again = train_here("-m", "hydra/launcher=basic", *jobs, "hydra.sweep.dir=beside")
+    assert f"3 jobs, {3 - len(finished)} to run" in again.out and again.err == ""
+    assert len(rows(tmp_path / "beside")) == 3
     for folder in (tmp_path / "one_by_one").glob("seed=*"):
         assert are_same(weights(folder), weights(tmp_path / "beside" / folder.name)), folder.name
 
@@ -143,11 +141,15 @@ def test_jobs_side_by_side_survive_a_kill_and_give_the_bits_of_one_after_the_oth
 )
 def test_the_presets_are_the_labs_exercises(train_here, tmp_path, preset, names):
     small = (*SMALL_MNIST, "model.epochs=1", "trainer.limit_train_batches=1", "hydra/launcher=basic")
-    told = train_here(f"+sweep={preset}", *small, "hydra.sweep.dir=sweep").out
+    if preset != "learning_rate":  # which jobs there are shows even where each is refused
+        with pytest.raises(SystemExit, match="jobs failed"):
+            train_here(f"+sweep={preset}", *small, "trainer.precision=99", "hydra.sweep.dir=sweep")
+    else:
+        told = train_here(f"+sweep={preset}", *small, "hydra.sweep.dir=sweep").out
+        command = next(line for line in told.splitlines() if line.startswith("Train it again: ")).split()[5:]
+        assert "+sweep" not in told
+        train_here(*command, "hydra.run.dir=again")
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == names
-    command = next(line for line in told.splitlines() if line.startswith("Train it again: ")).split()[5:]
-    assert "+sweep" not in told
-    train_here(*command, "hydra.run.dir=again")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_early_stopping_ends_a_run_whose_validation_loss_no_longer_falls(train_h
 
 def test_a_learning_rate_is_suggested_and_its_curve_drawn(train_here, tmp_path):
     told = train_here(*FAST, "model=baseline", "tune=lr", "hydra.run.dir=tune").out
-    curve = list(csv.DictReader((tmp_path / "tune" / "learning_rates.csv").open()))
+    curve = read_csv(tmp_path / "tune" / "learning_rates.csv")
     losses = [float(row["loss"]) for row in curve]
     suggested = float(told.partition("Suggested learning rate: ")[2].split()[0])
     assert 1e-4 < suggested < 1 and min(losses) < losses[0]

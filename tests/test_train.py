@@ -1,6 +1,5 @@
 """train.py as a user types it: what it prints, what it leaves, what it refuses."""
 
-import csv
 import json
 import os
 import sys
@@ -9,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_MNIST, one_line, read_result
+from conftest import SMALL_MNIST, one_line, read_csv, read_result
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -55,7 +54,7 @@ def test_a_run_folder_holds_what_the_readme_says(finished):
     assert result["data"]["images"] == {"train": 270, "validation": 30, "test": 100}
     assert result["parameters"] == {"total": 57_034, "trainable": 57_034}
     assert result["test"]["last"]["images"] == 100 and result["test"]["last"]["epoch"] == 2
-    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    rows = read_csv(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[1]["val_accuracy"]) == result["validation"]["last"]["accuracy"]
     with Image.open(folder / "curves.png") as picture:
@@ -98,12 +97,13 @@ def test_another_runs_folder_is_never_written_into(finished, refused):
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_the_same_seed_gives_the_same_bits_even_for_runs_side_by_side(train, tmp_path):
+def test_the_same_seed_gives_the_same_bits_even_for_runs_side_by_side(train, train_here, tmp_path):
     """With dropout and augmentation; two of them begin in the same moment and get folders of their own."""
     command = (*FAST, "model=small_conv", "model.augment.rotation=10", "model.augment.shift=0.1")
-    with ThreadPoolExecutor(3) as pool:
-        runs = list(pool.map(lambda seed: train(*command, f"seed={seed}"), (3, 3, 4)))
-    assert [run.returncode for run in runs] == [0, 0, 0], [run.stderr for run in runs]
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda seed: train(*command, f"seed={seed}"), (3, 3)))
+    assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
+    train_here(*command, "seed=4")
     folders = sorted((tmp_path / "outputs").iterdir(), key=lambda folder: read_result(folder)["seed"])
     assert len(folders) == 3
     first, again, other = (torch.load(folder / "last.ckpt", weights_only=True)["state_dict"] for folder in folders)
@@ -111,10 +111,10 @@ def test_the_same_seed_gives_the_same_bits_even_for_runs_side_by_side(train, tmp
     assert not torch.equal(first["net.1.weight"], other["net.1.weight"])
 
 
-def test_two_processes_train_as_one_does(train, tmp_path):
-    alone = train(*FAST, "model=baseline", "model.batch_size=54", "hydra.run.dir=alone")
+def test_two_processes_train_as_one_does(train, train_here, tmp_path):
+    train_here(*FAST, "model=baseline", "model.batch_size=54", "hydra.run.dir=alone")
     shared = train(*FAST, "model=baseline", "model.batch_size=54", "hydra.run.dir=shared", "trainer=ddp")
-    assert alone.returncode == shared.returncode == 0, shared.stderr
+    assert shared.returncode == 0, shared.stderr
     one, two = (read_result(tmp_path / name) for name in ("alone", "shared"))
     assert (one["processes"], two["processes"]) == (1, 2)
     for part in ("train", "validation", "test"):
@@ -159,12 +159,11 @@ def test_other_data_sets_train(train_here, tmp_path, data, shape):
     )
 
 
-def test_without_files_and_network_a_marked_sample_is_trained_on(train, tmp_path):
-    process = train("model=small_dense", "model.epochs=1", "hydra.run.dir=run", root=tmp_path / "nothing")
-    assert process.returncode == 0, process.stderr
-    assert "This is NOT the MNIST data set" in process.stderr
+def test_without_files_and_network_a_marked_sample_is_trained_on(train_here, tmp_path):
+    told = train_here("model=small_dense", "model.epochs=1", "hydra.run.dir=run", f"data.root={tmp_path}/nothing")
+    assert "This is NOT the MNIST data set" in told.err
     assert read_result(tmp_path / "run")["data"]["name"] == "mnist_sample"
-    assert "mnist_sample" in process.stdout
+    assert "mnist_sample" in told.out
 
 
 def test_trainers_epochs_win_over_the_recipes_and_say_so(train_here, tmp_path):
@@ -176,7 +175,7 @@ def test_trainers_epochs_win_over_the_recipes_and_say_so(train_here, tmp_path):
 
 def test_an_epoch_without_validation_has_no_figures_of_another(train_here, tmp_path):
     train_here(*FAST, "model.epochs=3", "trainer.check_val_every_n_epoch=2", "hydra.run.dir=run")
-    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    rows = read_csv(tmp_path / "run" / "metrics.csv")
     assert [bool(row["val_loss"]) for row in rows] == [False, True, False]
     assert read_result(tmp_path / "run")["validation"].keys() == {"best"}
 
@@ -221,9 +220,15 @@ def test_help_lists_models_data_options_and_examples_without_torch(train):
         (["trainer.limit_test_batches=0"], "must be a number, and not 0"),
     ],
 )
-def test_a_wrong_option_is_one_line_before_torch_is_imported(train, arguments, message):
+def test_a_wrong_option_is_one_line_and_leaves_no_folder(refused, tmp_path, arguments, message):
+    assert message in refused(*arguments)
+    assert not list(tmp_path.glob("outputs/*"))
+
+
+@pytest.mark.parametrize("arguments", [["model=dep"], ["model.batch_size=0"], ["+lr=0.1"]])
+def test_a_wrong_option_is_told_before_torch_is_imported(train, arguments):
     process = train(*arguments, environment={"PYTHONPROFILEIMPORTTIME": "1"})
-    assert message in one_line(process)
+    one_line(process)
     assert "omegaconf" in process.stderr and "| torch" not in process.stderr
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lab.download import OfflineError, download
 from lab.errors import UserError
-from lab.files import MOST_BYTES, refuse_bomb
+from lab.files import MOST_BYTES, read_arrays, refuse_bomb
 
 
 @dataclass
@@ -82,15 +82,14 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Arrays:
                 f"{path}: is not there and cannot be downloaded ({error}): {f'get {url}, ' if url else ''}put it "
                 f"there or name its folder with data.root=FOLDER or LAB_DATA"
             ) from None
-    archive = _load(path)
     try:
-        with archive as arrays:
-            parts = {
-                name: (arrays[f"{key}_images"], arrays[f"{key}_labels"])
-                for name, key in (("train", "train"), ("validation", "val"), ("test", "test"))
-            }
+        arrays = read_arrays(path)
+        parts = {
+            name: (arrays[f"{key}_images"], arrays[f"{key}_labels"])
+            for name, key in (("train", "train"), ("validation", "val"), ("test", "test"))
+        }
     except Exception as error:  # a damaged archive raises whatever its parser does
-        raise UserError(f"{path}: not a MedMNIST file ({error})") from None
+        raise UserError(f"{path}: not a MedMNIST file of plain numbers ({error})") from None
     return _check(path, parts)
 
 
@@ -147,7 +146,8 @@ def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | Non
 def _load(path: Path) -> npt.NDArray | np.lib.npyio.NpzFile:
     try:
         refuse_bomb(path)
-        return np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            return np.load(file, allow_pickle=False)
     except Exception as error:  # a damaged header raises whatever its parser does
         raise UserError(f"{path}: not a file of plain numbers that numpy can read ({error})") from None
 

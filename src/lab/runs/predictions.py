@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.special import log_softmax, softmax
 
 from lab.errors import UserError
-from lab.files import atomic_write, refuse_bomb
+from lab.files import atomic_write, read_arrays
 
 TINY = np.finfo(np.float32).tiny  # a probability of 0 has no logarithm
 
@@ -50,9 +50,8 @@ def load_predictions(folder: Path) -> Predictions:
     if not path.exists():
         raise UserError(f"{folder}: made by an older version, without predictions.npz: evaluate.py writes it")
     try:
-        refuse_bomb(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            predictions = Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})
+        arrays = read_arrays(path)
+        predictions = Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})
         n, classes = predictions.logits.shape
         if not predictions.labels.shape == predictions.indices.shape == (n,) or predictions.classes.shape != (classes,):
             raise ValueError("its arrays do not fit")
