@@ -16,16 +16,12 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; torch is not imported yet
 PROJECT = Path(__file__).parents[1]
 REAL_DATA = os.environ.get("LAB_DATA")
-SHARED = {"exported", "finished", "folds", "imagenet_weights", "model", "runs", "served"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("data") and not REAL_DATA:
             item.add_marker(pytest.mark.skip(reason="LAB_DATA does not name the real data sets"))
-        if SHARED & set(item.fixturenames):  # one process makes what the tests of a file share
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")

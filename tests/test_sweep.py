@@ -108,6 +108,7 @@ def test_without_validation_no_winner_is_named(train_here):
     assert "No winner" in told and "Best" not in told
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_survive_a_kill_and_give_the_bits_of_one_after_the_other(train_here, data_root, tmp_path):
     jobs = (*FAST, "model=small_conv", "model.epochs=8", "seed=1,2,3")
     train_here("-m", "hydra/launcher=basic", "hydra.sweep.dir=one_by_one", *jobs)

@@ -1,0 +1,66 @@
+"""What the version before the wings left in older.zip still evaluates, compares, resumes and exports, to its scores."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import read_result
+
+DATA = ("data=npy", "data.source.images=X.npy", "data.source.labels=Y.npy")
+RECIPE = (*DATA, "model=mlp20", "model.scale=255", "model.batch_size=10", "model.augment.shift=0.1", "model.epochs=2")
+
+
+@pytest.fixture
+def older(tmp_path):
+    """Its folders: data, run, unfinished (two epochs of the run's four), sweep, folds."""
+    with zipfile.ZipFile(Path(__file__).parent / "older.zip") as archive:
+        archive.extractall(tmp_path)
+    for path in [*tmp_path.rglob("*.yaml"), *tmp_path.rglob("*.json")]:
+        path.write_text(path.read_text().replace("@ROOT@", str(tmp_path)))
+    return tmp_path
+
+
+def test_a_run_is_evaluated_and_exported_to_the_same_scores(older, here):
+    before = json.loads((older / "run" / "evaluation.json").read_text())
+    images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
+    answers = torch.jit.load(older / "run" / "model.ts")(images)
+    here("evaluate", older / "run" / "model.ts", "--root", older / "data")
+    here("evaluate", older / "run")
+    here("export", older / "run")
+    for name in ("evaluation", "evaluation_exported"):
+        evaluation = json.loads((older / "run" / f"{name}.json").read_text())
+        assert evaluation["confusion"] == before["confusion"]
+        assert evaluation["loss"] == pytest.approx(before["loss"], abs=1e-5)
+    torch.testing.assert_close(torch.jit.load(older / "run" / "model.ts")(images), answers, atol=1e-5, rtol=0)
+
+
+def test_an_unfinished_run_goes_on_to_what_the_whole_one_was(older, train_here, here):
+    train_here(f"resume={older / 'unfinished'}")
+    whole, resumed = read_result(older / "run"), read_result(older / "unfinished")
+    assert resumed["epochs"] == 4 and resumed["digest"] == whole["digest"]
+    assert resumed["test"]["last"]["loss"] == pytest.approx(whole["test"]["last"]["loss"], abs=1e-4)
+    states = [torch.load(older / name / "last.ckpt", weights_only=True) for name in ("run", "unfinished")]
+    for name, weight in states[0]["state_dict"].items():
+        torch.testing.assert_close(states[1]["state_dict"][name], weight, atol=1e-5, rtol=1e-4)
+    assert "cannot be told apart" in here("compare", older / "run", older / "unfinished").out
+
+
+def test_a_sweep_and_a_cross_validation_have_nothing_left_to_do(older, here):
+    root, swept = f"data.root={older}/data", "model.optimizer.lr=0.01,0.001"
+    told = here("train", "-m", *RECIPE, root, "threads=1", swept, "hydra/launcher=basic", "hydra.sweep.dir=sweep").out
+    assert "2 jobs, 0 to run" in told and "Best by validation accuracy" in told
+    options = (*RECIPE, root, "data.folds=2", "data.validation=0", "workers=1", "hydra.run.dir=folds")
+    mean = json.loads((older / "folds" / "result.json").read_text())["accuracy"]["mean"] * 100
+    told = here("cross_validate", *options).out
+    assert "folds to train" not in told and f"Accuracy: mean={mean:.3f}" in told
+
+
+def test_a_fold_that_is_missing_is_trained_to_the_same_score(older, here):
+    scores = [read_result(older / "folds" / f"fold_{k}")["held_out"]["last"] for k in range(2)]
+    (older / "folds" / "fold_1").rename(older / "gone")
+    options = (*RECIPE, f"data.root={older}/data", "data.folds=2", "data.validation=0", "workers=1")
+    assert "1 folds to train" in here("cross_validate", *options, "hydra.run.dir=folds").out
+    trained = read_result(older / "folds" / "fold_1")["held_out"]["last"]
+    assert trained["loss"] == pytest.approx(scores[1]["loss"], abs=1e-4)
