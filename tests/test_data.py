@@ -290,8 +290,4 @@ def test_the_real_data_sets_have_the_labs_sizes():
             config = compose("train", [f"data={name}", f"data.root={REAL_DATA}"], return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         sizes[name] = [len(indices) for indices in load(config.data).parts.values()]
-    assert sizes == {
-        "mnist": [55_000, 5_000, 10_000],
-        "cifar4": [16_800, 3_600, 3_600],
-        "pneumonia": [4_708, 524, 624],
-    }
+    assert sizes == {"mnist": [55_000, 5_000, 10_000], "cifar4": [16_800, 3_600, 3_600], "pneumonia": [4_708, 524, 624]}

@@ -17,7 +17,7 @@ from torch import nn
 from lab.config.schema import CONF
 from lab.errors import UserError
 from lab.export.formats import Deployed, write_onnx, write_torchscript
-from lab.export.parity import TOLERANCE, check_parity
+from lab.export.parity import TOLERANCE, check_parity, count_other
 from lab.models.build import build
 from lab.training.prepare import build_classifier
 
@@ -165,3 +165,10 @@ def test_what_the_jetson_cannot_read_is_told_by_name(layer, message, tmp_path):
 
 def test_what_is_no_run_is_refused_in_one_line(refused, tmp_path):
     assert "there is no such folder" in refused(tmp_path / "nothing", command="export")
+
+
+def test_two_classes_that_are_as_probable_are_no_other_answer():
+    wanted = np.array([[0.5, 0.5], [0.9, 0.1]], np.float32)
+    found = np.array([[0.4999999, 0.5000001], [0.9, 0.1]], np.float32)
+    assert count_other(found, wanted, TOLERANCE) == 0
+    assert count_other(wanted[:, ::-1], wanted, TOLERANCE) == 1

@@ -1,12 +1,19 @@
 """What the version before the wings left in older.zip still evaluates, compares, resumes and exports, to its scores."""
 
+import contextlib
 import json
+import os
+import pty
+import re
+import runpy
+import sys
+import termios
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import read_result
+from conftest import PROJECT, read_result
 
 DATA = ("data=npy", "data.source.images=X.npy", "data.source.labels=Y.npy")
 RECIPE = (*DATA, "model=mlp20", "model.scale=255", "model.batch_size=10", "model.augment.shift=0.1", "model.epochs=2")
@@ -64,3 +71,24 @@ def test_a_fold_that_is_missing_is_trained_to_the_same_score(older, here):
     assert "1 folds to train" in here("cross_validate", *options, "hydra.run.dir=folds").out
     trained = read_result(older / "folds" / "fold_1")["held_out"]["last"]
     assert trained["loss"] == pytest.approx(scores[1]["loss"], abs=1e-4)
+
+
+def test_the_bar_of_a_resumed_run_starts_where_the_run_stopped(older):
+    """On a terminal of its own, in a copy of this process."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            os.chdir(older)
+            termios.tcsetwinsize(1, (24, 100))
+            sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+            sys.argv = ["train.py", f"resume={older / 'unfinished'}"]
+            runpy.run_path(str(PROJECT / "src" / "train.py"), run_name="__main__")
+        finally:
+            os._exit(0)
+    shown = b""
+    with contextlib.suppress(OSError):  # its end
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.waitpid(pid, 0)
+    first, *_ = re.findall(rb"(\d+)%\|", shown)
+    assert first == b"50", shown  # two epochs of four

@@ -11,7 +11,7 @@ from torch import from_numpy
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
 from lab.evaluation.metrics import at_threshold, choose_threshold, evaluate, worst_mistakes
-from lab.evaluation.significance import accuracy_interval, corrected_t, holm, mcnemar
+from lab.evaluation.significance import accuracy_interval, corrected_interval, corrected_t, holm, mcnemar
 from lab.runs.predictions import Predictions
 
 
@@ -86,10 +86,7 @@ def test_confused_pairs_are_counted_and_a_missing_class_has_no_recall():
     logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 0]]
     given = Predictions(logits, np.array([0, 0, 0, 1, 1]), np.arange(5), np.array(["a", "b", "c"]), np.array(""))
     found = evaluate(given)
-    assert found["confused"] == [
-        {"class": "a", "read_as": "b", "times": 2},
-        {"class": "b", "read_as": "a", "times": 1},
-    ]
+    assert found["confused"] == [{"class": "a", "read_as": "b", "times": 2}, {"class": "b", "read_as": "a", "times": 1}]
     assert found["classes"]["c"] == {"precision": None, "recall": None, "f1": None, "images": 0}
     assert found["accuracy"] == 0.4
 
@@ -107,3 +104,10 @@ def test_the_threshold_is_the_best_of_all_in_balanced_accuracy():
     chosen = at_threshold(given, choose_threshold(given))["balanced_accuracy"]
     others = [at_threshold(given, threshold)["balanced_accuracy"] for threshold in np.linspace(0, 1, 200)]
     assert chosen >= max(others) and chosen > min(others)
+
+
+@pytest.mark.parametrize(("folds", "low", "p"), [(5, 0.0, 0.0625), (10, 0.01, 0.001953125)])
+def test_differences_that_are_all_alike_are_judged_by_their_sign(folds, low, p):
+    found = corrected_t([0.01] * folds, 1 / (folds - 1))
+    assert (found.value, found.low, found.high, found.p) == pytest.approx((0.01, low, 0.01, p))
+    assert corrected_interval([0.98] * folds, 1 / (folds - 1)) == pytest.approx((0.98, 0.98, 0.98))

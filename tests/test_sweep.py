@@ -1,6 +1,7 @@
 """Sweeps of train.py: the table they end in, what the same command does again, where their jobs run."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,3 +245,13 @@ def test_tab_completes_models_data_sets_and_keys(train):
         environment = {"COMP_LINE": line + typed, "COMP_POINT": str(len(line + typed))}
         process = train("-sc", "query=bash", environment=environment)
         assert completed in process.stdout.split(), process.stdout + process.stderr
+
+
+def test_images_that_were_replaced_in_their_place_are_noticed(train_here, refused, data_root, tmp_path):
+    root = shutil.copytree(data_root, tmp_path / "data")
+    jobs = (*HERE, *FAST, RATES, f"data.root={root}")
+    train_here(*jobs)
+    path = root / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    assert "holds a run on other images than lie there today: rerun=true" in refused(*jobs)
+    assert "2 jobs, 2 to run" in train_here(*jobs, "rerun=true").out

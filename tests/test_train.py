@@ -1,13 +1,17 @@
 """train.py as a user types it: what it prints, what it leaves, what it refuses."""
 
+import itertools
 import json
 import os
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 from conftest import SMALL_MNIST, one_line, read_csv, read_result
+from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -299,3 +303,49 @@ def test_speed_fast_takes_bfloat16_where_the_cpu_has_it(train_here, here, monkey
 @pytest.mark.parametrize("wrong", [("speed=faster",), ("speed=fast", "trainer.precision=bf16-mixed")])
 def test_speed_is_fast_or_left_out_and_chooses_the_precision(refused, wrong):
     assert "speed" in refused(*wrong)
+
+
+def test_speed_fast_keeps_its_fingerprint_and_its_precision_when_it_is_resumed(train_here, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    train_here(*SMALL_MNIST, "model=small_dense", "model.epochs=1", "speed=fast", "hydra.run.dir=run")
+    before = read_result(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # another machine
+    train_here("resume=run")
+    after = read_result(tmp_path / "run")
+    assert (after["digest"], after["precision"]) == (before["digest"], "bf16-mixed")
+
+
+def test_choosing_a_precision_changes_nothing_else(monkeypatch):
+    from lab.training.precision import choose_precision
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    config = OmegaConf.create({"trainer": {"accelerator": "auto", "precision": "32-true"}})
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    choose_precision(config)
+    assert config.trainer.precision == "bf16-mixed"
+    assert before == (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark)
+
+
+def test_an_epoch_shorter_than_a_clocks_tick_has_a_speed(train_here, monkeypatch, tmp_path):
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks) * 1e-6)
+    train_here(*FAST, "hydra.run.dir=run")
+    assert read_csv(tmp_path / "run" / "metrics.csv")[0]["seconds"] in ("0.0", "0.001")
+
+
+def test_a_run_leaves_threads_exceptions_to_whom_they_belong(train_here):
+    before = threading.excepthook
+    train_here(*FAST, "model.epochs=1", "hydra.run.dir=run")
+    assert threading.excepthook is before
+
+
+def test_a_checkpoint_with_weights_that_are_no_numbers_is_refused(train_here, refused, tmp_path):
+    train_here(*FAST, "model.epochs=1", "hydra.run.dir=run")
+    path = tmp_path / "run" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"]["net.1.weight"][0] = float("nan")
+    torch.save(checkpoint, path)
+    assert "its weights are not all finite numbers" in refused("run", command="evaluate")

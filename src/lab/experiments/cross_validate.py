@@ -97,22 +97,20 @@ def _print_start(config: DictConfig, dataset: Dataset, folder: Path) -> None:
 def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
     """Side by side, a process of one thread each; UserError with the reason of the first fold that fails.
 
-    Where folds do not fill the workers evenly, the last ones share the cores: none idles while a fold trains alone.
+    Where folds do not fill the workers evenly, more start at first and share the cores, so that the others do: five on
+    two cores take two and a half times as long as one, where two, two and one would take three times.
     """
     for left_over in folder.glob(".fold_*"):  # of older versions
         shutil.rmtree(left_over, ignore_errors=True)
     workers = min(config.workers or count_workers(len(missing)), len(missing))
-    print(f"{len(missing)} folds to train, {workers} at a time, a thread each. Each one's score is its last epoch's.")
+    at_a_time = workers + len(missing) % workers
+    print(f"{len(missing)} folds to train, {at_a_time} at a time, a thread each. Each one's score is its last epoch's.")
     chosen = HydraConfig.get().runtime.choices["hydra/launcher"]
     train, context = compose_train([] if chosen == "basic" else [f"hydra/launcher={chosen}"])
-    together = workers + len(missing) % workers if len(missing) % workers else workers
-    turns = [(missing[:-together], workers), (missing[-together:], min(together, len(missing)))]
     started = time.perf_counter()
     launcher = make_launcher(train, context, "validation")
     with make_bar(sum(job.work for job in missing), " epochs") as bar:
-        for jobs, at_a_time in turns:
-            if jobs:
-                launch(jobs, launcher, True, bar, at_a_time, shows_errors=False)
+        launch(missing, launcher, True, bar, at_a_time, shows_errors=False)
     if failed := [job for job in missing if job.result() is None]:
         reason = f"fold {failed[0].values['fold']}: {failed[0].error() or 'has left no result'}"
         for job in failed:

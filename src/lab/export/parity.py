@@ -35,7 +35,7 @@ def check_parity(deployed: nn.Module, files: Mapping[str, Path], images: Tensor)
     for name, runtime in runtimes.items():
         found = _probabilities(name, runtime, images)
         difference = float(np.abs(found - wanted).max())
-        other = _count_other(found, wanted, tolerance)
+        other = count_other(found, wanted, tolerance)
         report["runtimes"][name] = {"largest_difference": difference, "other_predictions": other}
         if not difference <= tolerance or other:
             raise UserError(
@@ -45,7 +45,7 @@ def check_parity(deployed: nn.Module, files: Mapping[str, Path], images: Tensor)
     return report
 
 
-def _count_other(found: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], tolerance: float) -> int:
+def count_other(found: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], tolerance: float) -> int:
     """Images that get another class; not those where two classes are as probable, within the tolerance."""
     rows = np.arange(len(wanted))
     lost = wanted.max(1) - wanted[rows, found.argmax(1)]
