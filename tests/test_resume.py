@@ -138,6 +138,17 @@ def test_a_run_that_stopped_early_stays_stopped(train_here, tmp_path):
     assert rows(tmp_path / "run") == before
 
 
+def test_a_resumed_run_keeps_its_number_of_threads(unfinished, train_here):
+    for name in ("last.ckpt", "best.ckpt"):
+        checkpoint = torch.load(unfinished / name, weights_only=True)
+        assert checkpoint["callbacks"]["Epochs"]["threads"] == 1
+        checkpoint["callbacks"]["Epochs"]["threads"] = 2
+        torch.save(checkpoint, unfinished / name)
+    train_here(f"resume={unfinished}")
+    assert read_result(unfinished)["threads"] == 2
+    torch.set_num_threads(1)
+
+
 def test_other_images_are_refused(unfinished, refused, data_root, tmp_path, monkeypatch):
     shutil.copytree(data_root, tmp_path / "other")
     path = tmp_path / "other" / "MNIST" / "raw" / "t10k-images-idx3-ubyte"

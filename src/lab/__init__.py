@@ -10,5 +10,7 @@ experiments, export        many runs; files for a device
 
 import os
 
-# read when torch is imported: threads that wait then sleep, and leave the cores of a shared machine to those at work
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# read when torch is imported: how often a thread that waits looks again before it sleeps; without it 300,000 times,
+# which takes the core from a neighbour
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "10000"

@@ -75,7 +75,7 @@ class ShuffledBatches(Batches):
 
 
 class WholeEpochs(ShuffledBatches):
-    """The same batches, all of an epoch as one item: see training.whole_epochs."""
+    """The same batches, all of an epoch as one item: see training.classifier."""
 
     def __len__(self) -> int:
         return 1

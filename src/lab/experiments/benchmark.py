@@ -96,7 +96,7 @@ class _Bench:
         self.root, self.pythons = root, pythons
         self.others: list[float] = []  # share of the machine that others took before each measurement
         # what this program sets for itself is not the yardsticks'; what else its user sets is everybody's
-        own = {("OMP_WAIT_POLICY", "passive")}
+        own = {("GOMP_SPINCOUNT", "10000")}
         self.environment = {name: value for name, value in os.environ.items() if (name, value) not in own}
 
     def measure(self, what: str, who: str, seed: int) -> tuple[float, float]:

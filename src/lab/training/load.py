@@ -17,9 +17,8 @@ from lab.files import refuse_bomb
 from lab.models.build import all_finite
 from lab.runs.folder import read_config, read_exported, read_result
 from lab.runs.predictions import Predictions
-from lab.training.callbacks import ProgressBar, read_metrics
 from lab.training.prepare import Run, prepare
-from lab.training.trainer import QUIET
+from lab.training.trainer import QUIET, ProgressBar, read_metrics
 
 
 def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:

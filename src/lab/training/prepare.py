@@ -137,6 +137,7 @@ def _silence_libraries() -> None:
         "Checkpoint directory .* exists",
         ".*across ranks is zero",  # no validation part
         ".*number of training batches",  # and of steps between logs: we log epochs
+        "Grad strides do not match",  # of channels_last, in several processes
         ".*dataloader shuffling",  # of overfit_batches: ImageData does not shuffle then
         ".*ModelCheckpoint.* could not find the monitored key",  # max_steps may end before a validation
         "ReduceLROnPlateau conditioned on metric",  # of an epoch without validation

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
@@ -19,12 +20,12 @@ from lab.evaluation.metrics import evaluate, print_confused
 from lab.files import write_json
 from lab.runs.folder import claim, occupied, read_config
 from lab.runs.predictions import Predictions
-from lab.training.callbacks import Epochs, ProgressBar
+from lab.training.classifier import WholeEpochsClassifier, fits_whole_epochs
 from lab.training.load import load_weights, place_data, predict, read_checkpoint
 from lab.training.prepare import Run, prepare
 from lab.training.result import describe, log_hyperparameters, print_result, print_start, summarise
-from lab.training.trainer import make_trainer, quiet_threads, trainer_options
-from lab.training.whole_epochs import WholeEpochsClassifier, fits_whole_epochs
+from lab.training.threads import choose_threads
+from lab.training.trainer import Epochs, ProgressBar, make_trainer, quiet_threads, trainer_options
 
 
 def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool = False) -> None:
@@ -46,8 +47,12 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
     with _interruptible(folder, epochs), occupied(folder) if is_first else contextlib.nullcontext(), quiet_threads():
         if is_first:
             print_start(run)
+            if not resumes and (said := choose_threads(run)):
+                print(said)
         _fit(run, trainer, folder / "last.ckpt")
         scores, predictions = _test(run, trainer, epochs, folder, tested)
+        if trainer.world_size > 1:
+            torch.distributed.destroy_process_group()  # else one that ends first may take the others with it
         if trainer.is_global_zero:
             _write(run, trainer, epochs, scores, predictions, folder)
 

@@ -1,26 +1,32 @@
-"""Lightning's Trainer as this program uses it: logger, checkpoints, callbacks, and the options that a user gives."""
+"""Lightning's Trainer as this program uses it: the options that a user gives, logger, checkpoints, callbacks.
+
+Epochs, Kept and Patience are keys in checkpoints: renamed, they would not be found again on resume.
+"""
 
 import contextlib
 import inspect
 import io
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lab.config.instantiate import instantiate
+from lab.display.terminal import make_bar
 from lab.errors import UserError
-from lab.files import atomic_write
-from lab.training.callbacks import Histograms, Kept, Patience
+from lab.files import atomic_write, write_csv
+from lab.models.build import all_finite
+from lab.training.classifier import MOST_LOSS
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}  # ours say it
 OURS = ("default_root_dir", "logger", "num_sanity_val_steps", "plugins")
@@ -104,3 +110,138 @@ class AtomicCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, content)
         with atomic_write(Path(path)) as beside:
             beside.write_bytes(content.getbuffer())
+
+
+def read_metrics(trainer: Trainer) -> dict[str, float]:
+    """What the module logged, to the seven digits that float32 holds; a count is an int."""
+    logged = {name: float(f"{value.item():.7g}") for name, value in sorted(trainer.callback_metrics.items())}
+    return {name: int(value) if name.endswith("_images") else value for name, value in logged.items()}
+
+
+class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's metrics are all logged
+    """`rows`: the metrics of each epoch, kept in `path`, a CSV file, and given to `show` as a line.
+
+    `images` were trained on in `seconds`, validation apart.
+    """
+
+    def __init__(self, path: Path, show: Callable[[str], None]) -> None:
+        self.path, self.show = path, show
+        self.rows: list[dict[str, float]] = []
+        self.images, self.seconds, self.before = 0, 0.0, 0.0
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.begun = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.started, self.validated, self.validating = time.perf_counter(), False, 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
+        self.epoch_seconds = time.perf_counter() - self.started - self.validating
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.validated, self.validating = True, self.validating + time.perf_counter() - self.validation_started
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        metrics = read_metrics(trainer)
+        if not self.validated:  # Lightning still has an earlier epoch's
+            metrics = {name: value for name, value in metrics.items() if not name.startswith("val_")}
+        self.rows.append({"epoch": trainer.current_epoch + 1, **metrics, "seconds": round(self.epoch_seconds, 3)})
+        self.images, self.seconds = self.images + metrics["train_images"], self.seconds + self.epoch_seconds
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            write_csv(self.rows, self.path)
+        if trainer.is_global_zero:
+            self.show(self._line(trainer.max_epochs))
+        losses = metrics["train_loss"], metrics.get("val_loss", 0.0)
+        if not all(loss < MOST_LOSS for loss in losses) or not all_finite(module.net):  # of NaN nothing is less
+            module.stop_diverged("loss or a weight is no longer finite at the end")  # before this epoch's checkpoint
+
+    def state_dict(self) -> dict[str, Any]:
+        totals = {"images": self.images, "seconds": self.seconds, "elapsed": self.elapsed()}
+        return {"rows": self.rows, "threads": torch.get_num_threads()} | totals
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.images, self.seconds = state["rows"], state["images"], state["seconds"]
+        self.before = state["elapsed"]
+        if "threads" in state:  # each number of threads has its own bits
+            torch.set_num_threads(state["threads"])
+
+    def elapsed(self) -> float:
+        """Seconds of the whole training, those before an interruption too."""
+        return self.before + time.perf_counter() - self.begun
+
+    def _line(self, epochs: int) -> str:
+        row = self.rows[-1]
+        epoch = f"epoch {row['epoch']:{len(str(epochs))}}/{epochs}"
+        parts = [f"{epoch}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.2%}"]
+        if "val_loss" in row:
+            parts.append(f"validation {row['val_loss']:.4f}, {row['val_accuracy']:.2%}")
+        return " | ".join([*parts, f"{row['train_images'] / self.epoch_seconds:,.0f} images/s"])
+
+
+class ProgressBar(Callback):
+    """One bar over all epochs, on a terminal: images/s, time left, loss and accuracy of the epoch so far."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        batches = trainer.train_dataloader
+        epoch = round(batches.n_images * trainer.num_training_batches / len(batches))
+        total = epoch * trainer.max_epochs if trainer.max_epochs > 0 else None
+        self.bar = make_bar(total, " images", trainer.is_global_zero, done=epoch * trainer.current_epoch)
+        self.score, self.world_size = module.train_score, trainer.world_size
+        batches.advance = self._advance
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", refresh=False)
+
+    def _advance(self, images: int) -> None:
+        drawn = self.bar.update(images * self.world_size)
+        if drawn and self.score.images:  # a few times a second; what is set here shows the next time
+            loss, correct, images = self.score.loss, self.score.correct, self.score.images
+            self.bar.set_postfix_str(f"loss {loss / images:.4f}, accuracy {correct / images:.2%}", refresh=False)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.bar.close()
+
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        batches = trainer.test_dataloaders
+        self.bar = make_bar(len(batches.indices), " images", trainer.is_global_zero)
+        self.bar.set_description("testing", refresh=False)
+        batches.advance = self.bar.update
+
+    def on_test_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.bar.close()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+class Kept(ModelCheckpoint):
+    """The checkpoint of one epoch, the last or the best. A resumed run knows it again, wherever its folder is now."""
+
+    def __init__(self, folder: Path, name: str, **options: Any) -> None:
+        super().__init__(folder, name, enable_version_counter=False, save_on_train_epoch_end=True, **options)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        path = str(Path(self.dirpath) / f"{self.filename}.ckpt")
+        best = {path: state_dict["best_model_score"]} if state_dict["best_k_models"] else {}
+        places = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path, "best_k_models": best}
+        super().load_state_dict(state_dict | places)
+
+
+class Patience(EarlyStopping):
+    """Stops a resumed run that had stopped already, and was killed while it was tested."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
+
+
+class Histograms(Callback):
+    """Every weight and bias as a TensorBoard histogram, each epoch."""
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            for name, parameter in module.net.named_parameters():
+                trainer.logger.experiment.add_histogram(name, parameter, trainer.current_epoch)
