@@ -47,7 +47,7 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
     with _interruptible(folder, epochs), occupied(folder) if is_first else contextlib.nullcontext(), quiet_threads():
         if is_first:
             print_start(run)
-            if not resumes and (said := choose_threads(run)):
+            if not resumes and trainer.world_size == 1 and (said := choose_threads(run)):
                 print(said)
         _fit(run, trainer, folder / "last.ckpt")
         scores, predictions = _test(run, trainer, epochs, folder, tested)
