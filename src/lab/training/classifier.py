@@ -35,7 +35,7 @@ class Score(Metric):
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """`loss` is the mean over the batch."""
-        self.loss.add_(loss.detach() * len(labels))  # in place: a module's attributes are slow to set
+        self.loss.add_(loss.detach(), alpha=len(labels))  # in place: a module's attributes are slow to set
         self.correct.add_((logits.argmax(1) == labels).sum())
         self.images.add_(len(labels))
 
@@ -198,7 +198,7 @@ class WholeEpochsClassifier(Classifier):
         self.automatic_optimization = False
 
     def training_step(self, batches: Iterable[Batch], _: int) -> None:
-        optimizer = self.optimizers()
+        optimizer = self.optimizer  # Lightning's wrapper would take longer than it does
         schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs if config.interval == "step"]
         for step, batch in enumerate(batches):
             loss = super().training_step(batch, step)
@@ -207,6 +207,7 @@ class WholeEpochsClassifier(Classifier):
             optimizer.step()
             for schedule in schedules:
                 schedule.step()
+        self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed += step + 1
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()

@@ -26,7 +26,6 @@ from lab.datasets.dataset import Dataset, load
 from lab.errors import UserError
 from lab.models.build import Layer, build
 from lab.training.classifier import Classifier
-from lab.training.precision import allow_short_products, choose_precision
 
 
 @dataclass
@@ -37,14 +36,13 @@ class Run:
     dataset: Dataset
     classifier: Classifier
     layers: list[Layer]
-    why_fast: str = ""  # what speed=fast has chosen
 
 
 def prepare(config: DictConfig, untrusted: bool = False) -> Run:
     """What `config` describes, with weights drawn by its seed.
 
     An untrusted config is one of a run's folder, perhaps a stranger's: datasets.load then downloads from no address of
-    its own. What speed=fast chose when that run began stays.
+    its own.
     """
     _silence_libraries()
     _keep_memory()
@@ -53,13 +51,13 @@ def prepare(config: DictConfig, untrusted: bool = False) -> Run:
         torch.set_num_threads(config.threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32
     torch.set_flush_denormal(True)  # as TensorFlow does: the tiny gradients of raw pixels take twice the time without
-    why = choose_precision(config) if config.speed and not untrusted else ""
-    if config.speed and torch.cuda.is_available():
-        allow_short_products()
+    if config.speed and torch.cuda.is_available():  # also TensorFloat32 and the fastest of several convolutions
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     seed_everything(config.seed, verbose=False)
     dataset = load(config.data, untrusted)
     classifier, layers = build_classifier(config, dataset.shape, len(dataset.classes))
-    return Run(config, dataset, classifier, layers, why)
+    return Run(config, dataset, classifier, layers)
 
 
 def build_classifier(config: DictConfig, shape: tuple[int, int, int], classes: int) -> tuple[Classifier, list[Layer]]:

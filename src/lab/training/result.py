@@ -35,8 +35,6 @@ def print_start(run: Run) -> None:
     shape = "x".join(map(str, dataset.shape))
     print_classes(f"{name}: {len(dataset.labels):,} images of {shape}", dataset.counts(), dataset.classes)
     _print_layers(run)
-    if run.why_fast:
-        print(f"speed=fast: {run.why_fast}")
     if config.trainer.max_epochs:
         print(f"trainer.max_epochs={config.trainer.max_epochs} wins over model.epochs={config.model.epochs}")
 

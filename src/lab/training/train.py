@@ -21,10 +21,10 @@ from lab.files import write_json
 from lab.runs.folder import claim, occupied, read_config
 from lab.runs.predictions import Predictions
 from lab.training.classifier import WholeEpochsClassifier, fits_whole_epochs
+from lab.training.fastest import choose_precision, choose_threads
 from lab.training.load import load_weights, place_data, predict, read_checkpoint
 from lab.training.prepare import Run, prepare
 from lab.training.result import describe, log_hyperparameters, print_result, print_start, summarise
-from lab.training.threads import choose_threads
 from lab.training.trainer import Epochs, ProgressBar, make_trainer, quiet_threads, trainer_options
 
 
@@ -36,6 +36,7 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
     """
     run = prepare(config, untrusted=resumes)
     _check_validation(run)
+    fast = choose_precision(run) if config.speed and not resumes else ""
     epochs = Epochs(folder / "metrics.csv", tqdm.write)
     keeps_best = tested == "test" and len(run.dataset.parts["validation"]) > 0
     trainer = make_trainer(config, folder, [epochs, ProgressBar()], keeps_best)
@@ -47,6 +48,8 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
     with _interruptible(folder, epochs), occupied(folder) if is_first else contextlib.nullcontext(), quiet_threads():
         if is_first:
             print_start(run)
+            if fast:
+                print(f"speed=fast: {fast}")
             if not resumes and trainer.world_size == 1 and (said := choose_threads(run)):
                 print(said)
         _fit(run, trainer, folder / "last.ckpt")

@@ -1,0 +1,95 @@
+"""What this machine trains a network fastest with, by some of its steps: how many threads, which arithmetic."""
+
+import contextlib
+import copy
+import itertools
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager
+
+import torch
+from omegaconf import DictConfig
+from torch.nn import functional as F
+
+from lab.models.build import count_parameters
+from lab.training.prepare import Run
+
+ROUNDS, SECONDS = 2, 0.15  # of steps in each way, in turn
+GAIN = 1.3  # what one thread must gain: a quiet machine then gives the same bits each time
+GAIN_OF_SHORT = 1.1
+MOST_PARAMETERS = 20_000_000  # of a network whose threads are tried
+
+
+def choose_threads(run: Run) -> str:
+    """Train with one thread where that is faster now; say why, "" where it is not.
+
+    Threads wait for one another at each layer: where a neighbour keeps a core busy, all of them wait for that core.
+    """
+    threads = torch.get_num_threads()
+    on_cpu = _find_device(run.config).type == "cpu"
+    if run.config.threads or threads == 1 or not on_cpu or count_parameters(run.classifier.net) > MOST_PARAMETERS:
+        return ""
+    speeds = _try(run, {number: lambda number=number: _with_threads(number) for number in (threads, 1)})
+    if speeds[1] <= GAIN * speeds[threads]:
+        return ""
+    torch.set_num_threads(1)
+    times = f"{speeds[1] / speeds[threads]:.1f} times as long"
+    return f"1 thread: others keep a core busy, with {threads} threads each step takes {times}"
+
+
+def choose_precision(run: Run) -> str:
+    """speed=fast: put the faster arithmetic into the run's `config.trainer.precision`; say what was measured.
+
+    Weights, their updates, losses and batch normalisation stay in float32: the products alone are made shorter.
+    """
+    device = _find_device(run.config)
+    old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    short = torch.float16 if old_gpu else torch.bfloat16
+    ways = {torch.float32: contextlib.nullcontext, short: lambda: torch.autocast(device.type, short)}
+    speeds = _try(run, ways)
+    times, name = speeds[short] / speeds[torch.float32], str(short).removeprefix("torch.")
+    if times > GAIN_OF_SHORT:
+        run.config.trainer.precision = "16-mixed" if old_gpu else "bf16-mixed"
+        return f"products in {name}, {times:.1f} times as fast as in float32 for this network on this machine"
+    return f"float32 as ever: this network runs at {times:.1f} times the speed with products in {name} on this machine"
+
+
+def _find_device(config: DictConfig) -> torch.device:
+    """The first of the Trainer's."""
+    on_gpu = config.trainer.accelerator != "cpu" and torch.accelerator.is_available()
+    return torch.accelerator.current_accelerator() if on_gpu else torch.device("cpu")
+
+
+@contextlib.contextmanager
+def _with_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _try(run: Run, ways: Mapping[Hashable, Callable[[], AbstractContextManager]]) -> dict[Hashable, float]:
+    """Steps a second, forward and backward, of a copy of the run's network, in each of the ways."""
+    device = _find_device(run.config)
+    indices = run.dataset.parts["train"][: run.config.model.batch_size]
+    images = torch.from_numpy(run.dataset.images[indices]).permute(0, 3, 1, 2).to(device)
+    labels, net = torch.from_numpy(run.dataset.labels[indices]).to(device), copy.deepcopy(run.classifier.net).to(device)
+    steps, seconds = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0.0)
+
+    def step() -> None:
+        F.cross_entropy(net(images), labels).backward()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    with torch.random.fork_rng(devices=[]):
+        for _, (way, enter) in itertools.product(range(ROUNDS), ways.items()):
+            with enter():
+                step()  # wakes the threads, reserves memory
+                begin = time.perf_counter()
+                while time.perf_counter() < begin + SECONDS:
+                    step()
+                    steps[way] += 1
+                seconds[way] += time.perf_counter() - begin
+    return {way: steps[way] / seconds[way] for way in ways}
