@@ -1,224 +1,266 @@
-"""Contenders in turn, each measurement a process of its own, several rounds: medians, least and most."""
+"""Stacks side by side: each measurement a process of its own, in rounds, so that those of a round give ratios."""
 
 import contextlib
-import csv
 import itertools
 import json
 import os
 import platform
+import random
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import mean, median
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 import joblib
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from lab.config.schema import CONF, PROJECT, data_folder
+from lab.config.overrides import quoted
+from lab.config.schema import PROJECT, data_folder
+from lab.datasets.dataset import Dataset, load
 from lab.display.markdown import table
 from lab.display.terminal import make_bar, print_table, warn
 from lab.errors import UserError
-from lab.files import write_json, write_text
+from lab.evaluation.significance import median_interval
+from lab.experiments.jobs import compose_train
+from lab.files import write_csv, write_json, write_text
 
 SRC = PROJECT / "src"
-# steps a measurement: some seconds each
-STEPS = {"deep": 200, "baseline": 400, "dense": 400, "conv": 80, "cnn": 80, "cnn_augmented": 80, "hog16": 200}
-YARDSTICKS = {"plain": "plain PyTorch", "tutorial": "Lightning's tutorials", "keras_lab": "Keras"}
-ALSO = ("start", "neighbour", "inference", "folds", "fast99")
-NEIGHBOURED = "baseline"
-BOTH = ("baseline", "deep")
-FOLD_EPOCHS = 1
-IMPORTS = "import torch, torchvision, pytorch_lightning"
+YARDSTICKS = SRC / "yardsticks"
+PASS = re.compile(r"(epoch|pass) +\d")  # how the line begins that each prints after a pass over its images
+KERAS_VERSIONS = (
+    "import json, keras, tensorflow as t; print(json.dumps({'keras': keras.__version__, 'tensorflow': t.__version__}))"
+)
+STACKS = {  # in the tables; its script in src/yardsticks, and the words behind RECIPE ARRAYS PASSES TASK
+    "lab": ["lab"],
+    "plain": ["plain PyTorch", "plain.py"],
+    "tuned": ["tuned PyTorch", "tuned.py"],
+    "tutorial": ["Lightning's tutorials", "tutorial.py"],
+    "keras": ["Keras as the labs write it", "keras_lab.py", "labs"],
+    "keras_xla": ["tuned Keras, XLA", "keras_lab.py", "xla"],
+    "keras_no_xla": ["tuned Keras, no XLA", "keras_lab.py", "no_xla"],
+    "keras_two": ["Keras, two processes", "keras_lab.py", "labs", "2"],
+}
+KERAS, TUNED_KERAS = {"keras", "keras_xla", "keras_no_xla", "keras_two"}, {"keras_xla", "keras_no_xla"}
+TASKS = {  # of a recipe, and which stacks have none
+    "training": ("{}", {"keras_two"}),
+    "inference": ("answers of {}", {"keras_two", "tutorial"}),
+    "start": ("first step of {}", {"keras_two"}),
+    "folds": ("five folds of {}", {"plain", "tuned", "tutorial", *TUNED_KERAS}),
+}
+EPOCHS = {"training": 2, "inference": 4, "start": 1, "folds": 1}
+WARM = ("training", "inference")  # one more epoch comes first, whose time is not taken
+NEIGHBOURS = {"quiet": "", "early": " beside a busy process", "late": " once a busy process has come"}
+# an epoch's, some seconds
+IMAGES = {"deep": 12_800, "baseline": 25_600, "dense": 51_200, "conv": 12_800, "cnn": 16_800, "cnn_augmented": 8_000}
+OWN = ("GOMP_SPINCOUNT", "HYDRA_FULL_ERROR")  # set by this process for itself: a yardstick starts without
+LEAST_ROUNDS = 5  # for a claim: with five the median lies between the least and the most in 94 %
 MOST_BY_OTHERS = 0.1  # of the machine, for it to count as quiet
 
 
+class Job(NamedTuple):
+    """What is measured once a round."""
+
+    task: str
+    recipe: str
+    neighbour: str
+    stack: str
+
+    def name(self) -> str:
+        return TASKS[self.task][0].format(self.recipe) + NEIGHBOURS[self.neighbour]
+
+
 def benchmark(config: DictConfig, folder: Path) -> None:
-    """Measure what `config`, a Benchmark, names; print a table, leave benchmark.md and benchmark.json in `folder`."""
-    recipes, also, rounds, keras = list(config.recipes), list(config.also), config.rounds, config.keras
-    for key, given, known in (("recipes", recipes, STEPS), ("also", also, ALSO)):
-        if unknown := set(given) - set(known):
+    """Measure what `config`, a Benchmark, names; print a table; leave benchmark.csv, .json and .md in `folder`."""
+    blocks, rows = _list_blocks(config), []
+    with (
+        tempfile.TemporaryDirectory() as place,
+        make_bar(config.rounds * sum(map(len, blocks)), " measurements") as bar,
+    ):
+        bench = _Bench(config, Path(place))
+        about = bench.describe({job.stack for block in blocks for job in block})
+        for seed, block in itertools.product(range(1, config.rounds + 1), blocks):
+            peak = bench.measure_peak(block[0].recipe)  # of now: it drifts on a virtual machine
+            order = random.Random(f"{config.seed} {seed} {block[0].name()}")
+            for job in order.sample(block, len(block)):
+                bar.set_description(f"{job.name()}: {STACKS[job.stack][0]}")
+                rows.append({"round": seed, **job._asdict(), **bench.measure(job, seed), **peak})
+                write_csv(rows, folder / "benchmark.csv")  # what there is, should the next one fail
+                bar.update()
+    lines = [line for block in blocks for line in _compare(block, rows)]
+    content = {"about": about, "options": OmegaConf.to_container(config), "table": lines, "measured": rows}
+    write_json(content, folder / "benchmark.json")
+    _report(lines, about, folder)
+    if (most := max((row["others"] for row in rows if row["neighbour"] == "quiet"), default=0)) > MOST_BY_OTHERS:
+        warn(f"The machine was not quiet: other processes took up to {most:.0%} of it.")
+
+
+def _list_blocks(config: DictConfig) -> list[list[Job]]:
+    """The jobs that are compared with one another: those of a task, a recipe and a neighbour."""
+    for key, known in (("tasks", TASKS), ("recipes", IMAGES), ("neighbours", NEIGHBOURS), ("stacks", STACKS)):
+        if unknown := set(config[key]) - known.keys():
             raise UserError(f"{key}: {min(unknown)} is none of {', '.join(known)}")
-    if not recipes and not also:
-        raise UserError("recipes=[] also=[]: nothing is left to measure")
-    pythons = {"plain": sys.executable, "tutorial": sys.executable, "keras_lab": keras or sys.executable}
-    if keras is None and find_spec("keras") is None:
-        del pythons["keras_lab"]
-    bench = _Bench(data_folder(config.root).absolute(), pythons)
-    jobs = [(recipe, who) for recipe in recipes for who in ("lab", *pythons) if who == "lab" or recipe != "hog16"]
-    both = [who for who in ("lab", "plain", "keras_lab") if who == "lab" or who in pythons]
-    extra = {
-        "start": [("start", "lab"), ("start", "imports")],
-        "neighbour": [("neighbour", who) for who in ("lab", "lab alone", "plain", "plain alone")],
-        "inference": [(f"inference of {recipe}", who) for recipe in BOTH for who in both],
-        "folds": [(f"folds of {recipe}", who) for recipe in BOTH for who in both if who != "plain"],
-        "fast99": [("fast99", "lab")],
-    }
-    jobs += [job for name in also for job in extra[name]]
-    measured: dict[tuple[str, str], list[tuple[float, float]]] = {job: [] for job in jobs}
-    with make_bar(rounds * len(jobs), " measurements") as bar:
-        for seed, job in itertools.product(range(1, rounds + 1), jobs):
-            bar.set_description(f"{job[0]}: {YARDSTICKS.get(job[1], job[1])}")
-            measured[job].append(bench.measure(*job, seed))
-            bar.update()
-    about = json.loads(bench.call([sys.executable, SRC / "yardsticks" / "peak.py"])[0])
-    machine = {
-        "cpu": _cpu_name(),
-        "cores": joblib.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "pytorch-lightning")},
-        **({"keras": bench.call([pythons["keras_lab"], "-c", KERAS])[0].strip()} if "keras_lab" in pythons else {}),
-        "peak_gflops": {name.removeprefix("torch."): round(value) for name, value in about["peak"].items()},
-        "most_taken_by_others": round(max(bench.others), 2),
-        "rounds": rounds,
-    }
-    rows = [_row(recipe, measured, about) for recipe in recipes]
-    rest = _rest(measured)
-    _report(rows, rest, machine, folder)
-    figures = [{"what": what, "who": who, "measured": values} for (what, who), values in measured.items()]
-    write_json({"machine": machine, "measurements": figures}, folder / "benchmark.json")
-    if max(bench.others) > MOST_BY_OTHERS:
-        warn(f"The machine was not quiet: other processes took up to {max(bench.others):.0%} of it.")
-    print(f"Tables: {folder}/benchmark.md")
-
-
-KERAS = "import keras; print(keras.__version__)"
+        if not config[key]:
+            raise UserError(f"{key}=[]: nothing is left to measure")
+    stacks = [stack for stack in STACKS if stack in config.stacks]
+    if config.keras is None and find_spec("keras") is None and KERAS & set(stacks):
+        warn("Keras is not measured: this Python has none. keras=PYTHON names one that has.")
+        stacks = [stack for stack in stacks if stack not in KERAS]
+    blocks = itertools.product(config.tasks, config.recipes, config.neighbours)
+    return [[Job(*block, stack) for stack in stacks if stack not in TASKS[block[0]][1]] for block in blocks]
 
 
 class _Bench:
-    def __init__(self, root: Path, pythons: dict[str, str]) -> None:
-        self.root, self.pythons = root, pythons
-        self.others: list[float] = []  # share of the machine that others took before each measurement
-        # what this program sets for itself is not the yardsticks'; what else its user sets is everybody's
-        own = {("GOMP_SPINCOUNT", "10000")}
-        self.environment = {name: value for name, value in os.environ.items() if (name, value) not in own}
+    """Measures processes. What they read lies in `place`."""
 
-    def measure(self, what: str, who: str, seed: int) -> tuple[float, float]:
-        """Images/s and peak memory in MB; of a start and of folds seconds; of fast99 seconds and the test accuracy."""
-        self.others.append(_taken())
-        kind, _, recipe = what.rpartition(" of ")
-        if what == "neighbour":
-            with contextlib.nullcontext() if who.endswith("alone") else _busy():
-                return self._train(NEIGHBOURED, who.partition(" ")[0])
-        if what == "start":
-            return self._start(who)
-        if what == "fast99":
-            result = self._lab("train.py", "model=fast99", "data.validation=0", f"seed={seed}")[0]
-            return result["seconds"], result["test"]["last"]["accuracy"]
-        if kind == "folds":
-            return self._folds(recipe, who)
-        return self._infer(recipe, who) if kind else self._train(recipe, who)
+    def __init__(self, config: DictConfig, place: Path) -> None:
+        self.config, self.place = config, place
+        self.made: dict[tuple[str, str], tuple[list[str], Path, int]] = {}
+        self.ours = os.environ | {"PYTHONUNBUFFERED": "1"}
+        self.theirs = {name: value for name, value in self.ours.items() if name not in OWN}
 
-    def _yardstick(self, who: str, *words: Any) -> tuple[float, float]:
-        told, megabytes = self.call([self.pythons[who], SRC / "yardsticks" / f"{who}.py", *words])
-        return float(told.split()[-1]), megabytes
+    def measure(self, job: Job, seed: int) -> dict[str, Any]:
+        """Images and the seconds that they took, peak memory, what others took of the machine.
 
-    def _lab(self, command: str, *options: str) -> tuple[dict[str, Any], list[dict[str, str]], float]:
-        """A run's result, its rows of metrics.csv, the peak memory."""
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "run"
-            words = [sys.executable, SRC / command, *options, f"hydra.run.dir={folder}", "trainer.accelerator=cpu"]
-            megabytes = self.call(words)[1]
-            result = json.loads((folder / "result.json").read_text())
-            if not (folder / "metrics.csv").exists():
-                return result, [], megabytes
-            with (folder / "metrics.csv").open() as file:
-                return result, list(csv.DictReader(file)), megabytes
-
-    def _train(self, recipe: str, who: str) -> tuple[float, float]:
-        if who != "lab":
-            return self._yardstick(who, recipe, self.root, STEPS[recipe])
-        data, images, test = ("cifar4", 24_000, 0.15) if recipe.startswith("cnn") else ("mnist", 60_000, 0.0)
-        share = STEPS[recipe] * OmegaConf.load(CONF / "model" / f"{recipe}.yaml").batch_size / images
-        small = [f"data.validation={1 - test - share:.5f}", "trainer.limit_val_batches=0", "model.epochs=2"]
-        _, rows, megabytes = self._lab("train.py", f"model={recipe}", f"data={data}", *small)
-        return float(rows[-1]["train_images"]) / float(rows[-1]["seconds"]), megabytes
-
-    def _folds(self, recipe: str, who: str) -> tuple[float, float]:
-        started = time.perf_counter()
-        if who == "lab":
-            megabytes = self._lab("cross_validate.py", f"model={recipe}", f"model.epochs={FOLD_EPOCHS}")[2]
+        Of a start and of folds, the seconds from the command to the end of the first step and to the end.
+        """
+        passes = (self.config.epochs or EPOCHS[job.task]) + (job.task in WARM)
+        if (job.task, job.recipe) not in self.made:
+            self.made[job.task, job.recipe] = self._make_arrays(job.task, job.recipe)
+        words, arrays, images = self.made[job.task, job.recipe]
+        if job.stack == "lab":
+            lines, run = self._run(self._our_command(job.task, words, arrays, passes, seed), self.ours, job.neighbour)
         else:
-            megabytes = self._yardstick(who, recipe, self.root, FOLD_EPOCHS, "folds")[1]
-        return time.perf_counter() - started, megabytes
+            script, *more = STACKS[job.stack][1:]
+            command = [self._python(job.stack), YARDSTICKS / script, job.recipe, arrays, passes, job.task, *more]
+            lines, run = self._run(command, self.theirs, job.neighbour)
+        if job.task == "folds":
+            return {"images": None} | run
+        ended = [seconds for seconds, line in lines if PASS.match(line)]
+        if job.task == "start":
+            return {"images": None} | run | {"seconds": ended[0]}
+        return {"images": images * (len(ended) - 1)} | run | {"seconds": ended[-1] - ended[0]}
 
-    def _infer(self, recipe: str, who: str) -> tuple[float, float]:
-        if who != "lab":
-            return self._yardstick(who, recipe, self.root, 300, "inference")
-        with tempfile.TemporaryDirectory() as place:
-            options = ["model.epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu"]
-            self.call([sys.executable, SRC / "train.py", f"model={recipe}", *options, f"hydra.run.dir={place}/run"])
-            self.call([sys.executable, SRC / "export.py", f"{place}/run"])
-            words = [sys.executable, SRC / "predict.py", f"{place}/run/model.ts", "bench", "--batch", "32"]
-            told, megabytes = self.call(words)
-        return max(float(n.replace(",", "")) for n in re.findall(r"batch +32:.*?([\d,.]+) images/s", told)), megabytes
+    def measure_peak(self, recipe: str) -> dict[str, float]:
+        """What the processor can do, GFLOP/s, and what the recipe asks of it, GFLOP an image."""
+        return self._ask([sys.executable, YARDSTICKS / "peak.py", recipe])
 
-    def _start(self, who: str) -> tuple[float, float]:
-        """From the command to the end of its first step; or what its imports alone take."""
-        started = time.perf_counter()
-        if who == "imports":
-            megabytes = self.call([sys.executable, "-c", IMPORTS])[1]
-            return time.perf_counter() - started, megabytes
-        with tempfile.TemporaryDirectory() as place:
-            options = [
-                "trainer.limit_train_batches=1",
-                "data.validation=0",
-                "model.epochs=1",
-                "trainer.accelerator=cpu",
-            ]
-            command = [sys.executable, SRC / "train.py", *options, f"hydra.run.dir={place}/run"]
-            process = subprocess.Popen(list(map(str, command)), env=self._env(), stdout=subprocess.DEVNULL)
-            while not (Path(place) / "run" / "metrics.csv").exists() and process.poll() is None:
-                time.sleep(0.01)
-            seconds = time.perf_counter() - started
-            if process.wait():
-                raise UserError("train.py failed: try the same recipe alone")
-            return seconds, 0.0
+    def describe(self, stacks: set[str]) -> dict[str, Any]:
+        """The machine, and the versions of what runs on it."""
+        packages = {name: version(name) for name in ("torch", "pytorch-lightning")}
+        if stacks & KERAS:
+            packages |= self._ask([self._python("keras"), "-c", KERAS_VERSIONS])
+        machine = {"cpu": _cpu_name(), "cores": joblib.cpu_count(), "python": platform.python_version()}
+        return {"date": f"{datetime.now(UTC):%Y-%m-%d}", **machine, **packages, "rounds": self.config.rounds}
 
-    def _env(self) -> dict[str, str]:
-        return self.environment | {"LAB_DATA": str(self.root)}
+    def _python(self, stack: str) -> str:
+        return self.config.keras if stack in KERAS and self.config.keras else sys.executable
 
-    def call(self, command: Sequence[Any]) -> tuple[str, float]:
-        """What it prints, and its peak memory in MB."""
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            process = subprocess.Popen(list(map(str, command)), env=self._env(), stdout=out, stderr=err)
+    def _ask(self, command: Sequence[Any]) -> dict[str, Any]:
+        return json.loads(self._run(command, self.theirs)[0][-1][1])
+
+    def _our_command(self, task: str, words: list[str], arrays: Path, passes: int, seed: int) -> list[Any]:
+        folder = Path(tempfile.mkdtemp(dir=self.place)) / "run"
+        words = [*words, f"seed={seed}", "trainer.accelerator=cpu", quoted("hydra.run.dir", str(folder))]
+        if task == "folds":
+            return [sys.executable, SRC / "cross_validate.py", *words, f"model.epochs={passes}"]
+        train = [
+            sys.executable,
+            SRC / "train.py",
+            *words,
+            "trainer.limit_val_batches=0",
+            "trainer.limit_test_batches=1",
+        ]
+        if task != "inference":
+            return [*train, f"model.epochs={passes}"]
+        self._run([*train, "model.epochs=1"], self.ours)
+        self._run([sys.executable, SRC / "export.py", folder], self.ours)
+        return [sys.executable, YARDSTICKS / "exported.py", folder / "model.ts", arrays, passes]
+
+    def _make_arrays(self, task: str, recipe: str) -> tuple[list[str], Path, int]:
+        """What train.py is told; a file with the very images that it then trains on; how many these are.
+
+        Where an epoch is shorter than the recipe's, more images are held out, so that all classes stay in it.
+        """
+        data = "cifar4" if recipe.startswith("cnn") else "mnist"
+        words = [f"model={recipe}", f"data={data}", quoted("data.root", str(data_folder(self.config.root).absolute()))]
+        config, dataset = _load([*words, "data.folds=5"] if task == "folds" else words)
+        parts, folds = dataset.parts, {}
+        if task == "folds":
+            chosen = np.sort(np.concatenate([parts["train"], parts["validation"]]))
+            held_out = [np.isin(chosen, fold["validation"]) for fold in dataset.folds]
+            folds = {"folds": np.argmax(held_out, axis=0)}
+        else:
+            wanted = config.model.batch_size if task == "start" else self.config.images or IMAGES[recipe]
+            more = max(len(parts["train"]) - wanted, 0) / len(parts["validation"])
+            words.append(f"data.validation={config.data.validation * (1 + more)}")
+            chosen = _load(words)[1].parts["train"]
+        path = self.place / f"{recipe}_{task}.npz"
+        np.savez(path, images=dataset.images[chosen], labels=dataset.labels[chosen], **folds)
+        return words, path, len(chosen)
+
+    def _run(
+        self, command: Sequence[Any], environment: dict[str, str], neighbour: str = "quiet"
+    ) -> tuple[list[tuple[float, str]], dict[str, float]]:
+        """The lines that a process prints, with the second of each; its seconds, peak memory, what others took."""
+        lines, started, busy = [], time.perf_counter(), _busy_seconds()
+        with contextlib.ExitStack() as stack:
+            if neighbour == "early":
+                stack.enter_context(_busy_process())
+            errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+            command = list(map(str, command))
+            process = stack.enter_context(
+                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+            )
+            stack.callback(process.kill)  # where this process is interrupted
+            for line in process.stdout:
+                lines.append((time.perf_counter() - started, line))
+                if neighbour == "late" and PASS.match(line):
+                    neighbour = stack.enter_context(_busy_process())
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-            out.seek(0), err.seek(0)
+            errors.seek(0)
             if process.returncode:
-                last = (err.read().strip() or "no message").splitlines()[-1]
-                raise UserError(f"{' '.join(map(str, command[:3]))}: {last}")
-            return out.read(), usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+                last = (errors.read().strip() or "no message").splitlines()[-1]
+                raise UserError(f"{' '.join(command[1:4])}: {last}")
+        seconds = time.perf_counter() - started
+        others = (_busy_seconds() - busy - usage.ru_utime - usage.ru_stime) / (seconds * (os.cpu_count() or 1))
+        memory = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return lines, {"seconds": seconds, "memory_mb": round(memory), "others": round(max(others, 0), 3)}
+
+
+def _load(words: list[str]) -> tuple[DictConfig, Dataset]:
+    """The config that train.py makes of `words`, and the data set that it then reads."""
+    name = words[1].removeprefix("data=")
+    config = compose_train([*words, f"data.name={name}"])[0]
+    return config, load(config.data)
 
 
 @contextlib.contextmanager
-def _busy() -> Iterator[None]:
-    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+def _busy_process() -> Iterator[str]:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        yield
+        yield "here"
     finally:
-        neighbour.kill()
-        neighbour.wait()
+        process.kill()
+        process.wait()
 
 
-def _taken(seconds: float = 0.5) -> float:
-    """The share of the machine that others use while this process waits."""
+def _busy_seconds() -> float:
+    """Of all cores since the machine's start; 0 where the system does not tell."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0
-
-    def times() -> tuple[int, int]:
-        numbers = list(map(int, stat.read_text().splitlines()[0].split()[1:9]))
-        return numbers[3] + numbers[4], sum(numbers)
-
-    (idle, total), _, (idle_then, total_then) = times(), time.sleep(seconds), times()
-    return 1 - (idle_then - idle) / max(total_then - total, 1)
+    user, nice, system, _, _, *more = map(int, stat.read_text().splitlines()[0].split()[1:9])
+    return (user + nice + system + sum(more)) / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_name() -> str:
@@ -227,69 +269,68 @@ def _cpu_name() -> str:
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
-def _row(recipe: str, measured: dict[tuple[str, str], list], about: dict[str, Any]) -> dict[str, str]:
-    speeds = {who: [speed for speed, _ in values] for (what, who), values in measured.items() if what == recipe}
-    ours = median(speeds["lab"])
-    row = {"recipe": recipe, "images/s": _spread(speeds["lab"])}
-    for who, title in YARDSTICKS.items():
-        if (recipe, who) in measured:
-            row |= {title: _spread(speeds[who]), f"x {title}": f"{ours / median(speeds[who]):.2f}"}
-    processes = [measured[recipe, who] for who in ("lab", *YARDSTICKS) if who in speeds]
-    memory = [median(megabytes for _, megabytes in values) for values in processes]
-    row["peak memory MB"] = " / ".join(f"{megabytes:,.0f}" for megabytes in memory)
-    if recipe in about["flop"]:
-        row["share of float32 peak"] = f"{ours * about['flop'][recipe] / about['peak']['torch.float32'] / 1e9:.0%}"
-    return row
+def _compare(block: Sequence[Job], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line of the table for each stack; of tuned Keras for the quicker one."""
 
+    def of(job: Job) -> list[dict[str, Any]]:
+        return [row for row in rows if job._asdict().items() <= row.items()]
 
-def _rest(measured: dict[tuple[str, str], list]) -> list[str]:
-    """What is no table's, a line each."""
-    medians = {job: median(value for value, _ in values) for job, values in measured.items()}
+    def rates(job: Job) -> list[float]:
+        return [(row["images"] or 1) / row["seconds"] for row in of(job)]
+
+    tuned = sorted((job for job in block if job.stack in TUNED_KERAS), key=lambda job: median(rates(job)))
     lines = []
-    if ("start", "lab") in medians:
-        ours, imports = medians["start", "lab"], medians["start", "imports"]
-        lines.append(
-            f"Start to the end of the first step: {ours:.1f} s, {ours / imports:.2f} times what importing torch, "
-            f"torchvision and pytorch_lightning takes ({imports:.1f} s)."
-        )
-    for who in ("lab", "plain"):
-        if ("neighbour", who) in medians:
-            beside, alone = medians["neighbour", who], medians["neighbour", f"{who} alone"]
-            told = f"{beside / alone:.2f} of {alone:,.0f} images/s"
-            lines.append(f"{NEIGHBOURED} beside a process that keeps a core busy, {who}: {told}.")
-    for what in dict.fromkeys(what for what, _ in measured if " of " in what):
-        ours, unit = medians[what, "lab"], "s" if what.startswith("folds") else "images/s"
-        told = [f"{ours:,.0f} {unit}"]
-        for who, title in YARDSTICKS.items():
-            if (what, who) in medians:
-                ratio = medians[what, who] / ours if unit == "s" else ours / medians[what, who]
-                told.append(f"{title} {medians[what, who]:,.0f} {unit}: x {ratio:.2f}")
-        how = f", {FOLD_EPOCHS} epoch each, start to end" if unit == "s" else ", batches of 32"
-        lines.append(f"{what[0].upper()}{what[1:]}{how}: {', '.join(told)}.")
-    if runs := measured.get(("fast99", "lab")):
-        seconds, accuracies = zip(*runs, strict=True)
-        lines.append(
-            f"fast99, MNIST's 60,000 images, {len(runs)} seeds: test accuracy {mean(accuracies):.2%} "
-            f"({min(accuracies):.2%} to {max(accuracies):.2%}) after {_spread(seconds)} s of training."
-        )
+    for job in block:
+        if job in tuned[:-1]:
+            continue
+        measured = of(job)
+        line = {"what": job.name(), "stack": STACKS[job.stack][0]}
+        unit = "seconds" if measured[0]["images"] is None else "images_per_second"
+        line[unit] = [row["seconds"] for row in measured] if unit == "seconds" else rates(job)
+        base = job._replace(neighbour="quiet") if job.stack == "lab" else job._replace(stack="lab")
+        if base != job and (ours := rates(base)):
+            pairs = [ours, rates(job)] if job.stack != "lab" else [rates(job), ours]
+            line["ratios"] = [first / second for first, second in zip(*pairs, strict=True)]
+        line["memory_mb"] = median(row["memory_mb"] for row in measured)
+        if job.task == "training":
+            shares = [rate * row["gflop"] / row["peak_gflops"] for rate, row in zip(rates(job), measured, strict=True)]
+            line["share_of_peak"] = median(shares)
+        lines.append(line)
     return lines
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+def tell_ratio(ratios: Sequence[float]) -> str:
+    """The median with its interval, and no claim where there is none."""
+    value, low, high = median_interval(ratios)
+    if len(ratios) < LEAST_ROUNDS:
+        return f"{value:.2f} ({low:.2f} to {high:.2f}, too few rounds)"
+    return f"{value:.2f} ({low:.2f} to {high:.2f}{', no difference shown' if low <= 1 <= high else ''})"
 
 
-def _report(rows: Sequence[dict[str, str]], rest: Sequence[str], machine: dict[str, Any], folder: Path) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[row.get(name, "-") for name in columns] for row in rows]
-    about = ", ".join(f"{name} {value}" for name, value in machine.items())
-    lines = [f"Medians of images/s in training, warm (least to most): {about}", table(columns, cells) if rows else ""]
-    write_text("\n\n".join([*lines, *rest]) + "\n", folder / "benchmark.md")
-    if rows:
-        short = ["recipe", "images/s", *(f"x {title}" for title in YARDSTICKS.values())]
-        print_table(
-            "Images/s in training, and how many times those of ...",
-            [name.removeprefix("x ") for name in short],
-            [[row.get(name, "-").partition(" (")[0] for name in short] for row in rows],
-        )
-    print("\n".join(rest))
+def _report(lines: Sequence[dict[str, Any]], about: dict[str, Any], folder: Path) -> None:
+    columns = [
+        "what",
+        "stack",
+        "median (least to most)",
+        "lab is so many times as fast",
+        "peak memory MB",
+        "of the peak",
+    ]
+    cells = []
+    for line in lines:
+        ratio = tell_ratio(line["ratios"]) if "ratios" in line else "-"
+        if line["stack"] == "lab" and ratio != "-":
+            ratio = f"{ratio} of quiet"
+        share = f"{line['share_of_peak']:.0%}" if "share_of_peak" in line else "-"
+        cells.append([line["what"], line["stack"], _spread(line), ratio, f"{line['memory_mb']:,.0f}", share])
+    print_table("The lab and others", columns, cells)
+    said = ", ".join(f"{name} {value}" for name, value in about.items())
+    write_text(f"{said}\n\n{table(columns, cells)}\n", folder / "benchmark.md")
+    print(f"Tables: {folder}/benchmark.md")
+
+
+def _spread(line: dict[str, Any]) -> str:
+    if "seconds" in line:
+        return "{:.1f} s ({:.1f} to {:.1f})".format(*(each(line["seconds"]) for each in (median, min, max)))
+    rates = line["images_per_second"]
+    return f"{median(rates):,.0f} images/s ({min(rates):,.0f} to {max(rates):,.0f})"
