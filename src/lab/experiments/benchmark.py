@@ -15,7 +15,7 @@ from lab.display.markdown import table
 from lab.display.terminal import make_bar, print_table, warn
 from lab.errors import UserError
 from lab.evaluation.significance import median_interval
-from lab.experiments.measurement import IMAGES, KERAS, NEIGHBOURS, STACKS, TASKS, TUNED_KERAS, WHOLE, Bench, Job
+from lab.experiments.measurement import IMAGES, KERAS, NEIGHBOURS, STACKS, TASKS, TUNED_KERAS, WARM, WHOLE, Bench, Job
 from lab.files import write_csv, write_json, write_text
 
 LEAST_ROUNDS = 5  # for a claim: with five the median lies between the least and the most in 94 %
@@ -57,6 +57,7 @@ def _list_blocks(config: DictConfig) -> list[list[Job]]:
         warn("Keras is not measured: this Python has none. keras=PYTHON names one that has.")
         stacks = [stack for stack in stacks if stack not in KERAS]
     blocks = itertools.product(config.tasks, config.recipes, config.neighbours)
+    blocks = [block for block in blocks if block[2] != "late" or block[0] in WARM]  # of the others no epoch is told
     return [[Job(*block, stack) for stack in stacks if stack not in TASKS[block[0]][1]] for block in blocks]
 
 

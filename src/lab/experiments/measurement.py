@@ -79,7 +79,8 @@ class Bench:
         self.theirs = {name: value for name, value in self.ours.items() if name not in OWN}
 
     def measure(self, job: Job, seed: int) -> dict[str, Any]:
-        """Images, their seconds and the rate of them; peak memory; what others took of the machine.
+        """Images, their seconds and the rate of them; the cores it kept busy, the share of the machine that others took,
+        the peak memory of its largest process.
 
         Of a start and of folds, which count as one: the seconds from the command to the end of the first step, or to
         the end.
@@ -164,7 +165,7 @@ class Bench:
     def _run(
         self, command: Sequence[Any], environment: dict[str, str], neighbour: str = "quiet"
     ) -> tuple[list[tuple[float, str]], dict[str, float]]:
-        """The lines that a process prints, with the second of each; its seconds, peak memory, what others took."""
+        """The lines that a process prints, with the second of each; its seconds and what it used."""
         lines, started, busy = [], time.perf_counter(), _busy_seconds()
         with contextlib.ExitStack() as stack:
             if neighbour == "early":
@@ -186,10 +187,11 @@ class Bench:
             if process.returncode:
                 last = (errors.read().strip() or "no message").splitlines()[-1]
                 raise UserError(f"{command[0]} {Path(command[1]).name}: {last}")
-        seconds = time.perf_counter() - started
-        others = (_busy_seconds() - busy - usage.ru_utime - usage.ru_stime) / (seconds * (os.cpu_count() or 1))
+        seconds, own = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
+        others = max(_busy_seconds() - busy - own, 0) / seconds / (os.cpu_count() or 1)
         memory = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-        return lines, {"seconds": seconds, "memory_mb": round(memory), "others": round(max(others, 0), 3)}
+        used = {"cores": round(own / seconds, 2), "others": round(others, 3), "memory_mb": round(memory)}
+        return lines, {"seconds": seconds} | used
 
 
 def _load(words: list[str]) -> tuple[DictConfig, Dataset]:
