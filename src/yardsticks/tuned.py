@@ -43,7 +43,7 @@ def train(recipe, net, x, y, epochs):
                 images = augment(images)
             logits = net(images)
             loss = F.cross_entropy(logits, labels)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=False)  # a little quicker here
             loss.backward()
             optimizer.step()
             loss_sum += loss.detach() * len(labels)

@@ -79,8 +79,8 @@ class Bench:
         self.theirs = {name: value for name, value in self.ours.items() if name not in OWN}
 
     def measure(self, job: Job, seed: int) -> dict[str, Any]:
-        """Images, their seconds and the rate of them; the cores it kept busy, the share of the machine that others took,
-        the peak memory of its largest process.
+        """Images, their seconds and rate; the cores that were kept busy, the share of the machine that others took, the
+        peak memory of the largest process.
 
         Of a start and of folds, which count as one: the seconds from the command to the end of the first step, or to
         the end.
