@@ -11,6 +11,7 @@ import pytest
 from conftest import PROJECT, read_csv
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from lab.config.schema import CONF
 from lab.datasets.dataset import load
@@ -111,6 +112,22 @@ def test_the_scores_of_keras_are_of_the_projects_split(scripts, data_root, monke
     *train, test, labels = split(recipe, data_root)
     for (x, y), part in ((train, "train"), ((test, labels), "test")):
         assert (x == dataset.images[dataset.parts[part]]).all() and (y == dataset.labels[dataset.parts[part]]).all()
+
+
+@pytest.mark.parametrize("task", ["training", "folds"])
+def test_the_arrays_are_the_images_that_the_project_trains_on(data_root, tmp_path, task):
+    options = OmegaConf.create({"root": str(data_root), "images": 100})
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        words, path, count = measurement.Bench(options, tmp_path).make_arrays(task, "cnn")
+        words += ["data.folds=5"] if task == "folds" else []
+        config = compose("train", words, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    dataset, arrays = load(config.data), np.load(path)
+    train = dataset.parts["train"]
+    chosen = arrays["folds"] != 0 if task == "folds" else slice(None)  # the first fold is held out
+    assert (arrays["images"][chosen] == dataset.images[train]).all()
+    assert (arrays["labels"][chosen] == dataset.labels[train]).all()
+    assert count == len(arrays["labels"]) == (340 if task == "folds" else 100)
 
 
 def test_a_ratio_claims_nothing_where_its_interval_holds_1():

@@ -87,7 +87,7 @@ class Bench:
         """
         passes = (self.config.epochs or EPOCHS[job.task]) + (job.task in WARM)
         if (job.task, job.recipe) not in self.made:
-            self.made[job.task, job.recipe] = self._make_arrays(job.task, job.recipe)
+            self.made[job.task, job.recipe] = self.make_arrays(job.task, job.recipe)
         words, arrays, images = self.made[job.task, job.recipe]
         if job.stack == "lab":
             lines, run = self._run(self._our_command(job.task, words, arrays, passes, seed), self.ours, job.neighbour)
@@ -139,7 +139,7 @@ class Bench:
         self._run([sys.executable, SRC / "export.py", folder], self.ours)
         return [sys.executable, YARDSTICKS / "exported.py", folder / "model.ts", arrays, passes]
 
-    def _make_arrays(self, task: str, recipe: str) -> tuple[list[str], Path, int]:
+    def make_arrays(self, task: str, recipe: str) -> tuple[list[str], Path, int]:
         """What train.py is told; a file with the very images that it then trains on; how many these are.
 
         Where an epoch is shorter than the recipe's, more images are held out, so that all classes stay in it.
