@@ -89,7 +89,7 @@ def _line(job: Job, rows: Sequence[dict[str, Any]], ratios: Sequence[float]) -> 
         "stack": STACKS[job.stack][0] + (" (ratio to quiet)" if job.stack == "lab" and ratios else ""),
         "median": f"{middle} {unit}",
         "least to most": f"{least} to {most}",
-        "lab / it": ratio,
+        "speed, lab / it": ratio,
         "the lab is": verdict,
         "peak memory": f"{median(row['memory_mb'] for row in rows):,.0f} MB",
         "of the processor's peak": f"{median(shares):.0%}" if job.task == "training" else "-",
@@ -106,7 +106,7 @@ def tell_ratio(ratios: Sequence[float]) -> tuple[str, str]:
 def _report(lines: Sequence[dict[str, str]], about: dict[str, Any], folder: Path) -> None:
     said = ", ".join(f"{name} {value}" for name, value in about.items())
     write_text(f"{said}\n\n{table(list(lines[0]), [[*line.values()] for line in lines])}\n", folder / "benchmark.md")
-    short = ["stack", "median", "lab / it", "the lab is"]
+    short = ["stack", "median", "speed, lab / it", "the lab is"]
     for what, group in itertools.groupby(lines, lambda line: line["what"]):
         print_table(what, short, [[line[name] for name in short] for line in group])
     print(f"Tables: {folder}/benchmark.md")
