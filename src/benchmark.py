@@ -1,4 +1,4 @@
-"""How fast is it, and against what? python src/benchmark.py recipes=[deep,cnn] rounds=3 keras=/path/to/python"""
+"""How fast is it, and against what? python src/benchmark.py recipes=[deep,cnn] keras=/path/to/python"""
 
 from omegaconf import DictConfig
 
@@ -7,7 +7,7 @@ from lab.config.schema import run_folder
 
 
 def benchmark(config: DictConfig) -> None:
-    """Time the recipes against a plain PyTorch loop, Lightning as in its tutorials, and Keras"""
+    """Time the recipes in this project, in PyTorch, in Lightning as its tutorials have it, and in Keras"""
     from lab.experiments.benchmark import benchmark
 
     benchmark(config, run_folder())

@@ -1,15 +1,21 @@
 """The labs' own stack on the same files, where Keras and scikit-learn are installed.
 
-keras_scores.py ROW DATA_FOLDER [SEEDS] prints the accuracy of the test part after the last epoch, as the labs do.
-Lab A's folds: keras_lab.py deep DATA_FOLDER 10 folds
+keras_scores.py ROW DATA_FOLDER [SEEDS] prints the accuracy of the test part after the last epoch, as the labs do; A3's
+of its five folds.
 """
 
+import gzip
 import sys
+from functools import partial
+from pathlib import Path
 
-from keras_lab import build, feed, keras
-from recipes import RECIPES, split
+import numpy as np
+from keras_lab import build, cross_validate, feed, keras, train_fold
+from recipes import RECIPES
+from sklearn.model_selection import KFold, train_test_split
 
 ROWS = {  # recipe, epochs
+    "A3": ("deep", 10),
     "B2": ("conv", 20),
     "E6": ("cnn", 7),
     "E7": ("cnn", 20),
@@ -18,11 +24,43 @@ ROWS = {  # recipe, epochs
 }
 
 
+def load(root, part):
+    """MNIST's images uint8 [n, 28, 28, 1] and labels int64 [n] of the part train or t10k."""
+
+    def read(name, head):
+        path = Path(root) / "MNIST" / "raw" / f"{part}-{name}"
+        packed = not path.exists()
+        content = gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes()) if packed else path.read_bytes()
+        return np.frombuffer(content, np.uint8, offset=head)
+
+    labels = read("labels-idx1-ubyte", 8).astype(np.int64)
+    return read("images-idx3-ubyte", 16).reshape(-1, 28, 28, 1), labels
+
+
+def split(recipe, root):
+    """Images and labels to train on, images and labels to test: labs B and E split so."""
+    if recipe["data"] == "cifar4":
+        x, y = (np.load(Path(root) / f"CIFAR4_{name}.npy", allow_pickle=False) for name in "XY")
+        x, rest, y, labels = train_test_split(x, y, train_size=0.7, random_state=42)
+        _, test, _, labels = train_test_split(rest, labels, train_size=0.5, random_state=42)
+        return x, y, test, labels
+    x, y = load(root, "train")
+    x, _, y, _ = train_test_split(x, y, test_size=0.08333, random_state=42, stratify=y)
+    return x, y, *load(root, "t10k")
+
+
 def main(row, root, seeds="3"):
     if row not in ROWS:
         sys.exit(f"error: {row} is none of {', '.join(ROWS)}")
     name, epochs = ROWS[row]
     recipe = RECIPES[name]
+    if row == "A3":
+        x, y = load(root, "train")
+        folds = np.empty(len(x), int)
+        for number, (_, held_out) in enumerate(KFold(5, shuffle=True, random_state=1).split(x)):
+            folds[held_out] = number
+        train = partial(train_fold, recipe, x, y, folds, epochs)
+        return cross_validate(train, 5)
     x, y, test, labels = split(recipe, root)
     for seed in range(1, int(seeds) + 1):
         keras.utils.set_random_seed(seed)

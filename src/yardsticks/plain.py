@@ -1,19 +1,13 @@
-"""A bare PyTorch loop, written plainly: plain.py RECIPE DATA_FOLDER STEPS prints images/s of as many steps, warm.
-
-With the word inference at the end: of answers, in batches of 32.
-"""
-
-import sys
-import time
+"""PyTorch as a student writes it: plain.py RECIPE ARRAYS.npz PASSES [inference]"""
 
 import torch
-from recipes import RECIPES, classes, load
+from recipes import told
 from torch import nn
 from torchvision import transforms
 
 
 def build(recipe, images):
-    """The network for images [n, c, h, w]; the same in tutorial.py."""
+    """The network for images [n, c, h, w]; the same in tuned.py and tutorial.py."""
     layers = []
     for word in recipe["layers"]:
         kind, _, units = word.partition(" ")
@@ -25,9 +19,16 @@ def build(recipe, images):
             layers.append(nn.Flatten())
         else:
             layers += [nn.LazyLinear(int(units)), nn.ReLU()]
-    net = nn.Sequential(*layers, nn.LazyLinear(classes(recipe)))
+    net = nn.Sequential(*layers, nn.LazyLinear(recipe["classes"]))
     net(images)
     return net
+
+
+def make_optimizer(recipe, net, **more):
+    name, rate = recipe["optimizer"]
+    if name == "sgd":
+        return torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, **more)
+    return torch.optim.Adam(net.parameters(), lr=rate, eps=1e-7, **more)
 
 
 def augmentation():
@@ -36,48 +37,41 @@ def augmentation():
     return transforms.Compose([transforms.ToPILImage(), *changes, transforms.PILToTensor()])
 
 
-def make_optimizer(recipe, net):
-    name, rate = recipe["optimizer"]
-    if name == "sgd":
-        return torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9)
-    return torch.optim.Adam(net.parameters(), lr=rate, eps=1e-7)
-
-
-def infer(net, x, steps):
-    net.eval()
-    with torch.no_grad():
-        for _ in ("warm up", "measure"):
-            started = time.perf_counter()
-            for _ in range(steps):
-                net(x).softmax(1)
-    print(steps * 32 / (time.perf_counter() - started))
-
-
-def main(name, root, steps, task="training"):
-    recipe = RECIPES[name]
-    images, labels = load(recipe, root)
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float().contiguous() / recipe["scale"]
-    y = torch.from_numpy(labels)
-    net = build(recipe, x[:1])
-    if task == "inference":
-        return infer(net, x[:32], steps)
+def train(recipe, net, x, y, epochs):
     optimizer = make_optimizer(recipe, net)
     augment = augmentation() if recipe.get("augment") else None
-    for _ in ("warm up", "measure"):
-        order, total, seen, started = torch.randperm(len(x)), 0.0, 0, time.perf_counter()
-        for step in range(steps):
-            chosen = order[step * recipe["batch"] : (step + 1) * recipe["batch"]]
-            batch = x[chosen]
+    for epoch in range(1, epochs + 1):
+        loss_sum, correct = 0.0, 0
+        for chosen in torch.randperm(len(x)).split(recipe["batch"]):
+            images, labels = x[chosen], y[chosen]
             if augment:
-                batch = torch.stack([augment(image.to(torch.uint8)) for image in batch]).float()
+                images = torch.stack([augment(image.to(torch.uint8)) for image in images]).float()
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(net(batch), y[chosen])
+            logits = net(images)
+            loss = nn.functional.cross_entropy(logits, labels)
             loss.backward()
             optimizer.step()
-            total, seen = total + loss.item(), seen + len(chosen)
-        seconds = time.perf_counter() - started
-    print(seen / seconds)
+            loss_sum += loss.item() * len(labels)
+            correct += (logits.argmax(1) == labels).sum().item()
+        print(f"epoch {epoch}: loss {loss_sum / len(x):.4f}, accuracy {correct / len(x):.2%}", flush=True)
+
+
+def answer(net, x, passes):
+    net.eval()
+    with torch.no_grad():
+        for number in range(1, passes + 1):
+            for images in x.split(32):
+                net(images).softmax(1)
+            print(f"pass {number}", flush=True)
+
+
+def main(recipe, arrays, passes, task="training"):
+    x = torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2).float().contiguous() / recipe["scale"]
+    net = build(recipe, x[:1])
+    if task == "inference":
+        return answer(net, x, passes)
+    train(recipe, net, x, torch.from_numpy(arrays["labels"]), passes)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
+    main(*told())

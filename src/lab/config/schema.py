@@ -127,9 +127,16 @@ class CrossValidate(Train):
 class Benchmark:
     """conf/benchmark.yaml"""
 
-    recipes: list[str] = option(example="[deep,cnn]", help="the recipes to time")
-    also: list[str] = option(example="[start,folds]", help="what else: start, neighbour, inference, folds, fast99")
-    rounds: int = option(example="3", help="how often each is measured, in turn", rule=AT_LEAST_1)
+    recipes: list[str] = option(example="[deep,cnn]", help="what is trained")
+    tasks: list[str] = option(example="[start,folds]", help="training, inference, start, folds")
+    neighbours: list[str] = option(
+        example="[early,late]", help="quiet; or a busy process from the start, or after the first epoch"
+    )
+    stacks: list[str] = option(example="[lab,plain]", help="whose: see conf/benchmark.yaml")
+    rounds: int = option(example="5", help="how often each is measured, in turn", rule=AT_LEAST_1)
+    images: Optional[int] = option(None, "6400", "of an epoch; else so many that it takes some seconds", AT_LEAST_1)
+    epochs: Optional[int] = option(None, "2", "timed, after one that warms up; of each fold", AT_LEAST_1)
+    seed: int = option(1, "1", "of the order in each round")
     keras: Optional[str] = option(None, "PYTHON", "an interpreter that has Keras; else this one, if it has")
     root: Optional[str] = option(None, "FOLDER", "MNIST and CIFAR4; else $LAB_DATA")
 

@@ -26,6 +26,17 @@ def accuracy_interval(correct: int, images: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median of `values`, one a round, and its 95 % interval, by bootstrap percentiles (Efron, 1979)."""
+    middle = float(np.median(values))
+    if len(values) == 1:
+        return middle, middle, middle
+    interval = stats.bootstrap(
+        (values,), np.median, confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    return middle, float(interval.low), float(interval.high)
+
+
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Estimate:
     """By how much the accuracy of `first` exceeds that of `second`, right or wrong on the same images [n].
 

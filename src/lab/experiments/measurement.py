@@ -1,0 +1,226 @@
+"""What the benchmark measures: a stack at a task, in a process of its own."""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from omegaconf import DictConfig
+
+from lab.config.overrides import quoted
+from lab.config.schema import PROJECT, data_folder
+from lab.datasets.dataset import Dataset, load
+from lab.errors import UserError
+from lab.experiments.jobs import compose_train
+
+SRC = PROJECT / "src"
+YARDSTICKS = SRC / "yardsticks"
+PASS = re.compile(r"(epoch|pass) +\d")  # how the line begins that each prints after a pass over its images
+KERAS_VERSIONS = (
+    "import json, keras, tensorflow as t; print(json.dumps({'keras': keras.__version__, 'tensorflow': t.__version__}))"
+)
+STACKS = {  # in the tables; its script in src/yardsticks, and the words behind RECIPE ARRAYS PASSES TASK
+    "lab": ["lab"],
+    "plain": ["plain PyTorch", "plain.py"],
+    "tuned": ["tuned PyTorch", "tuned.py"],
+    "tutorial": ["Lightning's tutorials", "tutorial.py"],
+    "keras": ["Keras as the labs write it", "keras_lab.py", "labs"],
+    "keras_xla": ["tuned Keras, XLA", "keras_lab.py", "xla"],
+    "keras_no_xla": ["tuned Keras, no XLA", "keras_lab.py", "no_xla"],
+    "keras_two": ["Keras, two processes", "keras_lab.py", "labs", "2"],
+}
+KERAS, TUNED_KERAS = {"keras", "keras_xla", "keras_no_xla", "keras_two"}, {"keras_xla", "keras_no_xla"}
+TASKS = {  # of a recipe, and which stacks have none
+    "training": ("{}", {"keras_two"}),
+    "inference": ("answers of {}", {"keras_two", "tutorial"}),
+    "start": ("first step of {}", {"keras_two"}),
+    "folds": ("five folds of {}", {"plain", "tuned", "tutorial", *TUNED_KERAS}),
+}
+EPOCHS = {"training": 2, "inference": 4, "start": 1, "folds": 1}
+WARM = ("training", "inference")  # one more epoch comes first, whose time is not taken
+WHOLE = ("start", "folds")  # their seconds count, not the images in them
+NEIGHBOURS = {"quiet": "", "early": " beside a busy process", "late": " once a busy process has come"}
+# of an epoch, which takes some seconds
+IMAGES = {"deep": 12_800, "baseline": 25_600, "dense": 51_200, "conv": 12_800, "cnn": 16_800, "cnn_augmented": 8_000}
+OWN = ("GOMP_SPINCOUNT", "HYDRA_FULL_ERROR")  # set by this process for itself: a yardstick starts without
+
+
+class Job(NamedTuple):
+    """What is measured once a round."""
+
+    task: str
+    recipe: str
+    neighbour: str
+    stack: str
+
+    def name(self) -> str:
+        return TASKS[self.task][0].format(self.recipe) + NEIGHBOURS[self.neighbour]
+
+
+class Bench:
+    """Measures processes. What they read lies in `place`."""
+
+    def __init__(self, config: DictConfig, place: Path) -> None:
+        self.config, self.place = config, place
+        self.made: dict[tuple[str, str], tuple[list[str], Path, int]] = {}
+        self.ours = os.environ | {"PYTHONUNBUFFERED": "1"}
+        self.theirs = {name: value for name, value in self.ours.items() if name not in OWN}
+
+    def measure(self, job: Job, seed: int) -> dict[str, Any]:
+        """Images, their seconds and rate; the cores that were kept busy, the share of the machine that others took, the
+        peak memory of the largest process.
+
+        Of a start and of folds, which count as one: the seconds from the command to the end of the first step, or to
+        the end.
+        """
+        passes = (self.config.epochs or EPOCHS[job.task]) + (job.task in WARM)
+        if (job.task, job.recipe) not in self.made:
+            self.made[job.task, job.recipe] = self.make_arrays(job.task, job.recipe)
+        words, arrays, images = self.made[job.task, job.recipe]
+        if job.stack == "lab":
+            lines, run = self._run(self._our_command(job.task, words, arrays, passes, seed), self.ours, job.neighbour)
+        else:
+            script, *more = STACKS[job.stack][1:]
+            command = [self._python(job.stack), YARDSTICKS / script, job.recipe, arrays, passes, job.task, *more]
+            lines, run = self._run(command, self.theirs, job.neighbour)
+        ended = [second for second, line in lines if PASS.match(line)]
+        if job.task == "start":
+            run["seconds"] = ended[0]
+        elif job.task in WARM:
+            run["seconds"] = ended[-1] - ended[0]
+        images = 1 if job.task in WHOLE else images * (len(ended) - 1)
+        return {"images": images, "rate": images / run["seconds"]} | run
+
+    def measure_peak(self, recipe: str) -> dict[str, float]:
+        """What the processor can do, GFLOP/s, and what the recipe asks of it, GFLOP an image."""
+        return self._ask([sys.executable, YARDSTICKS / "peak.py", recipe])
+
+    def describe(self, stacks: set[str]) -> dict[str, Any]:
+        """The machine, and the versions of what runs on it."""
+        packages = {name: version(name) for name in ("torch", "pytorch-lightning")}
+        if stacks & KERAS:
+            packages |= self._ask([self._python("keras"), "-c", KERAS_VERSIONS])
+        machine = {"cpu": _cpu_name(), "cores": joblib.cpu_count(), "python": platform.python_version()}
+        return {"date": f"{datetime.now(UTC):%Y-%m-%d}", **machine, **packages, "rounds": self.config.rounds}
+
+    def _python(self, stack: str) -> str:
+        return self.config.keras if stack in KERAS and self.config.keras else sys.executable
+
+    def _ask(self, command: Sequence[Any]) -> dict[str, Any]:
+        return json.loads(self._run(command, self.theirs)[0][-1][1])
+
+    def _our_command(self, task: str, words: list[str], arrays: Path, passes: int, seed: int) -> list[Any]:
+        folder = Path(tempfile.mkdtemp(dir=self.place)) / "run"
+        words = [*words, f"seed={seed}", "trainer.accelerator=cpu", quoted("hydra.run.dir", str(folder))]
+        if task == "folds":
+            return [sys.executable, SRC / "cross_validate.py", *words, f"model.epochs={passes}"]
+        train = [
+            sys.executable,
+            SRC / "train.py",
+            *words,
+            "trainer.limit_val_batches=0",
+            "trainer.limit_test_batches=1",
+        ]
+        if task != "inference":
+            return [*train, f"model.epochs={passes}"]
+        self._run([*train, "model.epochs=1"], self.ours)
+        self._run([sys.executable, SRC / "export.py", folder], self.ours)
+        return [sys.executable, YARDSTICKS / "exported.py", folder / "model.ts", arrays, passes]
+
+    def make_arrays(self, task: str, recipe: str) -> tuple[list[str], Path, int]:
+        """What train.py is told; a file with the very images that it then trains on; how many these are.
+
+        Where an epoch is shorter than the recipe's, more images are held out, so that all classes stay in it.
+        """
+        data = "cifar4" if recipe.startswith("cnn") else "mnist"
+        words = [f"model={recipe}", f"data={data}", quoted("data.root", str(data_folder(self.config.root).absolute()))]
+        config, dataset = _load([*words, "data.folds=5"] if task == "folds" else words)
+        parts, folds = dataset.parts, {}
+        if task == "folds":
+            chosen = np.sort(np.concatenate([parts["train"], parts["validation"]]))
+            held_out = [np.isin(chosen, fold["validation"]) for fold in dataset.folds]
+            folds = {"folds": np.argmax(held_out, axis=0)}
+        else:
+            wanted = config.model.batch_size if task == "start" else self.config.images or IMAGES[recipe]
+            own_test = 0 if config.data.test or dataset.is_sample else len(parts["test"])
+            held_out = len(parts["validation"]) + max(len(parts["train"]) - wanted, 0)
+            words.append(f"data.validation={held_out / (len(dataset.labels) - own_test)}")
+            chosen = _load(words)[1].parts["train"]
+        path = self.place / f"{recipe}_{task}.npz"
+        np.savez(path, images=dataset.images[chosen], labels=dataset.labels[chosen], **folds)
+        return words, path, len(chosen)
+
+    def _run(
+        self, command: Sequence[Any], environment: dict[str, str], neighbour: str = "quiet"
+    ) -> tuple[list[tuple[float, str]], dict[str, float]]:
+        """The lines that a process prints, with the second of each; its seconds and what it used."""
+        lines, started, busy = [], time.perf_counter(), _busy_seconds()
+        with contextlib.ExitStack() as stack:
+            if neighbour == "early":
+                stack.enter_context(_busy_process())
+            errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+            command = list(map(str, command))
+            process = stack.enter_context(
+                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+            )
+            stack.callback(process.kill)  # where this process is interrupted
+            for line in process.stdout:
+                lines.append((time.perf_counter() - started, line))
+                if neighbour == "late" and PASS.match(line):
+                    stack.enter_context(_busy_process())
+                    neighbour = "here"
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            errors.seek(0)
+            if process.returncode:
+                last = (errors.read().strip() or "no message").splitlines()[-1]
+                raise UserError(f"{command[0]} {Path(command[1]).name}: {last}")
+        seconds, own = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
+        others = max(_busy_seconds() - busy - own, 0) / seconds / (os.cpu_count() or 1)
+        memory = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        used = {"cores": round(own / seconds, 2), "others": round(others, 3), "memory_mb": round(memory)}
+        return lines, {"seconds": seconds} | used
+
+
+def _load(words: list[str]) -> tuple[DictConfig, Dataset]:
+    """The config that train.py makes of `words`, and the data set that it then reads."""
+    name = words[1].removeprefix("data=")
+    config = compose_train([*words, f"data.name={name}"])[0]
+    return config, load(config.data)
+
+
+@contextlib.contextmanager
+def _busy_process() -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _busy_seconds() -> float:
+    """Of all cores since the machine's start; 0 where the system does not tell."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    user, nice, system, _, _, *more = map(int, stat.read_text().splitlines()[0].split()[1:9])
+    return (user + nice + system + sum(more)) / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
