@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,7 @@ import numpy.typing as npt
 from lab.display.figures import box_plot, intervals
 from lab.display.terminal import print_table
 from lab.errors import UserError
-from lab.evaluation.significance import (
-    Estimate,
-    accuracy_interval,
-    corrected_interval,
-    corrected_t,
-    holm,
-    mcnemar,
-)
+from lab.evaluation.significance import Estimate, accuracy_interval, corrected_interval, corrected_t, holm, mcnemar
 from lab.files import write_csv, write_json
 from lab.runs.folder import read_result
 from lab.runs.predictions import load_predictions
@@ -58,11 +50,11 @@ class Difference:
     def __str__(self) -> str:
         points = [100 * value for value in (self.estimate.value, self.estimate.low, self.estimate.high)]
         told = "by {:.2f} points, 95 % interval {:.2f} to {:.2f}".format(*points)
-        p = _p("p", self.estimate.p)
+        p = _p(self.estimate.p)
         if self.corrected_p < 0.05:
             return f"{self.better.name} beats {self.worse.name} {told} ({p})"
         if self.estimate.p < 0.05:
-            p += f", but {_p('p', self.corrected_p)} among so many pairs"
+            p += f", but {_p(self.corrected_p)} among so many pairs"
         apart = f"{self.better.name} and {self.worse.name} cannot be told apart with this data"
         return f"{apart}: they differ {told} ({p})"
 
@@ -77,8 +69,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
     _draw(contestants, out / "comparison.png")
     _write(contestants, pairs, out)
     _print(contestants)
-    for pair in pairs:
-        print(pair)
+    print(*pairs, sep="\n")
     if n_folds := contestants[0].n_folds:
         print(f"Tested on the same {n_folds} folds: Nadeau and Bengio's corrected t.")
     else:
@@ -99,13 +90,15 @@ def read(folders: Sequence[Path]) -> list[Contestant]:
                 f"{first.folder} and {other.folder} were scored on different images ({first.images:,} of {first.data}, "
                 f"{other.images:,} of {other.data}): nothing follows from comparing them"
             )
-    for attribute in ("model", "seed", "folder", "place"):  # whatever tells them apart
-        names = [_name(contestant, attribute, place) for place, contestant in enumerate(contestants, 1)]
-        if max(Counter(names).values()) == 1:
-            break
-    for contestant, name in zip(contestants, names, strict=True):
-        contestant.name = name
-    return contestants
+    places = [one.folder.resolve().name for one in contestants]
+    ways = (
+        [one.name for one in contestants],
+        [f"{one.name}, seed {one.seed}" for one in contestants],
+        places,
+        [f"{place} ({number})" for number, place in enumerate(places, 1)],
+    )
+    names = next(names for names in ways if len(set(names)) == len(names))  # whatever tells them apart
+    return [dataclasses.replace(one, name=name) for one, name in zip(contestants, names, strict=True)]
 
 
 def compare(contestants: Sequence[Contestant]) -> list[Difference]:
@@ -153,15 +146,8 @@ def _read_run(folder: Path) -> Contestant:
     )
 
 
-def _name(contestant: Contestant, attribute: str, place: int) -> str:
-    if attribute in ("model", "seed"):
-        return contestant.name + f", seed {contestant.seed}" * (attribute == "seed")
-    name = contestant.folder.resolve().name
-    return name if attribute == "folder" else f"{name} ({place})"
-
-
-def _p(name: str, p: float) -> str:
-    return f"{name} < 0.0001" if p < 1e-4 else f"{name} = {p:.2g}"
+def _p(p: float) -> str:
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
 def _draw(contestants: Sequence[Contestant], path: Path) -> None:
@@ -180,11 +166,12 @@ def _write(contestants: Sequence[Contestant], pairs: Sequence[Difference], out: 
     for one in contestants:
         row = {key: getattr(one, key) for key in ("name", "parameters", "seconds", "images", "loss", "accuracy")}
         rows.append(row | {"low": one.interval[0], "high": one.interval[1], "folder": str(one.folder)})
-    sentences = []
-    for pair in pairs:
-        names = {"better": pair.better.name, "worse": pair.worse.name}
-        numbers = dataclasses.asdict(pair.estimate) | {"corrected_p": pair.corrected_p}
-        sentences.append(names | numbers | {"sentence": str(pair)})
+    sentences = [
+        {"better": pair.better.name, "worse": pair.worse.name}
+        | dataclasses.asdict(pair.estimate)
+        | {"corrected_p": pair.corrected_p, "sentence": str(pair)}
+        for pair in pairs
+    ]
     write_csv(rows, out / "comparison.csv")
     write_json({"runs": rows, "pairs": sentences}, out / "comparison.json")
 
