@@ -176,17 +176,11 @@ def response(
 
 
 def heat_map(
-    values: Sequence[Sequence[float]],
-    ticks: Sequence[Sequence[str]],
-    labels: Sequence[str],
-    name: str,
-    title: str,
-    path: Path,
+    values: Sequence[Sequence[float]], ticks: Mapping[str, Sequence[str]], name: str, title: str, path: Path
 ) -> None:
-    """Scores [rows, columns] of two swept values, the best framed; `ticks` and `labels` of rows, then of columns."""
-    table = np.array(values, float)
-    size = (max(4.5, 0.9 * table.shape[1] + 2.5), max(3.5, 0.6 * table.shape[0] + 1.8))
-    figure, axis = plt.subplots(figsize=size)
+    """Scores [rows, columns] of two swept values, the best framed; `ticks` of the rows' key, then of the columns'."""
+    table, ((ylabel, rows), (xlabel, columns)) = np.array(values, float), ticks.items()
+    figure, axis = plt.subplots(figsize=(max(4.5, 0.9 * len(columns) + 2.5), max(3.5, 0.6 * len(rows) + 1.8)))
     shown = axis.imshow(table, cmap="cividis", aspect="auto")
     figure.colorbar(shown, label=name)
     middle = (np.nanmin(table) + np.nanmax(table)) / 2
@@ -195,9 +189,9 @@ def heat_map(
         axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
     row, column = np.unravel_index(np.nanargmax(table), table.shape)
     axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", lw=3))
-    axis.set_yticks(range(len(ticks[0])), ticks[0])
-    axis.set_xticks(range(len(ticks[1])), ticks[1], rotation=45 if max(map(len, ticks[1])) > 6 else 0)
-    axis.set(ylabel=labels[0], xlabel=labels[1])
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_xticks(range(len(columns)), columns, rotation=45 if max(map(len, columns)) > 6 else 0)
+    axis.set(ylabel=ylabel, xlabel=xlabel)
     _save(figure, title, path)
 
 
@@ -236,7 +230,7 @@ def published(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
                 axis.plot(100 - row["published"], place, "o", label="published", **ring)
         axis.set_yticks(range(len(half)), [row["name"] for row in half], fontsize=8)
         axis.set(xscale="log", xlabel="error (%)")
-        axis.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 4, 6)))  # all nine would overlap
+        axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine would overlap
         _number_ticks(axis.xaxis, minor="{x:g}")
         axis.tick_params(axis="x", which="both", labelsize=7)
         axis.invert_yaxis()

@@ -32,7 +32,8 @@ class Contestant:
     images: int
     loss: float
     accuracy: float
-    interval: tuple[float, float]
+    low: float  # of the accuracy's 95 % interval
+    high: float
     sha256: list[str]  # of the images, for each fold
     scores: npt.NDArray  # right or wrong of each image [n], or the accuracy of each fold [k]
     n_folds: int  # 0 for a run
@@ -48,8 +49,8 @@ class Difference:
     corrected_p: float = 1.0
 
     def __str__(self) -> str:
-        points = [100 * value for value in (self.estimate.value, self.estimate.low, self.estimate.high)]
-        told = "by {:.2f} points, 95 % interval {:.2f} to {:.2f}".format(*points)
+        points, low, high = (f"{100 * x:.2f}" for x in (self.estimate.value, self.estimate.low, self.estimate.high))
+        told = f"by {points} points, 95 % interval {low} to {high}"
         p = _p(self.estimate.p)
         if self.corrected_p < 0.05:
             return f"{self.better.name} beats {self.worse.name} {told} ({p})"
@@ -124,10 +125,10 @@ def _read_run(folder: Path) -> Contestant:
     images = sum(map(len, correct))
     if n_folds:
         scores = np.array([part.mean() for part in correct])
-        accuracy, *interval = corrected_interval(scores, 1 / (n_folds - 1))
+        accuracy, low, high = corrected_interval(scores, 1 / (n_folds - 1))
     else:
         scores = correct[0]
-        accuracy, interval = float(scores.mean()), accuracy_interval(int(scores.sum()), images)
+        accuracy, (low, high) = float(scores.mean()), accuracy_interval(int(scores.sum()), images)
     return Contestant(
         name=result["model"],
         folder=folder,
@@ -139,7 +140,8 @@ def _read_run(folder: Path) -> Contestant:
         images=images,
         loss=sum(part.loss() * len(part.labels) for part in predictions) / images,
         accuracy=accuracy,
-        interval=tuple(interval),
+        low=low,
+        high=high,
         sha256=[str(part.sha256) for part in predictions],
         scores=scores,
         n_folds=n_folds,
@@ -157,15 +159,13 @@ def _draw(contestants: Sequence[Contestant], path: Path) -> None:
         scores = {one.name: [100 * score for score in one.scores] for one in contestants}
         box_plot(scores, "accuracy on the held-out fold (%)", title, path)
     else:
-        points = {one.name: (100 * one.accuracy, 100 * one.interval[0], 100 * one.interval[1]) for one in contestants}
+        points = {one.name: (100 * one.accuracy, 100 * one.low, 100 * one.high) for one in contestants}
         intervals(points, f"{best.part} accuracy (%), 95 % interval", title, path)
 
 
 def _write(contestants: Sequence[Contestant], pairs: Sequence[Difference], out: Path) -> None:
-    rows = []
-    for one in contestants:
-        row = {key: getattr(one, key) for key in ("name", "parameters", "seconds", "images", "loss", "accuracy")}
-        rows.append(row | {"low": one.interval[0], "high": one.interval[1], "folder": str(one.folder)})
+    keys = ("name", "parameters", "seconds", "images", "loss", "accuracy", "low", "high")
+    rows = [{key: getattr(one, key) for key in keys} | {"folder": str(one.folder)} for one in contestants]
     sentences = [
         {"better": pair.better.name, "worse": pair.worse.name}
         | dataclasses.asdict(pair.estimate)
@@ -182,7 +182,6 @@ def _print(contestants: Sequence[Contestant]) -> None:
     columns = ["run", "parameters", "training time", f"{part} loss", f"{part} accuracy", "95 % interval"]
     rows = []
     for one in contestants:
-        interval = f"{one.interval[0]:.2%} to {one.interval[1]:.2%}"
-        scores = f"{one.loss:.4f}", f"{one.accuracy:.2%}", interval
+        scores = f"{one.loss:.4f}", f"{one.accuracy:.2%}", f"{one.low:.2%} to {one.high:.2%}"
         rows.append([one.name, f"{one.parameters:,}", f"{one.seconds:,.0f} s", *scores])
     print_table(contestants[0].data, columns, rows)
