@@ -1,12 +1,14 @@
-"""Images that are nearly the same, or that show nothing."""
+"""Images that are the same, or nearly, or that show nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 BLOCK = 1024  # images compared with all others at a time: 300 MB for 70,000
+MOST_PAIRS = 1000  # nearly the same, that are kept
 
 
 def find_constant(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -15,19 +17,40 @@ def find_constant(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     return np.flatnonzero((flat == flat[:, :1]).all((1, 2)))
 
 
-def find_alike(
-    images: npt.NDArray[np.uint8], least: float, advance: Callable[[int], object]
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-    """Pairs of images whose pixels have Pearson's correlation of at least `least`: first, second, correlation.
+def find_same(groups: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """All pairs of a group, `groups` [n] as of dataset.group_same; of a large group each with the first."""
+    order = np.argsort(groups, kind="stable")
+    found: list[tuple[int, int]] = []
+    for group in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        members = group.tolist()
+        found += combinations(members, 2) if len(members) <= 10 else ((members[0], other) for other in members[1:])
+    return sorted(found)
 
-    In blocks, each of whose sizes `advance` is given. Constant images have none.
+
+def find_alike(
+    images: npt.NDArray[np.uint8],
+    groups: npt.NDArray[np.int64],
+    part_of: npt.NDArray[np.int64],
+    least: float,
+    advance: Callable[[int], object],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Pairs of different groups whose pixels have Pearson's correlation of at least `least`; constant images have none.
+
+    How many there are, [parts, parts], by the numbers that `part_of` [n] has of both parts, the smaller first; and the
+    nearest, [n, 3]: first image, second, correlation. `advance` is given how many images were compared with all others.
     """
     pixels = torch.from_numpy(images.reshape(len(images), -1)).float()
     pixels -= pixels.mean(1, keepdim=True)
     pixels /= pixels.norm(dim=1, keepdim=True).clamp_(min=1e-6)
+    counts, nearest = np.zeros((part_of.max() + 1,) * 2, np.int64), np.zeros((0, 3))
     for start in range(0, len(pixels), BLOCK):
         block = pixels[start : start + BLOCK]
         alike = (block @ pixels[start:].T).triu_(1)
-        first, second = (alike >= least).nonzero(as_tuple=True)
+        first, second = (numbers.numpy() for numbers in (alike >= least).nonzero(as_tuple=True))
+        pairs = np.column_stack([first + start, second + start, alike.numpy()[first, second]])
+        pairs = pairs[groups[first + start] != groups[second + start]]
+        np.add.at(counts, tuple(np.sort(part_of[pairs[:, :2].astype(int)]).T), 1)
+        nearest = np.concatenate([nearest, pairs])
+        nearest = nearest[np.argsort(-nearest[:, 2], kind="stable")[:MOST_PAIRS]]
         advance(len(block))
-        yield (first + start).numpy(), (second + start).numpy(), alike[first, second].numpy()
+    return counts, nearest

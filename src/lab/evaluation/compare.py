@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,7 @@ import numpy.typing as npt
 from lab.display.figures import box_plot, intervals
 from lab.display.terminal import print_table
 from lab.errors import UserError
-from lab.evaluation.significance import (
-    Estimate,
-    accuracy_interval,
-    corrected_interval,
-    corrected_t,
-    holm,
-    mcnemar,
-)
+from lab.evaluation.significance import Estimate, accuracy_interval, corrected_interval, corrected_t, holm, mcnemar
 from lab.files import write_csv, write_json
 from lab.runs.folder import read_result
 from lab.runs.predictions import load_predictions
@@ -40,7 +32,8 @@ class Contestant:
     images: int
     loss: float
     accuracy: float
-    interval: tuple[float, float]
+    low: float  # of the accuracy's 95 % interval
+    high: float
     sha256: list[str]  # of the images, for each fold
     scores: npt.NDArray  # right or wrong of each image [n], or the accuracy of each fold [k]
     n_folds: int  # 0 for a run
@@ -56,13 +49,13 @@ class Difference:
     corrected_p: float = 1.0
 
     def __str__(self) -> str:
-        points = [100 * value for value in (self.estimate.value, self.estimate.low, self.estimate.high)]
-        told = "by {:.2f} points, 95 % interval {:.2f} to {:.2f}".format(*points)
-        p = _p("p", self.estimate.p)
+        points, low, high = (f"{100 * x:.2f}" for x in (self.estimate.value, self.estimate.low, self.estimate.high))
+        told = f"by {points} points, 95 % interval {low} to {high}"
+        p = _p(self.estimate.p)
         if self.corrected_p < 0.05:
             return f"{self.better.name} beats {self.worse.name} {told} ({p})"
         if self.estimate.p < 0.05:
-            p += f", but {_p('p', self.corrected_p)} among so many pairs"
+            p += f", but {_p(self.corrected_p)} among so many pairs"
         apart = f"{self.better.name} and {self.worse.name} cannot be told apart with this data"
         return f"{apart}: they differ {told} ({p})"
 
@@ -77,8 +70,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
     _draw(contestants, out / "comparison.png")
     _write(contestants, pairs, out)
     _print(contestants)
-    for pair in pairs:
-        print(pair)
+    print(*pairs, sep="\n")
     if n_folds := contestants[0].n_folds:
         print(f"Tested on the same {n_folds} folds: Nadeau and Bengio's corrected t.")
     else:
@@ -99,13 +91,15 @@ def read(folders: Sequence[Path]) -> list[Contestant]:
                 f"{first.folder} and {other.folder} were scored on different images ({first.images:,} of {first.data}, "
                 f"{other.images:,} of {other.data}): nothing follows from comparing them"
             )
-    for attribute in ("model", "seed", "folder", "place"):  # whatever tells them apart
-        names = [_name(contestant, attribute, place) for place, contestant in enumerate(contestants, 1)]
-        if max(Counter(names).values()) == 1:
-            break
-    for contestant, name in zip(contestants, names, strict=True):
-        contestant.name = name
-    return contestants
+    places = [one.folder.resolve().name for one in contestants]
+    ways = (
+        [one.name for one in contestants],
+        [f"{one.name}, seed {one.seed}" for one in contestants],
+        places,
+        [f"{place} ({number})" for number, place in enumerate(places, 1)],
+    )
+    names = next(names for names in ways if len(set(names)) == len(names))  # whatever tells them apart
+    return [dataclasses.replace(one, name=name) for one, name in zip(contestants, names, strict=True)]
 
 
 def compare(contestants: Sequence[Contestant]) -> list[Difference]:
@@ -131,10 +125,10 @@ def _read_run(folder: Path) -> Contestant:
     images = sum(map(len, correct))
     if n_folds:
         scores = np.array([part.mean() for part in correct])
-        accuracy, *interval = corrected_interval(scores, 1 / (n_folds - 1))
+        accuracy, low, high = corrected_interval(scores, 1 / (n_folds - 1))
     else:
         scores = correct[0]
-        accuracy, interval = float(scores.mean()), accuracy_interval(int(scores.sum()), images)
+        accuracy, (low, high) = float(scores.mean()), accuracy_interval(int(scores.sum()), images)
     return Contestant(
         name=result["model"],
         folder=folder,
@@ -146,22 +140,16 @@ def _read_run(folder: Path) -> Contestant:
         images=images,
         loss=sum(part.loss() * len(part.labels) for part in predictions) / images,
         accuracy=accuracy,
-        interval=tuple(interval),
+        low=low,
+        high=high,
         sha256=[str(part.sha256) for part in predictions],
         scores=scores,
         n_folds=n_folds,
     )
 
 
-def _name(contestant: Contestant, attribute: str, place: int) -> str:
-    if attribute in ("model", "seed"):
-        return contestant.name + f", seed {contestant.seed}" * (attribute == "seed")
-    name = contestant.folder.resolve().name
-    return name if attribute == "folder" else f"{name} ({place})"
-
-
-def _p(name: str, p: float) -> str:
-    return f"{name} < 0.0001" if p < 1e-4 else f"{name} = {p:.2g}"
+def _p(p: float) -> str:
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
 def _draw(contestants: Sequence[Contestant], path: Path) -> None:
@@ -171,20 +159,19 @@ def _draw(contestants: Sequence[Contestant], path: Path) -> None:
         scores = {one.name: [100 * score for score in one.scores] for one in contestants}
         box_plot(scores, "accuracy on the held-out fold (%)", title, path)
     else:
-        points = {one.name: (100 * one.accuracy, 100 * one.interval[0], 100 * one.interval[1]) for one in contestants}
+        points = {one.name: (100 * one.accuracy, 100 * one.low, 100 * one.high) for one in contestants}
         intervals(points, f"{best.part} accuracy (%), 95 % interval", title, path)
 
 
 def _write(contestants: Sequence[Contestant], pairs: Sequence[Difference], out: Path) -> None:
-    rows = []
-    for one in contestants:
-        row = {key: getattr(one, key) for key in ("name", "parameters", "seconds", "images", "loss", "accuracy")}
-        rows.append(row | {"low": one.interval[0], "high": one.interval[1], "folder": str(one.folder)})
-    sentences = []
-    for pair in pairs:
-        names = {"better": pair.better.name, "worse": pair.worse.name}
-        numbers = dataclasses.asdict(pair.estimate) | {"corrected_p": pair.corrected_p}
-        sentences.append(names | numbers | {"sentence": str(pair)})
+    keys = ("name", "parameters", "seconds", "images", "loss", "accuracy", "low", "high")
+    rows = [{key: getattr(one, key) for key in keys} | {"folder": str(one.folder)} for one in contestants]
+    sentences = [
+        {"better": pair.better.name, "worse": pair.worse.name}
+        | dataclasses.asdict(pair.estimate)
+        | {"corrected_p": pair.corrected_p, "sentence": str(pair)}
+        for pair in pairs
+    ]
     write_csv(rows, out / "comparison.csv")
     write_json({"runs": rows, "pairs": sentences}, out / "comparison.json")
 
@@ -195,7 +182,6 @@ def _print(contestants: Sequence[Contestant]) -> None:
     columns = ["run", "parameters", "training time", f"{part} loss", f"{part} accuracy", "95 % interval"]
     rows = []
     for one in contestants:
-        interval = f"{one.interval[0]:.2%} to {one.interval[1]:.2%}"
-        scores = f"{one.loss:.4f}", f"{one.accuracy:.2%}", interval
+        scores = f"{one.loss:.4f}", f"{one.accuracy:.2%}", f"{one.low:.2%} to {one.high:.2%}"
         rows.append([one.name, f"{one.parameters:,}", f"{one.seconds:,.0f} s", *scores])
     print_table(contestants[0].data, columns, rows)

@@ -74,12 +74,12 @@ def worst_mistakes(predictions: Predictions, count: int) -> npt.NDArray[np.int64
 
 def _confused(matrix: npt.NDArray[np.int64], names: list[str]) -> list[dict[str, Any]]:
     """The pairs of classes, most often confused first."""
-    wrong = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
-    return [
-        {"class": names[row], "read_as": names[column], "times": int(wrong[row, column])}
-        for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True)
+    pairs = [
+        {"class": names[row], "read_as": names[column], "times": int(count)}
+        for (row, column), count in np.ndenumerate(matrix)
+        if count and row != column
     ]
+    return sorted(pairs, key=lambda pair: -pair["times"])
 
 
 def _calibration(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> dict[str, Any]:
@@ -105,9 +105,8 @@ def _plain(value: float) -> float | None:
 
 def print_confused(evaluation: dict[str, Any], most: int = 5) -> None:
     """The pairs of classes that are most often confused."""
-    pairs = [f"{pair['class']} read as {pair['read_as']}: {_times(pair['times'])}" for pair in evaluation["confused"]]
-    print(f"Most confused: {', '.join(pairs[:most])}" if pairs else "No image was read as another class.")
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
+    told = []
+    for pair in evaluation["confused"][:most]:
+        times = "once" if pair["times"] == 1 else f"{pair['times']:,} times"
+        told.append(f"{pair['class']} read as {pair['read_as']}: {times}")
+    print(f"Most confused: {', '.join(told)}" if told else "No image was read as another class.")

@@ -125,7 +125,7 @@ def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
 
 def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
     """Files and last lines."""
-    results, predictions = [job.result() for job in jobs], [load_predictions(job.folder) for job in jobs]
+    results = [job.result() for job in jobs]
     rows = [
         {"fold": number, **result["held_out"]["last"], "seconds": result["seconds"]}
         for number, result in enumerate(results)
@@ -133,7 +133,7 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
     scores = [row["accuracy"] * 100 for row in rows]
     # std as the labs print it, numpy's; the interval has its own
     (mean, low, high), std = corrected_interval(scores, 1 / (len(jobs) - 1)), float(np.std(scores))
-    evaluation = evaluate(join(predictions))
+    evaluation = evaluate(join([load_predictions(job.folder) for job in jobs]))
     result = {key: results[0][key] for key in KEPT}
     for key in ("images", "sha256"):  # the first fold's
         result["data"].pop(key, None)

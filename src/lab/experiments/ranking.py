@@ -58,20 +58,18 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool) -
 
     `draws` the picture even where it is there.
     """
-    results = [job.result() for job in jobs]
-    rows = [
-        {**job.values, **(scores_of(result) if result else {"error": job.error() or "has left no result"})}
-        | {"folder": job.folder.name}
-        for job, result in zip(jobs, results, strict=True)
-    ]
+    rows, finished = [], []
+    for job in jobs:
+        if result := job.result():
+            finished.append((job, result))
+        told = scores_of(result) if result else {"error": job.error() or "has left no result"}
+        rows.append(job.values | told | {"folder": job.folder.name})
     write_csv(rows, folder / "sweep.csv")
-    finished = [(job, result) for job, result in zip(jobs, results, strict=True) if result]
-    settings = _fold_seeds(finished)
-    if finished:
+    if settings := _fold_seeds(finished):
         first = finished[0][1]
         fixed = [first[key] if key == "model" else first[key]["name"] for key in ("model", "data") if key not in swept]
         title = " on ".join(fixed) or "sweep"
-        _print(settings, [key for key in swept if key != "seed"], title)
+        _print(settings, title)
         if draws or not (folder / "sweep.png").exists():
             _draw(settings, swept, title, folder / "sweep.png")
         if samples := sum(is_of_sample(result) for _, result in finished):
@@ -80,11 +78,8 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool) -
     for row in rows:
         if "error" in row:
             print(f"failed: {row['folder']}: {row['error']}")
-    if finished and "val_accuracy" in _common(settings):
-        for line in _conclusion(settings):
-            print(line)
-    elif finished:
-        print("No winner: there is no validation part to choose by, and test images are not for choosing.")
+    if settings:
+        print(*_conclusion(settings), sep="\n")
     print(f"Table: {folder}/sweep.csv" + (f", picture: {folder}/sweep.png" if finished else ""))
     print(f"All curves: tensorboard --logdir {folder}")
     return len(jobs) - len(finished)
@@ -99,9 +94,9 @@ def _fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[Setti
         setting.jobs.append(job)
         setting.scores.append(scores_of(result))
     found = list(settings.values())
-    if "val_accuracy" not in _common(found):
-        return found
-    return sorted(found, key=lambda setting: (-setting.mean("val_accuracy"), setting.mean("val_loss")))
+    if "val_accuracy" in _common(found):
+        found.sort(key=lambda setting: (-setting.mean("val_accuracy"), setting.mean("val_loss")))
+    return found
 
 
 def _common(settings: Sequence[Setting]) -> list[str]:
@@ -109,24 +104,27 @@ def _common(settings: Sequence[Setting]) -> list[str]:
     return [name for name in HEADINGS if all(name in scores for one in settings for scores in one.scores)]
 
 
-def _print(settings: Sequence[Setting], keys: Sequence[str], title: str) -> None:
-    seeds = max(len(setting.jobs) for setting in settings)
-    names = _common(settings)
+def _print(settings: Sequence[Setting], title: str) -> None:
+    """Where there are seeds, their number; else the run's folder."""
+    has_seeds, names = any(len(setting.jobs) > 1 for setting in settings), _common(settings)
     rows = []
     for setting in settings:
-        cells = list(setting.values.values()) + ([str(len(setting.jobs))] if seeds > 1 else [])
+        cells = [*setting.values.values(), *([str(len(setting.jobs))] if has_seeds else [])]
         for name in names:
             value, spread = setting.mean(name), setting.spread(name)
             if name.endswith("accuracy"):
                 cells.append(f"{value * 100:.2f}" + ("" if math.isnan(spread) else f" ± {spread * 100:.2f}"))
             else:
                 cells.append(f"{value:.0f}" if name == "seconds" else f"{value:.4f}")
-        rows.append(cells + ([] if seeds > 1 else [setting.jobs[0].folder.name]))
-    columns = [short(key) for key in keys] + (["seeds"] if seeds > 1 else []) + [HEADINGS[name] for name in names]
-    print_table(title, columns + ([] if seeds > 1 else ["folder"]), rows)
+        rows.append(cells if has_seeds else [*cells, setting.jobs[0].folder.name])
+    columns = [*map(short, settings[0].values), *["seeds"] * has_seeds, *(HEADINGS[name] for name in names)]
+    print_table(title, columns if has_seeds else [*columns, "folder"], rows)
 
 
 def _conclusion(settings: Sequence[Setting]) -> list[str]:
+    """The winner, whether its lead is chance, where its values lie at the edge of the grid, its command."""
+    if "val_accuracy" not in _common(settings):
+        return ["No winner: there is no validation part to choose by, and test images are not for choosing."]
     best = settings[0]
     accuracies = [f"{best.mean(name):.2%}" for name in ("val_accuracy", "test_accuracy")]
     lines = [f"Best by validation accuracy: {best}, {accuracies[0]}; on the test part {accuracies[1]}."]
@@ -137,7 +135,7 @@ def _conclusion(settings: Sequence[Setting]) -> list[str]:
         if beyond is not None and not key.endswith(("seed", "fold")):
             lines.append(f"{key}={value} lies at the edge of your grid: extend to {beyond}.")
     model = f"model={best.jobs[0].result()['model']}"  # a preset may have chosen it
-    return [*lines, f"Train it again: {command_line([*best.jobs[0].overrides], model)}"]
+    return [*lines, f"Train it again: {command_line(best.jobs[0].overrides, model)}"]
 
 
 def _doubt(best: Setting, second: Setting) -> list[str]:
@@ -210,13 +208,12 @@ def _draw(settings: Sequence[Setting], swept: Sequence[str], title: str, path: P
         log = is_logarithmic(axes[0]) and keys != ["seed"]
         response({seed: sorted(line) for seed, line in lines.items()}, keys[0], log, shown, title, path)
     elif len(keys) == 2:
-        ticks = []
+        ticks = {}
         for key, axis in zip(keys, axes, strict=True):
-            found = list(dict.fromkeys(setting.values[key] for setting in settings))
-            ticks.append(sorted(found, key=float if axis else None))
-        cells = {tuple(setting.values[key] for key in keys): setting.mean(metric) * 100 for setting in settings}
-        values = [[cells.get((row, column), math.nan) for column in ticks[1]] for row in ticks[0]]
-        heat_map(values, ticks, keys, shown, title, path)
+            ticks[key] = sorted(dict.fromkeys(setting.values[key] for setting in settings), key=float if axis else None)
+        scores = {tuple(setting.values[key] for key in keys): setting.mean(metric) * 100 for setting in settings}
+        values = [[scores.get((row, column), math.nan) for column in ticks[keys[1]]] for row in ticks[keys[0]]]
+        heat_map(values, ticks, shown, title, path)
     else:
         points = {str(setting): [scores[metric] * 100 for scores in setting.scores] for setting in settings}
         ranking(points, shown, title, path)

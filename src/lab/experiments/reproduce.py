@@ -10,15 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab.config.overrides import nearest, quoted
 from lab.display.terminal import make_bar
 from lab.errors import UserError
-from lab.experiments.jobs import (
-    Job,
-    compose_train,
-    identify,
-    is_of_sample,
-    is_of_these_images,
-    launch,
-    make_launcher,
-)
+from lab.experiments.jobs import Job, compose_train, identify, is_of_sample, is_of_these_images, launch, make_launcher
 from lab.experiments.verdicts import Row, report
 
 MOST_SECONDS = 300  # of a core, for a row to get several seeds
@@ -31,10 +23,10 @@ def reproduce(config: DictConfig, folder: Path) -> None:
     Each run's folder is named by the digest of what decides its result: another recipe is another run.
     """
     table = OmegaConf.to_container(config.table, resolve=True)
-    rows = [
-        Row(name, _list_jobs(name, entry, table.get("common", ""), config), **_shown(entry))
-        for name, entry in _choose(table["rows"], config.rows).items()
-    ]
+    rows = []
+    for name, entry in _choose(table["rows"], config.rows).items():
+        shown = {key: entry[key] for key in ("run", "published", "folds", "note", "against") if key in entry}
+        rows.append(Row(name, _list_jobs(name, entry, table.get("common", ""), config), **shown))
     jobs = [job for row in rows for job in row.jobs]
     jobs.sort(key=lambda job: (int(job.values["seed"]), job.work))  # all rows of a seed, the quick ones first
     train, context = compose_train()
@@ -83,25 +75,18 @@ def _is_meant(row: str, name: str) -> bool:
     return row == name or row.startswith(f"{name}-")
 
 
-def _shown(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in ("run", "published", "folds", "note", "against") if key in entry}
-
-
 def _list_jobs(name: str, entry: dict[str, Any], common: str, config: DictConfig) -> list[Job]:
     """One for each seed and fold."""
     several = entry.get("seeds") or (SEEDS if entry["seconds"] <= MOST_SECONDS else 1)
-    n_folds = len(entry.get("folds", ()))
-    folds = [[f"data.folds={n_folds}", f"data.fold={k}"] for k in range(n_folds)]
+    folds = [str(k) for k in range(len(entry.get("folds", ())))]
     given = [*entry["run"].split(), *common.split(), "threads=1"]
     if entry.get("weights") and config.weights:
         given.append(quoted("weights", str(Path(config.weights).absolute())))
-    return [
-        Job(
-            [*given, *fold, f"seed={seed}"],
-            {"seed": str(seed), "fold": fold[-1].partition("=")[2] if fold else ""},
-            Path("_".join([name, *(fold[-1:] and [fold[-1].removeprefix("data.")]), f"seed={seed}"])),
-            work=entry["seconds"] / (len(folds) or 1),
-        )
-        for seed in range(1, (config.seeds or several) + 1)
-        for fold in folds or [[]]
-    ]
+    jobs = []
+    for seed in range(1, (config.seeds or several) + 1):
+        for fold in folds or [""]:
+            told = [f"data.folds={len(folds)}", f"data.fold={fold}"] if fold else []
+            place = Path(f"{name}_fold={fold}_seed={seed}" if fold else f"{name}_seed={seed}")
+            work, values = entry["seconds"] / (len(folds) or 1), {"seed": str(seed), "fold": fold}
+            jobs.append(Job([*given, *told, f"seed={seed}"], values, place, work=work))
+    return jobs

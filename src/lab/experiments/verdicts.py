@@ -45,12 +45,8 @@ class Row:
 
     def scores(self) -> dict[tuple[str, str], float]:
         """Accuracy in % by seed and fold: of the test part, or of the fold held out."""
-        scored = {(job.values["seed"], job.values["fold"]): (job, job.result()) for job in self.jobs}
-        return {
-            key: result["validation" if job.values["fold"] else "test"]["last"]["accuracy"] * 100
-            for key, (job, result) in scored.items()
-            if result
-        }
+        scored = {(job.values["seed"], job.values["fold"]): _score(job) for job in self.jobs}
+        return {key: score["accuracy"] * 100 for key, score in scored.items() if score}
 
     def by_fold(self) -> list[tuple[float, ...]]:
         """Of each seed whose folds are complete their scores, in order; without folds one."""
@@ -67,7 +63,15 @@ class Row:
 
     def is_told(self) -> bool:
         """Whether findings may speak of it: a seed at least has run, on the real data."""
-        return bool(self.by_seed()) and not any(is_of_sample(each) for each in self.results())
+        return bool(self.by_seed()) and not self.is_sampled()
+
+    def is_sampled(self) -> bool:
+        """Whether a run had only a sample of the data."""
+        return any(map(is_of_sample, self.results()))
+
+    def parameters(self) -> int | None:
+        """Of its network; None where nothing has run."""
+        return next((result["parameters"]["total"] for result in self.results()), None)
 
     def measured(self) -> str:
         """The mean over the seeds ± their standard deviation; of folds that over the folds, with n, as the lab's."""
@@ -101,7 +105,7 @@ class Row:
         """reproduced, better, worse, or why there is none."""
         if not self.by_seed():
             return "not run" + (f"; {self.error()}" if self.error() else "")
-        if any(is_of_sample(each) for each in self.results()):
+        if self.is_sampled():
             return "not comparable; on a sample of the data"
         if self.published is None:
             return "no figure"
@@ -113,30 +117,23 @@ class Row:
 
 def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, results: Path | None) -> None:
     """Print and write the table of `rows`, and what `content`, of conf/table/, finds in them; into `results` too."""
-    title = content["title"]
-    make = _ladder if any("against" in entry for entry in content["rows"].values()) else _published
-    columns, cells, count = make(rows)
-    _print(title, columns, cells)
-    findings = [_fill(text, {row.name: row for row in rows}) for text in content.get("findings", ())]
-    told = [f"- {finding}" for finding in findings if finding]
-    if left_out := len(findings) - len(told):
-        told.append(f"- Left out, as a row of theirs has not run: {left_out} of {len(findings)} findings.")
-    picture = folder / f"{content['picture']}.png"
-    drawn = any(row.by_seed() for row in rows)
-    if drawn:
-        (rungs if make is _ladder else published)(_shown(rows), title, picture)
-    write_csv(_csv(rows), picture.with_suffix(".csv"))
-    about = _about(rows)
+    title, picture = content["title"], folder / f"{content['picture']}.png"
+    is_ladder, by_name = any("against" in entry for entry in content["rows"].values()), {row.name: row for row in rows}
+    lines = [_rung(row, by_name.get(row.against)) if is_ladder else _published(row) for row in rows]
+    _print(title, lines)
+    if drawn := [row for row in rows if row.by_seed()]:
+        (rungs if is_ladder else published)(list(map(_shown, drawn)), title, picture)
+    write_csv([_line(row, job) for row in rows for job in row.jobs], picture.with_suffix(".csv"))
+    about = [_about(rows), content["head"], "" if is_ladder else _count(rows)]
+    cells = table(list(lines[0]), [list(line.values()) for line in lines])
     link = f"![{title}](docs/{picture.name})" if drawn else ""
-    parts = [about, content["head"], count, table(columns, cells), link, *told]
-    body = "\n\n".join(part for part in parts if part)
+    body = "\n\n".join(part for part in (*about, cells, link, *_find(content, by_name)) if part)
     write_text(body.replace("(docs/", "(") + "\n", folder / "table.md")
     for row in rows:
         if row.error():
             print(f"{row.name}: {row.error()}")
     print(f"Table: {folder}/table.md, {picture.with_suffix('.csv').name}" + (f", {picture.name}" if drawn else ""))
-    ran = [result for row in rows for result in row.results()]
-    if results and (not drawn or any(is_of_sample(result) for result in ran)):
+    if results and (not drawn or any(map(Row.is_sampled, rows))):
         print(f"{results} stays as it is: nothing has run, or not on the real data")
     elif results:
         (results.parent / "docs").mkdir(exist_ok=True)
@@ -147,66 +144,51 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
         print(f"Results: {results}")
 
 
-def _print(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+def _print(title: str, lines: Sequence[Mapping[str, str]]) -> None:
     """What fits into 80 columns: table.md has the rest."""
     ends = {"published": " ±", "difference": " (", "verdict": "; "}
-    shown = [name for name in columns if name not in ("parameters", "seeds", "seconds", "against")]
-    rows = [dict(zip(columns, line, strict=True)) for line in cells]
-    print_table(title, shown, [[re.split(re.escape(ends.get(n, "\n")), row[n])[0] for n in shown] for row in rows])
+    shown = [name for name in lines[0] if name not in ("parameters", "seeds", "seconds", "against")]
+    print_table(title, shown, [[line[name].partition(ends.get(name, "\n"))[0] for name in shown] for line in lines])
 
 
-def _published(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:
-    columns = ["row", "network", "parameters", "published", "measured", "seeds", "difference", "verdict", "seconds"]
-    cells = []
-    for row in rows:
-        seeds, results = row.by_seed(), row.results()
-        figure = (
-            "-"
-            if row.published is None
-            else f"{row.published:.2f}" + (f" ± {pstdev(row.folds):.2f}" if row.folds else "")
-        )
-        compared = row.published is not None and seeds
-        difference = f"{mean(seeds) - row.published:+.2f} (± {row.tolerance():.2f})" if compared else "-"
-        cells.append(
-            [
-                row.name,
-                row.run.partition(" ")[0].removeprefix("model="),
-                f"{results[0]['parameters']['total']:,}" if results else "-",
-                figure,
-                row.measured(),
-                str(len(seeds)),
-                difference,
-                row.verdict() + (f"; {row.note}" if row.note else ""),
-                f"{row.seconds():,.0f}",
-            ]
-        )
-    return columns, cells, _count(rows)
+def _published(row: Row) -> dict[str, str]:
+    """Its line in the table."""
+    figure, difference, seeds = "-", "-", row.by_seed()
+    if row.published is not None:
+        figure = f"{row.published:.2f}" + (f" ± {pstdev(row.folds):.2f}" if row.folds else "")
+        if seeds:
+            difference = f"{mean(seeds) - row.published:+.2f} (± {row.tolerance():.2f})"
+    return {
+        "row": row.name,
+        "network": row.run.partition(" ")[0].removeprefix("model="),
+        "parameters": f"{row.parameters():,}" if row.parameters() else "-",
+        "published": figure,
+        "measured": row.measured(),
+        "seeds": str(len(seeds)),
+        "difference": difference,
+        "verdict": row.verdict() + (f"; {row.note}" if row.note else ""),
+        "seconds": f"{row.seconds():,.0f}",
+    }
+
+
+def _rung(row: Row, below: Row | None) -> dict[str, str]:
+    """Its line in the table, beside the rung that it stands on."""
+    return {
+        "network": row.name,
+        "parameters": f"{row.parameters():,}" if row.parameters() else "-",
+        "accuracy %": row.measured(),
+        "seeds": str(len(row.by_seed())),
+        "against": row.against or "-",
+        "what it buys, points": _difference(row, below) if below else "-",
+        "seconds": f"{row.seconds():,.0f}",
+    }
 
 
 def _count(rows: Sequence[Row]) -> str:
     compared = [row.verdict() for row in rows if row.published is not None and row.by_seed()]
-    words = {word: compared.count(word) for word in ("reproduced", "better", "worse")}
-    counts = ", ".join(f"{n} {word}" for word, n in words.items())
+    counts = ", ".join(f"{compared.count(word)} {word}" for word in ("reproduced", "better", "worse"))
     hours = sum(row.seconds() for row in rows) / 3600
     return f"{len(compared)} rows with a published figure: {counts}. One seed of each: {hours:.1f} hours of a core."
-
-
-def _ladder(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], str]:
-    columns = ["network", "parameters", "accuracy %", "seeds", "against", "what it buys, points", "seconds"]
-    by_name = {row.name: row for row in rows}
-    cells = [
-        [
-            row.name,
-            f"{row.results()[0]['parameters']['total']:,}" if row.results() else "-",
-            row.measured(),
-            str(len(row.by_seed())),
-            row.against or "-",
-            _difference(row, by_name[row.against]) if row.against in by_name else "-",
-            f"{row.seconds():,.0f}",
-        ]
-        for row in rows
-    ]
-    return columns, cells, ""
 
 
 def _difference(one: Row, other: Row) -> str:
@@ -224,28 +206,34 @@ def _difference(one: Row, other: Row) -> str:
     return f"{estimate.value:+.2f} ({estimate.low:+.2f} to {estimate.high:+.2f}: {word})"
 
 
+def _find(content: Mapping[str, Any], rows: Mapping[str, Row]) -> list[str]:
+    """The findings of the table, filled; those whose rows have not all run are counted."""
+    findings = content.get("findings", ())
+    told = [f"- {finding}" for finding in (_fill(text, rows) for text in findings) if finding]
+    if left_out := len(findings) - len(told):
+        told.append(f"- Left out, as a row of theirs has not run: {left_out} of {len(findings)} findings.")
+    return told
+
+
 def _fill(text: str, rows: Mapping[str, Row]) -> str | None:
     """`text` with {E1} measured, {E1 range}, {A2 minus A1}, {D10 medical}; None where a row is not run."""
-    missing = False
+    asked = [words.split() for words in re.findall(r"\{([^}]+)\}", text)]
+    names = {word for words in asked for word in words if word not in ("range", "minus", "medical")}
+    if not all(name in rows and rows[name].is_told() for name in names):
+        return None
+    return re.sub(r"\{([^}]+)\}", lambda match: _tell(rows, *match[1].split()), text)
 
-    def fill(match: re.Match[str]) -> str:
-        nonlocal missing
-        name, _, what = match[1].partition(" ")
-        other = what.removeprefix("minus ")
-        if not all(each in rows and rows[each].is_told() for each in (name, *([other] if other != what else []))):
-            missing = True
-            return ""
-        if other != what:
-            return _difference(rows[name], rows[other]) + " points"
-        if what == "range":
-            seeds = rows[name].by_seed()
-            return f"{min(seeds):.2f} to {max(seeds):.2f} %" if len(seeds) > 1 else f"{seeds[0]:.2f} % (one run)"
-        if what == "medical":
-            return _medical(rows[name])
-        return f"{rows[name].measured()} %"
 
-    filled = re.sub(r"\{([^}]+)\}", fill, text)
-    return None if missing else filled
+def _tell(rows: Mapping[str, Row], name: str, what: str = "mean", other: str = "") -> str:
+    """What stands for {NAME WHAT OTHER} in a finding."""
+    row, seeds = rows[name], rows[name].by_seed()
+    if what == "minus":
+        return _difference(row, rows[other]) + " points"
+    if what == "range":
+        return f"{min(seeds):.2f} to {max(seeds):.2f} %" if len(seeds) > 1 else f"{seeds[0]:.2f} % (one run)"
+    if what == "medical":
+        return _medical(row)
+    return f"{row.measured()} %"
 
 
 def _medical(row: Row) -> str:
@@ -260,44 +248,36 @@ def _medical(row: Row) -> str:
     )
 
 
-def _shown(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": row.name,
-            "scores": row.by_seed(),
-            "published": row.published,
-            "parameters": row.results()[0]["parameters"]["total"],
-            "seconds": row.seconds(),
-        }
-        for row in rows
-        if row.by_seed()
-    ]
+def _shown(row: Row) -> dict[str, Any]:
+    """What the figure shows of it."""
+    known = {"name": row.name, "scores": row.by_seed(), "published": row.published}
+    return known | {"parameters": row.parameters(), "seconds": row.seconds()}
 
 
-def _csv(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A line for each run."""
-    lines = []
-    for row in rows:
-        for job in row.jobs:
-            line = {"row": row.name, "run": " ".join(job.overrides), **job.values, "published": row.published}
-            result = job.result()
-            if result:
-                part = result["validation" if job.values["fold"] else "test"]["last"]
-                figures = {"accuracy": part["accuracy"], "loss": part["loss"], "images": part["images"]}
-                figures |= {"train_accuracy": result["train"]["accuracy"], "epochs": result["epochs"]}
-                line |= figures | {"parameters": result["parameters"]["total"], "seconds": result["seconds"]}
-            lines.append(line | {"error": job.error() or "", "folder": job.folder.name})
-    return lines
+def _score(job: Job) -> dict[str, float] | None:
+    """Of the last epoch, on the test part or on the fold held out; None before it has finished."""
+    result = job.result()
+    return result and result["validation" if job.values["fold"] else "test"]["last"]
+
+
+def _line(row: Row, job: Job) -> dict[str, Any]:
+    """What the CSV file has of a run."""
+    line = {"row": row.name, "run": " ".join(job.overrides), **job.values, "published": row.published}
+    if result := job.result():
+        line |= {key: _score(job)[key] for key in ("accuracy", "loss", "images")}
+        line |= {"train_accuracy": result["train"]["accuracy"], "epochs": result["epochs"]}
+        line |= {"parameters": result["parameters"]["total"], "seconds": result["seconds"]}
+    return line | {"error": job.error() or "", "folder": job.folder.name}
 
 
 def _about(rows: Sequence[Row]) -> str:
-    results = [result for row in rows for result in row.results()]
-    if not results:
-        return "Nothing was run."
     where = dict.fromkeys(
         f"{result['machine']}; {', '.join(f'{name} {number}' for name, number in result['versions'].items())}"
-        for result in results
+        for row in rows
+        for result in row.results()
     )
-    sampled = any(is_of_sample(result) for result in results)
+    if not where:
+        return "Nothing was run."
+    sampled = any(map(Row.is_sampled, rows))
     warning = " **Some of it on a sample of the data: no measure of any network.**" if sampled else ""
     return f"Seeds from 1 on, one thread a run, {'; or '.join(where)}.{warning}"

@@ -10,9 +10,8 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from lab.display.terminal import print_table
+from lab.display.terminal import make_bar, print_table
 from lab.errors import UserError
 
 TOLERANCE = 1e-5  # in a probability; on raw pixels float32 itself rounds by more
@@ -63,8 +62,9 @@ def print_parity(parity: dict[str, Any]) -> None:
 
 
 def _probabilities(name: str, runtime: Runtime, images: Tensor) -> npt.NDArray[np.float32]:
-    with tqdm(total=len(images), desc=name, unit=" images", disable=None, leave=False) as bar:
-        parts = []
+    parts = []
+    with make_bar(len(images), " images") as bar:
+        bar.set_description(name)
         for part in images.split(BATCH):
             parts.append(runtime(part))
             bar.update(len(part))

@@ -1,5 +1,6 @@
 """What the data looks like, and what the layers of a network see."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -79,14 +80,12 @@ def filters(run: Run) -> tuple[str, list[npt.NDArray]] | None:
 
     None where no layer does: after a HOG, say.
     """
-    channels, height, width = run.dataset.shape
     for name, layer in run.classifier.net.named_modules():
-        if isinstance(layer, nn.Conv2d):
-            return f"{name} {type(layer).__name__}", [_picture(weight) for weight in layer.weight.detach()]
-        if isinstance(layer, nn.Linear):
-            if layer.in_features != channels * height * width:
-                return None
-            weights = layer.weight.detach().unflatten(1, (channels, height, width))
+        if isinstance(layer, nn.Linear) and layer.in_features != math.prod(run.dataset.shape):
+            return None
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            weights = layer.weight.detach()
+            weights = weights if weights.ndim == 4 else weights.unflatten(1, run.dataset.shape)
             return f"{name} {type(layer).__name__}", [_picture(weight) for weight in weights]
     return None
 
