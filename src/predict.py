@@ -228,11 +228,12 @@ class Pieces:
     """A picture's file, `file` a binary one: it ends where a picture has too many parts for its size."""
 
     def __init__(self, file):
-        self.file, self.reads, self.scans = file, MOST_READS + file.seek(0, 2) // 1000, float("inf")
+        self.file, self.reads = file, MOST_READS + file.seek(0, 2) // 1000
+        self.scans = self.bytes_of_a_read = float("inf")
 
     def read(self, *size):
         part = self.file.read(*size)
-        self.reads -= 1
+        self.reads -= 1 + len(part) // self.bytes_of_a_read
         self.scans -= part.count(b"\xff\xda")
         if self.reads < 0 or self.scans < 0:
             raise UserError("it has too many parts: save it anew")
@@ -260,7 +261,11 @@ def look(file, most_pixels):
     Image = pillow()[0]  # noqa: N806
     file = Pieces(file)
     with reading():
+        file.seek(0)
+        if file.read(2) in (b"II", b"MM"):
+            file.bytes_of_a_read = 64  # Python makes numbers of a TIFF's tags
         picture = Image.open(file, formats=FORMATS)
+        file.bytes_of_a_read = float("inf")
         if picture.format in ("JPEG", "MPO"):  # MPO: of several images
             file.scans = MOST_SCANS
         if any(tile[0] in Image.DECODERS for tile in picture.tile):  # those that are written in Python
@@ -592,6 +597,7 @@ class Handler(BaseHTTPRequestHandler):
             self.read_body(min(length, 5 * MOST_BYTES), False)  # else a browser never reads the answer
             return self.answer(413, {"error": "at most %d MB" % (MOST_BYTES // 10**6)})
         content = self.read_body(length, True)
+        self.server.wait_no_more(self)
         if len(content) < length:
             return
         if self.path not in ("/predict", "/"):
@@ -641,7 +647,6 @@ class Handler(BaseHTTPRequestHandler):
         picture = look(io.BytesIO(content), MOST_SERVED_PIXELS)
         queue = self.server.large if picture.width * picture.height > LARGE else self.server.small
         with queue.place():
-            self.server.wait_no_more(self)
             picture, done = fit(unpack(picture), self.server.metadata["input"], self.server.given.raw)
         with self.server.one_at_a_time:  # the network has all cores
             probabilities = self.server.model.probabilities(batch(self.server.model, [picture]))[0].tolist()
@@ -707,7 +712,7 @@ class Server(ThreadingMixIn, HTTPServer):
     def process_request(self, request, address):
         while threading.active_count() > MOST_CONNECTIONS:
             self.end_the_oldest()
-            time.sleep(0.01)
+            time.sleep(0.001)
         ThreadingMixIn.process_request(self, request, address)
 
     def wait_for(self, handler, count):
