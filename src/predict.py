@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Class probabilities of pictures, from an exported model alone.
 
-This file and model.ts are all that a device needs: Python 3.6 or newer, torch 1.7 or newer, Pillow 6 or newer.
+This file and model.ts are all that a device needs: Python 3.6 or newer, torch 1.7 or newer, Pillow 8 or newer.
 """
 
 import argparse
@@ -20,17 +20,25 @@ import time
 import warnings
 import zipfile
 import zlib
+from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 
 FORMAT = 1  # the newest that this file reads
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no format that runs programs
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # no format that runs programs
 MOST_PIXELS = 50 * 1000 * 1000  # a larger picture is refused before it is unpacked
 MOST_SERVED_PIXELS = 16 * 1000 * 1000
-MOST_BYTES = 20 * 1000 * 1000  # of a request
-MOST_REQUESTS = 32  # at a time
-MOST_CONNECTIONS = 64
+MOST_SIDE = 65535  # pixels, a JPEG's own limit
+MOST_READS = 20 * 1000  # that Pillow may need for a picture, and one more a KB: comments, chunks, tags
+MOST_SCANS = 32  # of a JPEG, each of which is all its pixels anew; progressive ones have about 10
+SLOWNESS = 100  # of a pixel that Python unpacks, beside one that C does
+LARGE = 1000 * 1000  # pixels; two such pictures at a time are unpacked, smaller ones pass by
+MOST_BYTES = 20 * 1000 * 1000  # of a body
+MOST_HEADERS = 64 * 1024  # bytes
+MOST_FIELDS = 100  # of a form
+MOST_WAITING_BYTES = 256 * 1000 * 1000  # of all requests that are not whole yet
+MOST_CONNECTIONS = 128
 PATIENCE = 30  # seconds, for all of a request
 TOLERANCE = 1e-4  # of a golden probability, between processors and versions
 
@@ -39,18 +47,27 @@ class UserError(Exception):
     """A line for the user."""
 
 
+class BusyError(UserError):
+    """What another time may be done."""
+
+
+def shown(text):
+    """As the terminal may show it: a name may hold characters that move its cursor, or worse."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in str(text))
+
+
 def main(words=None):
     given = parse(words)
     try:
         return given.run(given)
     except UserError as problem:
-        print("error: %s" % problem, file=sys.stderr)
+        print("error: %s" % shown(problem), file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     except BrokenPipeError:  # | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print("error: %s" % error, file=sys.stderr)
+        print("error: %s" % shown(error), file=sys.stderr)
     return 1
 
 
@@ -109,7 +126,7 @@ def info(given):
         ("exported", metadata["date"]),
         ("file", "%s, %.1f MB" % (given.model, os.path.getsize(given.model) / 1e6)),
     ):
-        print("%-13s %s" % (name, value))
+        print("%-13s %s" % (name, shown(value)))
     return 0
 
 
@@ -197,35 +214,89 @@ def first_line(error):
 def pillow():
     """Its Image and ImageOps, where they are and new enough."""
     try:
+        import PIL
         from PIL import Image, ImageOps
     except ImportError as error:
         raise UserError("Pillow cannot be imported (%s): pip install Pillow" % error)
-    if not hasattr(ImageOps, "exif_transpose"):
-        raise UserError("this Pillow is too old: pip install -U Pillow, 6.0 or newer")
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+    if version(PIL.__version__) < (8, 0):
+        raise UserError("this Pillow is too old: pip install -U Pillow, 8.0 or newer")
+    warnings.filterwarnings("ignore", module="PIL")  # of damage, and of sizes: our own limit is lower
     return Image, ImageOps
 
 
-def open_picture(file, most_pixels=MOST_PIXELS):
-    """A Pillow image, "L" or "RGB", upright, on white where it is transparent; `file` is a path or a binary file."""
-    Image, ImageOps = pillow()  # noqa: N806
+class Pieces:
+    """A picture's file, `file` a binary one: it ends where a picture has too many parts for its size."""
+
+    def __init__(self, file):
+        self.file, self.reads = file, MOST_READS + file.seek(0, 2) // 1000
+        self.scans = self.bytes_of_a_read = float("inf")
+
+    def read(self, *size):
+        part = self.file.read(*size)
+        self.reads -= 1 + len(part) // self.bytes_of_a_read
+        self.scans -= part.count(b"\xff\xda")
+        if self.reads < 0 or self.scans < 0:
+            raise UserError("it has too many parts: save it anew")
+        return part
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+@contextlib.contextmanager
+def reading():
+    """What goes wrong in it is one line of the picture."""
     try:
-        with Image.open(file) as picture:
-            if picture.format not in FORMATS:
-                raise UserError("a picture of %s: give one of %s" % (picture.format, ", ".join(FORMATS)))
-            if picture.width * picture.height > most_pixels:
-                size = picture.size + (most_pixels // 10**6,)
-                raise UserError("%dx%d pixels are too many: at most %d million" % size)
-            picture.load()
-        with contextlib.suppress(Exception):  # damaged notes do not spoil the picture
-            picture = ImageOps.exif_transpose(picture) or picture
-        return grey_or_colour(picture, Image)
+        yield
     except UserError:
         raise
     except Exception as error:  # whatever a decoder says of a damaged file
         reason = first_line(error)
         known = "cannot identify" not in reason
         raise UserError("not a picture that Pillow can read" + (" (%s)" % reason if known else ""))
+
+
+def look(file, most_pixels):
+    """A Pillow image of the binary `file`, not yet unpacked, which will not cost too much; else UserError."""
+    Image = pillow()[0]  # noqa: N806
+    file = Pieces(file)
+    with reading():
+        file.seek(0)
+        if file.read(2) in (b"II", b"MM"):
+            file.bytes_of_a_read = 64  # Python makes numbers of a TIFF's tags
+        picture = Image.open(file, formats=FORMATS)
+        file.bytes_of_a_read = float("inf")
+        if picture.format in ("JPEG", "MPO"):  # MPO: of several images
+            file.scans = MOST_SCANS
+        if any(tile[0] in Image.DECODERS for tile in picture.tile):  # those that are written in Python
+            most_pixels //= SLOWNESS
+        if picture.width * picture.height > most_pixels or max(picture.size) > MOST_SIDE:
+            most = "%d million" % (most_pixels // 10**6) if most_pixels >= 10**6 else str(most_pixels)
+            raise UserError("%dx%d pixels are too many: at most %s" % (picture.size + (most,)))
+        tags = getattr(picture, "tag_v2", {})
+        if 322 in tags and not 256 <= tags[322] * tags[323] <= most_pixels:  # TIFF's width and height of a tile
+            raise UserError("tiles of %sx%s pixels: save it without tiles" % (tags[322], tags[323]))
+    return picture
+
+
+def unpack(picture):
+    """The image that `look` returned: "L" or "RGB", upright, on white where it is transparent."""
+    Image, ImageOps = pillow()  # noqa: N806
+    with reading():
+        picture.load()
+        with contextlib.suppress(Exception):  # damaged notes do not spoil the picture
+            picture = ImageOps.exif_transpose(picture) or picture
+        return grey_or_colour(picture, Image)
+
+
+def open_picture(file):
+    """The image of `file`, a path or a binary file, as `unpack` returns it."""
+    if not isinstance(file, str):
+        return unpack(look(file, MOST_PIXELS))
+    if not os.path.isfile(file):
+        raise UserError("not a file")  # a pipe would let us wait
+    with reading(), open(file, "rb") as opened:
+        return open_picture(opened)
 
 
 def grey_or_colour(picture, Image):  # noqa: N803
@@ -308,8 +379,8 @@ def border(picture):
     picture = picture.convert("L")
     width, height = picture.size
     edges = [(0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height)]
-    values = sorted(value for edge in edges for value in picture.crop(edge).tobytes())
-    return values[len(values) // 2]
+    counts = [sum(each) for each in zip(*(picture.crop(edge).histogram() for edge in edges))]
+    return next(value for value in range(256) if 2 * sum(counts[: value + 1]) > sum(counts))
 
 
 def middle(picture):
@@ -341,17 +412,17 @@ def predict(given):
     model = Model(given.model, given.device, metadata)
     writer = csv.writer(sys.stdout) if given.csv else None
     if writer:
-        writer.writerow(["file", "class", "probability"] + metadata["classes"])
+        writer.writerow(["file", "class", "probability"] + [shown(name) for name in metadata["classes"]])
     failed = 0
     for path in paths:
         try:
             picture, done = fit(open_picture(path), metadata["input"], given.raw)
         except UserError as problem:
-            print("error: %s: %s" % (path, problem), file=sys.stderr)
+            print("error: %s" % shown("%s: %s" % (path, problem)), file=sys.stderr)
             failed += 1
             continue
         if len(done) > 1:
-            print("%s: %s" % (path, ", ".join(done)), file=sys.stderr)
+            print("%s: %s" % (shown(path), ", ".join(done)), file=sys.stderr)
         tell(path, model.probabilities(batch(model, [picture]))[0].tolist(), metadata["classes"], given.json, writer)
     return 1 if failed else 0
 
@@ -366,10 +437,10 @@ def tell(path, probabilities, classes, as_json, writer):
             )
         )
     elif writer:
-        writer.writerow([path, classes[order[0]], max(probabilities)] + probabilities)
+        writer.writerow([shown(path), shown(classes[order[0]]), max(probabilities)] + probabilities)
     else:
-        named = ["%s %.2f %%" % (classes[number], 100 * probabilities[number]) for number in order[:3]]
-        print("%s: %s%s" % (path, named[0], "   (then %s)" % ", ".join(named[1:]) if named[1:] else ""))
+        named = ["%s %.2f %%" % (shown(classes[number]), 100 * probabilities[number]) for number in order[:3]]
+        print("%s: %s%s" % (shown(path), named[0], "   (then %s)" % ", ".join(named[1:]) if named[1:] else ""))
 
 
 def expand(words):
@@ -407,7 +478,7 @@ def bench(given):
     golden = model.golden()[0]
     for optimised in (False, True):
         if optimised:
-            print(model.optimise())
+            print(shown(model.optimise()))
         for n in sorted({1, given.batch}):
             images = golden[[number % len(golden) for number in range(n)]]
             seconds = sorted(measure(model, images, given.seconds))
@@ -447,14 +518,64 @@ def peak_memory():
 # ---- server
 
 
+class Clocked(io.RawIOBase):
+    """What a client sends, until a request's time or bytes are up: a socket alone would wait anew for every byte."""
+
+    def __init__(self, connection):
+        self.connection, self.end, self.left = connection, 0, 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        seconds = self.end - time.monotonic()
+        if seconds <= 0 or self.left <= 0:
+            raise socket.timeout("the request is too slow, or too long")
+        self.connection.settimeout(seconds)
+        count = self.connection.recv_into(memoryview(buffer)[: self.left])
+        self.left -= count
+        return count
+
+
+class Queue:
+    """Some pictures are unpacked side by side, some more wait, the rest are sent away."""
+
+    def __init__(self, at_a_time, waiting):
+        self.running, self.all = threading.Semaphore(at_a_time), threading.Semaphore(at_a_time + waiting)
+
+    @contextlib.contextmanager
+    def place(self):
+        if not self.all.acquire(blocking=False):
+            raise BusyError("too many pictures at a time, try again")
+        try:
+            with self.running:
+                yield
+        finally:
+            self.all.release()
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 10  # seconds for a slow client
+    timeout = 10  # seconds, for a client to take the answer
     server_version, sys_version = "lab", ""
 
+    def setup(self):
+        BaseHTTPRequestHandler.setup(self)
+        self.rfile = io.BufferedReader(Clocked(self.connection))
+
+    def handle_one_request(self):
+        self.rfile.raw.end, self.rfile.raw.left = time.monotonic() + PATIENCE, MOST_HEADERS
+        self.server.wait_for(self, 0)
+        try:
+            BaseHTTPRequestHandler.handle_one_request(self)
+        finally:
+            self.server.wait_no_more(self)
+
     def do_GET(self):
-        if self.is_strange():
+        if self.is_refused():
             return
+        if self.headers.get("Content-Length", "0") != "0":
+            self.close_connection = True  # what is left of a body is no request
         if self.path.split("?")[0] == "/":
             self.answer(200, self.server.page, "text/html; charset=utf-8")
         elif self.path == "/info":
@@ -465,64 +586,69 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, {"error": "there is only / and /predict"})
 
     def do_POST(self):
-        keeps, self.close_connection = not self.close_connection, True  # what is left of a body is no request
-        if self.is_strange():
+        keeps, self.close_connection = not self.close_connection, True
+        if self.is_refused():
             return
-        length = self.headers.get("Content-Length", "")
+        length = ",".join(self.headers.get_all("Content-Length", []))
         if not re.match("[0-9]{1,12}$", length):
             return self.answer(411, {"error": "state the Content-Length"})
         length = int(length)
-        if length > MOST_BYTES or self.path != "/predict":
+        if length > MOST_BYTES:
             self.read_body(min(length, 5 * MOST_BYTES), False)  # else a browser never reads the answer
-            if self.path != "/predict":
-                return self.answer(404, {"error": "POST pictures to /predict"})
             return self.answer(413, {"error": "at most %d MB" % (MOST_BYTES // 10**6)})
-        if not self.server.free.acquire(blocking=False):
-            return self.answer(503, {"error": "too many requests at a time, try again"})
+        content = self.read_body(length, True)
+        self.server.wait_no_more(self)
+        if len(content) < length:
+            return
+        if self.path not in ("/predict", "/"):
+            return self.answer(404, {"error": "POST pictures to /predict"})
         try:
-            content = self.read_body(length, True)
-            if len(content) == length:
-                answer = self.predict(content)
-                self.close_connection = not keeps
-                self.answer(200, answer)
+            answer = self.predict(file_of_form(content, self.headers.get("Content-Type", "")))
+            self.close_connection = not keeps
+            self.answer(200, answer)
         except UserError as problem:
-            self.answer(422, {"error": str(problem)})
+            self.answer(503 if isinstance(problem, BusyError) else 422, {"error": str(problem)})
         except OSError:
             raise  # the client is gone
         except Exception as error:
             print("error: %r" % error, file=sys.stderr)
             self.answer(500, {"error": first_line(error)})
-        finally:
-            self.server.free.release()
 
-    def is_strange(self):
-        """Whether a page of another name has sent the browser here: this one is for this machine."""
-        name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if self.server.given.host not in ("127.0.0.1", "localhost") or name in ("127.0.0.1", "localhost"):
-            return False
-        self.close_connection = True
-        self.answer(403, {"error": "this page is for this machine only"})
-        return True
+    def is_refused(self):
+        """Whether it is none of our requests: a page of another site may have sent the browser here."""
+        host, here = self.headers.get("Host", ""), ("127.0.0.1", "localhost")
+        status, why = 403, None
+        if self.server.given.host in here and (host.rpartition(":")[0] or host) not in here:
+            why = "this page is for this machine only"
+        elif any(origin.partition("://")[2] != host for origin in self.headers.get_all("Origin", [])):
+            why = "a page of another site has no access"
+        elif "Transfer-Encoding" in self.headers:
+            status, why = 411, "state the Content-Length: Transfer-Encoding is not read"
+        if why:
+            self.close_connection = True
+            self.answer(status, {"error": why})
+        return bool(why)
 
     def read_body(self, length, keeps):
-        """As far as it comes in time."""
-        parts, read, end = [], 0, time.time() + PATIENCE
-        while read < length and time.time() < end:
+        """bytes, fewer than `length` where the client goes away."""
+        self.rfile.raw.left = length
+        parts, read = [], 0
+        while read < length:
             part = self.rfile.read1(min(65536, length - read))
             if not part:
                 break
             read += len(part)
             if keeps:
                 parts.append(part)
+                self.server.wait_for(self, read)
         return b"".join(parts)
 
     def predict(self, content):
-        with self.server.one_at_a_time:  # large pictures take memory
-            picture, done = fit(
-                open_picture(io.BytesIO(content), MOST_SERVED_PIXELS),
-                self.server.metadata["input"],
-                self.server.given.raw,
-            )
+        picture = look(io.BytesIO(content), MOST_SERVED_PIXELS)
+        queue = self.server.large if picture.width * picture.height > LARGE else self.server.small
+        with queue.place():
+            picture, done = fit(unpack(picture), self.server.metadata["input"], self.server.given.raw)
+        with self.server.one_at_a_time:  # the network has all cores
             probabilities = self.server.model.probabilities(batch(self.server.model, [picture]))[0].tolist()
         best = max(range(len(probabilities)), key=lambda number: probabilities[number])
         return {
@@ -535,6 +661,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status, content, kind="application/json"):
         if not isinstance(content, bytes):
             content = json.dumps(content).encode("utf-8")
+        self.connection.settimeout(self.timeout)
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
@@ -549,6 +676,23 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def file_of_form(content, kind):
+    """The first file of a form (RFC 7578); all of `content` where `kind`, its Content-Type, is another."""
+    found = re.match('multipart/form-data *;.*boundary="?([^" ;]{1,70})', kind, re.IGNORECASE)
+    if not found:
+        return content
+    mark, end = b"--" + found.group(1).encode("latin-1", "replace"), 0
+    for _ in range(MOST_FIELDS):
+        start = content.find(mark, end)
+        body = content.find(b"\r\n\r\n", start) + 4
+        end = content.find(b"\r\n" + mark, body - 2)
+        if start < 0 or body < 4 or end < 0:
+            break
+        if b"filename" in content[start:body].lower():
+            return content[body:end]
+    raise UserError("there is no file in this form: curl -F file=@photo.jpg")
+
+
 class Server(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     request_queue_size = 128
@@ -560,21 +704,36 @@ class Server(ThreadingMixIn, HTTPServer):
         self.about = {key: self.metadata[key] for key in ("model", "data", "classes")}
         self.about["picture"] = self.metadata["input"]["picture"]
         self.page = PAGE.replace("{{about}}", json.dumps(self.about).replace("<", "\\u003c")).encode("utf-8")
-        self.free, self.one_at_a_time = threading.BoundedSemaphore(MOST_REQUESTS), threading.Lock()
-        self.connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self.small, self.large = Queue(8, 24), Queue(2, 14)  # large pictures take memory
+        self.one_at_a_time, self.lock = threading.Lock(), threading.Lock()
+        self.waiting = OrderedDict()  # bytes that each handler has, of a request that is not whole; the oldest first
         HTTPServer.__init__(self, (given.host, given.serve), Handler)
 
     def process_request(self, request, address):
-        if self.connections.acquire(blocking=False):
-            ThreadingMixIn.process_request(self, request, address)
-        else:
-            self.shutdown_request(request)
+        while threading.active_count() > MOST_CONNECTIONS:
+            self.end_the_oldest()
+            time.sleep(0.001)
+        ThreadingMixIn.process_request(self, request, address)
 
-    def process_request_thread(self, request, address):
-        try:
-            ThreadingMixIn.process_request_thread(self, request, address)
-        finally:
-            self.connections.release()
+    def wait_for(self, handler, count):
+        """Its request has `count` bytes so far."""
+        with self.lock:
+            self.waiting[handler] = count
+            too_many = sum(self.waiting.values()) > MOST_WAITING_BYTES
+        if too_many:
+            self.end_the_oldest()
+
+    def wait_no_more(self, handler):
+        with self.lock:
+            self.waiting.pop(handler, None)
+
+    def end_the_oldest(self):
+        """The request that has let us wait longest gives way, so that no crowd of slow ones keeps others out."""
+        with self.lock:
+            handler = self.waiting.popitem(last=False)[0] if self.waiting else None
+        if handler:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                handler.connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request, address):
         """A client that goes away is none."""
@@ -588,6 +747,7 @@ def serve(given):
     name = socket.gethostname() if given.host == "0.0.0.0" else given.host
     print("http://%s:%d/   Ctrl-C ends it" % (name, server.server_address[1]))
     sys.stdout.flush()
+    sys.setswitchinterval(0.001)  # seconds that a small picture waits for each thread that is busy in Python
     server.serve_forever()
 
 
@@ -713,7 +873,7 @@ clear();
 def parse(words):
     class Parser(argparse.ArgumentParser):
         def error(self, message):
-            print("error: %s; see --help" % message, file=sys.stderr)
+            print("error: %s; see --help" % shown(message), file=sys.stderr)
             sys.exit(2)
 
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

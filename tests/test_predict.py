@@ -2,17 +2,23 @@
 
 import ast
 import base64
+import contextlib
 import csv
 import io
 import json
 import os
 import re
 import shutil
+import socket
+import struct
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -245,14 +251,20 @@ def test_bench_tells_medians_of_both_batches(model, say):
     assert "\noptimised for this processor" in out and "largest memory" in out
 
 
-@pytest.fixture(scope="module")
-def served(model):
+@contextlib.contextmanager
+def serve(model):
     """The address of a server."""
     command = [sys.executable, PROJECT / "src" / "predict.py", model, "--serve", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     yield next(line for line in process.stdout if line.startswith("http://127.0.0.1:")).partition("/   ")[0]
     process.kill()
     process.communicate()
+
+
+@pytest.fixture(scope="module")
+def served(model):
+    with serve(model) as url:
+        yield url
 
 
 def post(url, content, headers=None):
@@ -290,6 +302,166 @@ def test_no_request_is_lost_and_junk_leaves_it_answering(served):
     assert post(served, bytes(21_000_000))[0] == 413
     assert post(served, picture_bytes(), {"Host": "evil.example"})[0] == 403
     assert post(served, picture_bytes())[0] == 200
+
+
+def exchange(url, *lines, body=b""):
+    """What a server answers to these lines and bytes, until it closes the connection."""
+    host, port = url.rpartition("/")[2].split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
+def test_a_form_with_a_file_is_read_as_the_file_alone_is(served):
+    plain = post(served, picture_bytes())[1]
+    fields = b'--x\r\nContent-Disposition: form-data; name="who"\r\n\r\nme\r\n'
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert post(served, fields + head + picture_bytes() + b"\r\n--x--\r\n", kind) == (200, plain)
+    status, answer = post(served, fields + b"--x--\r\n", kind)
+    assert status == 422 and answer["error"] == "there is no file in this form: curl -F file=@photo.jpg"
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.parametrize("words", [["-F", "file=@seven.png"], ["--data-binary", "@seven.png"]])
+@pytest.mark.parametrize("path", ["", "/predict"])
+def test_what_people_type_into_curl_works(served, tmp_path, words, path):
+    (tmp_path / "seven.png").write_bytes(picture_bytes())
+    process = subprocess.run(["curl", "-s", *words, served + path], cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(process.stdout) == post(served, picture_bytes())[1]
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://localhost.evil.example"]
+)
+def test_a_page_of_another_site_is_refused(served, origin):
+    assert post(served, picture_bytes(), {"Origin": origin})[0] == 403
+    assert post(served, picture_bytes(), {"Origin": served})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["POST /predict HTTP/1.1", "Content-Length: 3", "Transfer-Encoding: chunked"], 411),
+        (["GET / HTTP/1.1", "Transfer-Encoding: chunked"], 411),
+        (["POST /predict HTTP/1.1", "Content-Length: 3", "Content-Length: 4"], 411),
+        (["POST /predict HTTP/1.1", "Content-Length: -3"], 411),
+        (["GET /info HTTP/1.1", "Content-Length: 30"], 200),
+        (["PUT /predict HTTP/1.1", "Content-Length: 3"], 501),
+    ],
+)
+def test_what_follows_an_odd_request_is_not_taken_for_another(served, lines, status):
+    answer = exchange(served, *lines, f"Host: {served[7:]}", body=b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert answer.startswith(f"HTTP/1.1 {status} ") and answer.count("HTTP/1.1 ") == 1, answer
+
+
+def test_headers_without_an_end_are_cut_off(served):
+    assert exchange(served, "GET / HTTP/1.1", *["X: " + "x" * 1000] * 70) == ""
+
+
+@pytest.fixture
+def server(model):
+    """A server in this process, and its address."""
+    server = predict.Server(predict.parse([model, "--serve", "0"]))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server, f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_request_has_a_deadline_as_a_whole(server, monkeypatch):
+    monkeypatch.setattr(predict, "PATIENCE", 0.3)
+    started = time.monotonic()
+    connection = socket.create_connection(server[0].server_address, timeout=5)
+    with connection, pytest.raises((BrokenPipeError, ConnectionResetError)):
+        while time.monotonic() < started + 5:
+            connection.sendall(b"X")
+            time.sleep(0.02)
+    assert time.monotonic() < started + 2
+
+
+def test_the_slowest_of_too_many_connections_gives_way(server, monkeypatch):
+    monkeypatch.setattr(predict, "MOST_CONNECTIONS", threading.active_count() + 3)
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(server[0].server_address, timeout=5)) for _ in range(6)]
+        assert post(server[1], picture_bytes())[0] == 200
+        assert slow[0].recv(1) == b""  # it is closed
+
+
+def test_the_oldest_of_too_large_bodies_gives_way(server, monkeypatch):
+    monkeypatch.setattr(predict, "MOST_WAITING_BYTES", 3_000_000)
+    head = f"POST /predict HTTP/1.1\r\nHost: {server[1][7:]}\r\nContent-Length: 2000000\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(server[0].server_address, timeout=5)) for _ in range(2)]
+        for connection in slow:
+            connection.sendall(head + bytes(1_900_000))
+        assert slow[0].recv(1) == b"" and post(server[1], picture_bytes())[0] == 200
+
+
+def test_large_pictures_beyond_the_queue_are_sent_away_and_small_ones_pass(server):
+    server[0].large = predict.Queue(0, 0)
+    file = io.BytesIO()
+    Image.new("L", (1001, 1000)).save(file, "PNG")
+    assert post(server[1], file.getvalue()) == (503, {"error": "too many pictures at a time, try again"})
+    assert post(server[1], picture_bytes())[0] == 200
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def tiff(tags, strips=1):
+    """A TIFF of one directory, in which the tags 273 and 279 have as many values as there are strips."""
+    entries = [struct.pack("<HHLL", tag, 4, strips if tag in (273, 279) else 1, value) for tag, value in tags.items()]
+    return b"II*\0\10\0\0\0" + struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4 * strips + 300)
+
+
+def dear_pictures():
+    saved = {}
+    for kind in ("PNG", "JPEG", "GIF"):
+        file = io.BytesIO()
+        Image.new("L", (64, 64)).save(file, kind, progressive=True)
+        saved[kind] = file.getvalue()
+    png, jpeg, image = saved["PNG"], saved["JPEG"], saved["GIF"].index(b",", 13)
+    scan = jpeg[jpeg.rfind(b"\xff\xc4", 0, jpeg.rfind(b"\xff\xda")) : -2]
+    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1}
+    tiles = tiff({**tags, 322: 60_000, 323: 60_000, 324: 8, 325: 9})
+    strips = tiff({**tags, 273: 200, 278: 1, 279: 200}, 400_000)
+    return {
+        "wide": (png[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 1, 8, 0, 0, 0, 0)) + png[33:], "too many"),
+        "plain": (b"P2 500 500 255 " + b"7 " * 250_000, "at most 160000"),
+        "200 greys": (b"P5 500 500 200 " + bytes(250_000), "at most 160000"),
+        "chunks": (png[:33] + chunk(b"abCd", b"") * 20_000 + png[33:], "too many parts"),
+        "comments": (saved["GIF"][:image] + b"!\xfe\1x\0" * 20_000 + saved["GIF"][image:], "too many parts"),
+        "scans": (jpeg[:-2] + scan * 40 + jpeg[-2:], "too many parts"),
+        "strips": (strips, "too many parts"),
+        "tiles": (tiles, "save it without tiles"),
+        "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture that Pillow can read"),
+    }
+
+
+@pytest.mark.parametrize("name", dear_pictures())
+def test_a_picture_that_costs_more_than_its_pixels_is_refused(name):
+    content, message = dear_pictures()[name]
+    with pytest.raises(predict.UserError, match=message):
+        predict.unpack(predict.look(io.BytesIO(content), predict.MOST_SERVED_PIXELS))
+
+
+def test_small_pictures_in_plain_text_are_read():
+    assert predict.open_picture(io.BytesIO(b"P2 28 28 255 " + b"7 " * 784)).getpixel((9, 9)) == 7
+
+
+def test_no_name_moves_the_cursor(say, tmp_path):
+    evil = "\x1b[2J\x07\x9b\u202e\nbee"
+    model = write_model(tmp_path / "model.ts", changes={"classes": [evil] * 4, "model": evil, "data": evil})
+    seven().save(tmp_path / f"{evil}.png")
+    (tmp_path / f"{evil}.gif").write_bytes(b"junk")
+    for words in (["info"], ["info", "--json"], [tmp_path], [tmp_path, "--csv"], [tmp_path, "--json"], [f"no{evil}"]):
+        out, err, _ = say(model, *words)
+        assert out + err and all(each.isprintable() for each in (out + err).replace("\r\n", "\n").split("\n")), words
+    assert "\\x1b[2J\\x07\\x9b\\u202e\\nbee" in out + err
 
 
 @pytest.mark.data
