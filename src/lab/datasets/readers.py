@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lab.download import OfflineError, download
 from lab.errors import UserError
-from lab.files import MOST_BYTES, read_arrays, refuse_bomb
+from lab.files import MOST_BYTES, open_plain, read_arrays, refuse_bomb
 
 
 @dataclass
@@ -117,7 +117,8 @@ def _read_idx_pair(
 
 def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | None]]) -> npt.NDArray[np.uint8]:
     """An IDX file of unsigned bytes: two zeros, 8, the number of dimensions, each as a big-endian int32, the bytes."""
-    content = path.read_bytes()
+    with open_plain(path) as file:
+        content = file.read()
     expected = sums.get(path.name.removesuffix(".gz"), (None, None))[path.suffix == ".gz"]
     actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
     try:
@@ -146,7 +147,7 @@ def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | Non
 def _load(path: Path) -> npt.NDArray | np.lib.npyio.NpzFile:
     try:
         refuse_bomb(path)
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return np.load(file, allow_pickle=False)
     except Exception as error:  # a damaged header raises whatever its parser does
         raise UserError(f"{path}: not a file of plain numbers that numpy can read ({error})") from None

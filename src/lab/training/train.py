@@ -20,8 +20,9 @@ from lab.evaluation.metrics import evaluate, print_confused
 from lab.files import write_json
 from lab.runs.folder import claim, occupied, read_config
 from lab.runs.predictions import Predictions
+from lab.training.checkpoint import read_checkpoint
 from lab.training.classifier import WholeEpochsClassifier, fits_whole_epochs
-from lab.training.load import load_weights, place_data, predict, read_checkpoint
+from lab.training.load import load_weights, place_data, predict
 from lab.training.prepare import Run, prepare
 from lab.training.result import describe, log_hyperparameters, print_result, print_start, summarise
 from lab.training.threads import choose_threads

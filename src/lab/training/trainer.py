@@ -5,15 +5,14 @@ Epochs, Kept and Patience are keys in checkpoints: renamed, they would not be fo
 
 import contextlib
 import inspect
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import torch
-from lightning_fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint
@@ -24,8 +23,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from lab.config.instantiate import instantiate
 from lab.display.terminal import make_bar
 from lab.errors import UserError
-from lab.files import atomic_write, write_csv
+from lab.files import write_csv
 from lab.models.build import all_finite
+from lab.training.checkpoint import AtomicCheckpoints
 from lab.training.classifier import MOST_LOSS
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}  # ours say it
@@ -71,10 +71,10 @@ def trainer_options(config: DictConfig) -> dict[str, Any]:
 
 
 class Events(TensorBoardLogger):
-    """TensorBoard's files beside the others of the run."""
+    """TensorBoard's files beside the others of the run, under names that nobody has planted a link under."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, name="", version="", default_hp_metric=False)
+        super().__init__(folder, name="", version="", default_hp_metric=False, filename_suffix=f".{token_hex(8)}")
 
     def save(self) -> None:
         """No hparams.yaml: config.yaml has it all."""
@@ -100,16 +100,6 @@ def quiet_threads() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or absent, and never in a folder that somebody has deleted meanwhile."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        content = io.BytesIO()  # torch's own writer has no plain word for a full disk
-        torch.save(checkpoint, content)
-        with atomic_write(Path(path)) as beside:
-            beside.write_bytes(content.getbuffer())
 
 
 def read_metrics(trainer: Trainer) -> dict[str, float]:
