@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lab.download import OfflineError, download
+from lab.datasets.readers import fetch
+from lab.download import OfflineError
 from lab.errors import UserError
 from lab.files import MOST_BYTES, atomic_write, open_plain
 
@@ -25,7 +26,7 @@ def make_cifar4(cifar10: Path | None, root: Path) -> None:
     `cifar10` is cifar-10-binary.tar.gz or the folder of its .bin files; None downloads it.
     """
     try:
-        cifar10 = cifar10 or download([URL], root / "cifar-10-binary.tar.gz", f"md5:{MD5}")
+        cifar10 = cifar10 or fetch(root, [URL], root / "cifar-10-binary.tar.gz", f"md5:{MD5}")
     except OfflineError as error:
         raise UserError(f"CIFAR-10 cannot be downloaded ({error}): get {URL} and give --cifar10 FILE") from None
     records = np.concatenate([_records(cifar10, name, content) for name, content in _contents(cifar10)])

@@ -16,6 +16,8 @@ from lab.download import OfflineError, download
 from lab.errors import UserError
 from lab.files import MOST_BYTES, open_plain, read_arrays, refuse_bomb
 
+SETS = {"MNIST", "FashionMNIST", "CIFAR4_X.npy", "cifar-10-binary.tar.gz", "pneumoniamnist.npz"}
+
 
 @dataclass
 class Arrays:
@@ -48,7 +50,7 @@ def idx(
         for name in missing:
             known = sums.get(name, (None, None))[1]
             urls = [f"{mirror}{name}.gz" for mirror in mirrors]
-            found[name] = download(urls, folder / f"{name}.gz", f"md5:{known}" if known else None)
+            found[name] = fetch(root, urls, folder / f"{name}.gz", f"md5:{known}" if known else None)
     except OfflineError as error:
         if sample and len(missing) == 4:
             return _mnist_sample()
@@ -76,7 +78,7 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Arrays:
     path = root / file
     if not path.exists():
         try:
-            download([url] if url else [], path, f"md5:{md5}")
+            fetch(root, [url] if url else [], path, f"md5:{md5}")
         except OfflineError as error:
             raise UserError(
                 f"{path}: is not there and cannot be downloaded ({error}): {f'get {url}, ' if url else ''}put it "
@@ -91,6 +93,14 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Arrays:
     except Exception as error:  # a damaged archive raises whatever its parser does
         raise UserError(f"{path}: not a MedMNIST file of plain numbers ({error})") from None
     return _check(path, parts)
+
+
+def fetch(root: Path, urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
+    """Download `path` into `root`, which is empty or has data sets already: no folder of photographs."""
+    there = {path.name for path in root.iterdir() if not path.name.startswith(".")} if root.is_dir() else set()
+    if there and not there & SETS:
+        raise OfflineError(f"{root} holds other things than data: an empty folder would be filled")
+    return download(urls, path, known_hash)
 
 
 def _mnist_sample() -> Arrays:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lab.display.figures import box_plot, intervals
 from lab.display.terminal import print_table
-from lab.errors import UserError
+from lab.errors import UserError, printable
 from lab.evaluation.significance import (
     Estimate,
     accuracy_interval,
@@ -156,7 +156,7 @@ def _read_run(folder: Path) -> Contestant:
 def _name(contestant: Contestant, attribute: str, place: int) -> str:
     if attribute in ("model", "seed"):
         return contestant.name + f", seed {contestant.seed}" * (attribute == "seed")
-    name = contestant.folder.resolve().name
+    name = printable(contestant.folder.resolve().name)
     return name if attribute == "folder" else f"{name} ({place})"
 
 

@@ -33,7 +33,7 @@ from lab.config.checks import check
 from lab.config.overrides import quoted, replace_schedule
 from lab.config.schema import CONF, Train, data_folder, fingerprint, run_folder
 from lab.datasets.dataset import load
-from lab.errors import UserError, explain, first_line
+from lab.errors import UserError, explain, first_line, printable
 from lab.files import read_text, write_json, write_text
 from lab.runs.folder import read_config, read_result
 
@@ -60,7 +60,7 @@ class Job:
     def error(self) -> str | None:
         """Why it failed, in a line."""
         path = self.folder / "error.txt"
-        return read_text(path) if path.exists() else None
+        return printable(read_text(path)) if path.exists() else None
 
     def has_ended(self) -> bool:
         """Finished or failed."""

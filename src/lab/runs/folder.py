@@ -14,13 +14,27 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent, YAMLError
 
-from lab.config.checks import check_values
+from lab.config.checks import check_plain, check_values
 from lab.config.overrides import resume_command
 from lab.config.schema import CrossValidate, Train
-from lab.errors import UserError, first_line
+from lab.errors import UserError, first_line, printable
 from lab.files import LEFT_OVER, MOST_TEXT, atomic_write, open_plain, read_text, refuse_bomb
 
 TRUSTED = r"(lab\.models|lab\.datasets|torch\.optim(\.lr_scheduler)?)\.\w+"  # what a folder may name as _target_
+# options of Lightning's Trainer, and their values, that a folder may name
+OPTIONS = {"accelerator", "accumulate_grad_batches", "benchmark", "check_val_every_n_epoch", "detect_anomaly"}
+OPTIONS |= {
+    "deterministic",
+    "devices",
+    "fast_dev_run",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "inference_mode",
+}
+OPTIONS |= {"limit_test_batches", "limit_train_batches", "limit_val_batches", "log_every_n_steps", "max_epochs"}
+OPTIONS |= {"max_steps", "max_time", "min_epochs", "min_steps", "num_nodes", "overfit_batches", "precision", "profiler"}
+OPTIONS |= {"strategy", "sync_batchnorm", "val_check_interval"}
+PLAIN = r"None|True|False|auto|cpu|gpu|cuda|mps|ddp\w*|simple|advanced|norm|value|warn|bf16[\w-]*|\d[\w:.+-]*|-1"
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
 MOST_CONFIG, MOST_NODES, MOST_DEPTH = 2**18, 10_000, 20  # bytes, values, levels: reading them takes seconds
 DAMAGE = (ValueError, KeyError, TypeError, RecursionError)  # what parsers say of it
@@ -88,6 +102,7 @@ def read_exported(path: Path) -> dict[str, Any]:
                 raise ValueError("its metadata is too large")
             metadata = json.loads(archive.read(name))
         _refuse_growth(json.dumps(metadata["config"]))
+        check_plain(metadata)
         config = OmegaConf.create(metadata["config"])
         config.data.root = None
         metadata["data"], metadata["metrics"]["part"]  # KeyError where one is missing
@@ -108,9 +123,10 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
         result = json.loads(read_text(path))
         # KeyError, TypeError or ValueError where one is missing or of another kind
         result["model"], result["data"]["name"], result["parameters"]["total"], result["seed"], float(result["seconds"])
+        check_plain(result)
         kind = kind or next(key for key in ("folds", "test", "held_out") if key in result)
         result["folds"][0]["accuracy"] if kind == "folds" else result[kind]["last"]["accuracy"]
-    except (*DAMAGE, IndexError, StopIteration) as error:
+    except (*DAMAGE, IndexError, StopIteration, UserError) as error:
         raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
     return result
 
@@ -128,6 +144,9 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictCon
     for target in targets:
         if not re.fullmatch(TRUSTED, str(target)):
             raise UserError(f"{path}: _target_ {target} is none of this project's: it is not run")
+    for key, value in config.trainer.items():
+        if key not in OPTIONS or not re.fullmatch(PLAIN, str(value)):
+            raise UserError(f"{path}: trainer.{key}={printable(str(value))}: is not taken from a folder")
     try:
         check_values(config)
     except (UserError, *DAMAGE, OmegaConfBaseException) as error:
