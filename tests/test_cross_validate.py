@@ -144,7 +144,7 @@ def test_a_fold_that_diverges_ends_it_in_one_line_and_leaves_no_half_fold(refuse
         (["workers=0"], "workers=0: must be 1 or more"),
         (["worker=2"], "did you mean 'workers'?"),
         (["data.fold=2"], "takes each fold in turn"),
-        (["data.folds=1"], "data.folds=1: must be 2 or more"),
+        (["data.folds=1"], "data.folds=1: must be from 2 to 1,000"),
         (["trainer=ddp"], "workers=N is"),
         (["trainer.limit_test_batches=1"], "scored whole"),
         (["+trainer.speed=3", "workers=1"], "Lightning's Trainer has no such option"),

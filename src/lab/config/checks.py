@@ -13,7 +13,7 @@ from lab.config.overrides import known_keys, nearest
 from lab.config.schema import CrossValidate, Train
 from lab.errors import UserError, printable
 
-MOST = 2**32
+MOST = 2**32, 1e38  # of an int, of a float
 # options of Lightning's Trainer that are asked for by name here
 TRAINERS = ("accelerator", "check_val_every_n_epoch", "devices", "gradient_clip_val", "limit_test_batches")
 TRAINERS += ("limit_train_batches", "limit_val_batches", "max_epochs", "num_nodes", "precision")
@@ -66,8 +66,8 @@ def check_plain(node: Any, key: str = "") -> None:
         for name, value in node.items() if isinstance(node, dict) else enumerate(node):
             check_plain(str(name), f"a key of {key or 'it'}")
             check_plain(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, int | float) and not abs(node) < MOST:
-        raise UserError(f"{key}={node}: must be a number nearer to 0 than {MOST:,}")
+    elif isinstance(node, int | float) and not abs(node) < (most := MOST[type(node) is float]):
+        raise UserError(f"{key}={node}: must be a number between -{most:g} and {most:g}")
     elif isinstance(node, str) and printable(node) != node:
         raise UserError(f"{key}={printable(node)}: has characters that cannot be printed")
 

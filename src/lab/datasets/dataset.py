@@ -70,8 +70,6 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
     and nothing into a place that the folder names. Who names a place gets no sample of the data.
     """
     source, root = config.source, data_folder(config.root)
-    if config.root and not root.is_dir():
-        raise UserError(f"data.root={root}: there is no such folder: make it, what can be downloaded is put into it")
     if untrusted:
         source = _without_addresses(source, config.root in (None, os.environ.get("LAB_DATA")))
     whole = {"sample": False} if config.root and "sample" in source else {}

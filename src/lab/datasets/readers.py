@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lab.config.schema import data_folder
 from lab.download import OfflineError, download
 from lab.errors import UserError
 from lab.files import MOST_BYTES, open_plain, read_arrays, refuse_bomb
@@ -96,7 +97,9 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Arrays:
 
 
 def fetch(root: Path, urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
-    """Download `path` into `root`, which is empty or has data sets already: no folder of photographs."""
+    """Download `path` into `root`: data/, or a folder that somebody has made for data, and not one of photographs."""
+    if not root.is_dir() and root != data_folder(None):
+        raise OfflineError(f"{root} is no folder: one that you make is filled")
     there = {path.name for path in root.iterdir() if not path.name.startswith(".")} if root.is_dir() else set()
     if there and not there & SETS:
         raise OfflineError(f"{root} holds other things than data: an empty folder would be filled")
