@@ -9,6 +9,9 @@ from omegaconf.errors import InterpolationResolutionError
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+DEFECT = "a defect of this program"
+
+
 class UserError(Exception):
     """A mistake that its user can mend: told in one line, without a traceback."""
 
@@ -22,6 +25,11 @@ def explain(error: BaseException) -> str | None:
     """The line that the user reads, None where `error` is a defect of this program."""
     line = _line(error)
     return line and printable(line)
+
+
+def tell(error: BaseException) -> str:
+    """The line of any error; of a defect with what shows more."""
+    return explain(error) or f"{type(error).__name__}: {first_line(error)}: {DEFECT}, HYDRA_FULL_ERROR=1 shows where"
 
 
 def _line(error: BaseException) -> str | None:

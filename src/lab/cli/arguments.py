@@ -1,12 +1,13 @@
 """The command line of the commands that take a run's folder: argparse, with errors of one line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from lab.errors import explain, printable
+from lab.errors import explain, printable, tell
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,8 +31,8 @@ def run_parser(parser: Parser, task: Callable[..., None]) -> None:
     try:
         task(**vars(given))
     except Exception as error:
-        if (line := explain(error)) is None:
+        if explain(error) is None and os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        raise SystemExit(f"error: {line}") from None
+        raise SystemExit(f"error: {tell(error)}") from None
     except KeyboardInterrupt:
         raise SystemExit("error: interrupted") from None

@@ -22,7 +22,7 @@ from lab.cli.help import help_text
 from lab.config.checks import check
 from lab.config.overrides import known_keys, nearest, replace_schedule
 from lab.config.schema import CONF, SCHEMAS, Train, run_folder
-from lab.errors import explain, first_line
+from lab.errors import explain, first_line, tell
 
 
 def run_command(task: Callable[[DictConfig], None], name: str) -> None:
@@ -47,10 +47,9 @@ def run_command(task: Callable[[DictConfig], None], name: str) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
     except Exception as error:
-        line = _explain_hydra(error, job.has_started) or explain(error)
-        if show_traceback or line is None:
+        if show_traceback:
             raise
-        raise SystemExit(f"error: {line}") from None
+        raise SystemExit(f"error: {_explain_hydra(error, job.has_started) or tell(error)}") from None
     except KeyboardInterrupt as interrupt:
         how = f" {interrupt} goes on" if interrupt.args else ""
         raise SystemExit(f"error: interrupted{how}") from None
@@ -75,13 +74,13 @@ class _Job:
         except Exception as error:
             with contextlib.suppress(OSError):
                 run_folder().rmdir()  # Hydra made it; with files in it, it stays
-            line = _explain_hydra(error, has_started=True) or explain(error)
+            line = _explain_hydra(error, has_started=True) or tell(error)
             if HydraConfig.get().mode != RunMode.MULTIRUN:
-                if line is None or self.show_traceback:
+                if self.show_traceback:
                     raise
                 raise SystemExit(f"error: {line}") from None  # of an Exception Hydra would print a line of its own
             self.failed.append(HydraConfig.get().job.num)
-            if line is None or self.show_traceback:
+            if self.show_traceback:
                 traceback.print_exc()
             else:
                 print(f"error: {HydraConfig.get().job.override_dirname}: {line}", file=sys.stderr)

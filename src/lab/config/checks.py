@@ -98,6 +98,8 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     every = trainer["check_val_every_n_epoch"]
     if not isinstance(every, int) or every < 1:
         raise UserError(f"trainer.check_val_every_n_epoch={every}: must be 1 or more")
+    if not isinstance(trainer.get("profiler"), str | None):
+        raise UserError(f"trainer.profiler={trainer['profiler']}: must be simple, advanced or pytorch")
     clip = trainer["gradient_clip_val"]
     if clip is not None and not (isinstance(clip, int | float) and clip > 0):
         raise UserError(f"trainer.gradient_clip_val={clip}: must be a number above 0, or left out")

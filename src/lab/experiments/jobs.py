@@ -33,7 +33,7 @@ from lab.config.checks import check
 from lab.config.overrides import quoted, replace_schedule
 from lab.config.schema import CONF, Train, data_folder, fingerprint, run_folder
 from lab.datasets.dataset import load
-from lab.errors import UserError, explain, first_line, printable
+from lab.errors import DEFECT, UserError, explain, first_line, printable
 from lab.files import read_text, write_json, write_text
 from lab.runs.folder import read_config, read_result
 
@@ -102,8 +102,7 @@ def run_job(config: DictConfig, tested: str = "test") -> None:
             line = explain(error)
             if line is None:
                 traceback.print_exc(file=log)
-                what = f"{type(error).__name__}: {first_line(error)}"
-                line = f"{what}: a defect of this program, {folder}/train.log has more"
+                line = f"{type(error).__name__}: {first_line(error)}: {DEFECT}, {folder}/train.log has more"
             write_text(line, folder / "error.txt")  # others look for it
 
 
