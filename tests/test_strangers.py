@@ -1,5 +1,6 @@
 """A stranger's run folder does no harm: each attack that once did is planted here, and a thousand more by chance."""
 
+import copy
 import json
 import os
 import pickle
@@ -253,20 +254,20 @@ def spots(node, path=()):
 def change(content, draw, values):
     """One to three of its values to hostile ones, or away; or a key more."""
     for _ in range(draw(st.integers(1, 3))):
-        *path, last = draw(st.sampled_from(list(spots(content))))
+        places = list(spots(content))
+        if not places:
+            return
+        *path, last = draw(st.sampled_from(places))
         holder = content
         for key in path:
             holder = holder[key]
-        if isinstance(holder, dict) and draw(st.integers(0, 4)) == 0:
-            holder[draw(st.sampled_from(["_target_", "plugins", "callbacks", "devices", "num_nodes", "weights"]))] = (
-                draw(values)
-            )
-        elif draw(st.integers(0, 5)) == 0:
+        what = draw(st.integers(0, 5))
+        if what == 0:
             del holder[last]
-        else:
-            holder[last] = draw(values)
-        if not content:
-            return
+            continue
+        if what == 1 and isinstance(holder, dict):
+            last = draw(st.sampled_from(["_target_", "plugins", "callbacks", "devices", "num_nodes", "weights"]))
+        holder[last] = copy.deepcopy(draw(values))
 
 
 TENSORS = st.sampled_from(
@@ -350,8 +351,7 @@ def test_a_hostile_run_folder_is_one_line_and_touches_nothing_else(run, data_roo
         did = spoil_a_run(folder, outside, data.draw)
         arguments = {"compare": [folder, run], "train": [f"resume={folder}"]}.get(words, [folder])
         if words == "train":
-            shutil.rmtree(folder / "result.json", ignore_errors=True)
-            (folder / "result.json").unlink(missing_ok=True)
+            (folder / "result.json").rename(folder / "away.json")
         before = contents(outside, data_root, run, tmp_path / "new data")
         told = in_a_copy(words, arguments, folder.parent)
         counted[is_well_refused(*told)].append((words, did, told))

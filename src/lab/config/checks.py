@@ -14,6 +14,12 @@ from lab.config.schema import CrossValidate, Train
 from lab.errors import UserError, printable
 
 MOST = 2**32, 1e38  # of an int, of a float
+KINDS = {
+    "benchmark": bool,
+    "detect_anomaly": bool,
+    "profiler": str,
+    "sync_batchnorm": bool,
+}  # which Lightning takes as is
 # options of Lightning's Trainer that are asked for by name here
 TRAINERS = ("accelerator", "check_val_every_n_epoch", "devices", "gradient_clip_val", "limit_test_batches")
 TRAINERS += ("limit_train_batches", "limit_val_batches", "max_epochs", "num_nodes", "precision")
@@ -98,8 +104,11 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     every = trainer["check_val_every_n_epoch"]
     if not isinstance(every, int) or every < 1:
         raise UserError(f"trainer.check_val_every_n_epoch={every}: must be 1 or more")
-    if not isinstance(trainer.get("profiler"), str | None):
-        raise UserError(f"trainer.profiler={trainer['profiler']}: must be simple, advanced or pytorch")
+    for key, value in trainer.items():
+        if OmegaConf.is_config(value) and key not in ("callbacks", "devices", "max_time"):
+            raise UserError(f"trainer.{key}={value}: must be one value")
+        if not isinstance(value, KINDS.get(key, object) | None):
+            raise UserError(f"trainer.{key}={value}: must be {'true or false' if KINDS[key] is bool else 'a name'}")
     clip = trainer["gradient_clip_val"]
     if clip is not None and not (isinstance(clip, int | float) and clip > 0):
         raise UserError(f"trainer.gradient_clip_val={clip}: must be a number above 0, or left out")
