@@ -97,7 +97,8 @@ def _without_addresses(source: DictConfig, may_fill: bool) -> DictConfig:
     ours = [OmegaConf.to_container(OmegaConf.load(path)).get("source", {}) for path in (CONF / "data").glob("*.yaml")]
     if may_fill and without_sums(OmegaConf.to_container(source)) in map(without_sums, ours):
         return source
-    return OmegaConf.merge(source, {key: empty for key, empty in (("mirrors", []), ("url", "")) if key in source})
+    empty = {key: nothing for key, nothing in (("mirrors", []), ("url", "")) if key in source}
+    return OmegaConf.create(OmegaConf.to_container(source) | empty)
 
 
 def _name_classes(labels: npt.NDArray[np.int64], config: DictConfig) -> list[str]:

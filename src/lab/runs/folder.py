@@ -125,7 +125,7 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
         result["model"], result["data"]["name"], result["parameters"]["total"], result["seed"], float(result["seconds"])
         check_plain(result)
         kind = kind or next(key for key in ("folds", "test", "held_out") if key in result)
-        result["folds"][0]["accuracy"] if kind == "folds" else result[kind]["last"]["accuracy"]
+        float(result["folds"][0]["accuracy"] if kind == "folds" else result[kind]["last"]["accuracy"])
     except (*DAMAGE, IndexError, StopIteration, UserError) as error:
         raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
     return result
