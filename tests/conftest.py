@@ -82,6 +82,8 @@ def here(monkeypatch, capfd, tmp_path, data_root):
     def run(command, *arguments):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("LAB_DATA", str(data_root))
+        for name in ("PYTHONPATH", "PYTHONSAFEPATH"):  # a command that starts processes sets them
+            monkeypatch.setenv(name, os.environ.get(name, ""))
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         for name, value in OFFLINE.items():

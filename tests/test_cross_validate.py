@@ -18,12 +18,21 @@ def folds(tmp_path_factory):
 
 
 @pytest.fixture
-def finished(folds, here):
+def finished(folds, here, tmp_path):
     """Five folds, two at a time: what was told, and their folder."""
     if not (folds / "told").exists():
+        for name in ("random", "logging", "hydra_plugins/hydra_planted"):  # in the current directory
+            path = tmp_path / f"{name}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"open({str(folds.parent / 'ran')!r}, 'w')")
         told = here("cross_validate", *FAST, "workers=2", f"hydra.run.dir={folds}").out
         (folds / "told").write_text(told)
     return (folds / "told").read_text(), folds
+
+
+def test_nothing_in_the_current_directory_is_imported(finished):
+    _, folder = finished
+    assert not (folder.parent / "ran").exists()
 
 
 def weights(fold):
@@ -135,7 +144,7 @@ def test_a_fold_that_diverges_ends_it_in_one_line_and_leaves_no_half_fold(refuse
         (["workers=0"], "workers=0: must be 1 or more"),
         (["worker=2"], "did you mean 'workers'?"),
         (["data.fold=2"], "takes each fold in turn"),
-        (["data.folds=1"], "data.folds=1: must be 2 or more"),
+        (["data.folds=1"], "data.folds=1: must be from 2 to 1,000"),
         (["trainer=ddp"], "workers=N is"),
         (["trainer.limit_test_batches=1"], "scored whole"),
         (["+trainer.speed=3", "workers=1"], "Lightning's Trainer has no such option"),

@@ -235,6 +235,8 @@ def test_missing_files_are_downloaded_from_the_first_mirror_whose_file_is_right(
             (folder / mirror).mkdir(exist_ok=True)
             (folder / mirror / f"{path.name}.gz").write_bytes(content)
     mirrors = [f"{address}/{name}/" for name in ("empty", "damaged", "right")]
+    for name in ("new", "other"):
+        (tmp_path / name).mkdir()
     fetched = read_mnist(tmp_path / "new", sums, mirrors=mirrors)
     np.testing.assert_array_equal(fetched.images, read_mnist(data_root).images)
     assert read_mnist(tmp_path / "new", sums).own_parts == {"train": 300, "test": 100}  # now without the network

@@ -90,7 +90,7 @@ def test_offline_is_told_within_a_second(tmp_path):
 @pytest.mark.parametrize("runs", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_processes_that_start_at_once_download_once(tmp_path, data_root, runs):
     served = tmp_path / "served"
-    served.mkdir()
+    served.mkdir(), (tmp_path / "empty").mkdir()
     sums, asked = {}, []
     for path in (data_root / "MNIST" / "raw").iterdir():
         (served / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))

@@ -166,7 +166,7 @@ def run(runs, here):
 def test_spoilt_run_folders(run, tmp_path, examples):
     from lab.runs.folder import read_config, read_exported, read_result
     from lab.runs.predictions import load_predictions
-    from lab.training.load import read_checkpoint
+    from lab.training.checkpoint import read_checkpoint
 
     readers = {
         "config.yaml": read_config,
@@ -232,7 +232,7 @@ def test_config_values(here, capfd, tmp_path, examples):
 
 def test_nothing_in_a_pickle_is_run(run, tmp_path):
     from lab.runs.predictions import load_predictions
-    from lab.training.load import read_checkpoint
+    from lab.training.checkpoint import read_checkpoint
 
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / "last.ckpt").write_bytes(pickle.dumps(Shouts(tmp_path / "ran")))
@@ -302,7 +302,7 @@ def test_predictions_of_classes_that_there_are_not_are_refused(run, tmp_path):
 def test_bombs_are_refused_before_they_grow(run, tmp_path):
     from lab.runs.folder import read_config, read_exported
     from lab.runs.predictions import load_predictions
-    from lab.training.load import read_checkpoint
+    from lab.training.checkpoint import read_checkpoint
 
     folder = shutil.copytree(run, tmp_path / "run")
     with (

@@ -83,7 +83,7 @@ def test_a_row_that_cannot_run_says_why(here, tmp_path):
 
 
 def test_runs_on_a_sample_are_marked_and_run_again(here, tmp_path):
-    common = "+table.common='data.root=empty model.epochs=1 model.batch_size=500'"
+    common = "+table.common='data.root=null model.epochs=1 model.batch_size=500'"
     alone = ("seeds=1", "workers=1", "hydra.run.dir=out")
     for _ in ("first", "again"):
         told = here("reproduce", "ladder", common.removeprefix("+"), "rows=[dense]", *alone).out

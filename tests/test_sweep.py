@@ -222,7 +222,7 @@ def test_a_learning_rate_is_suggested_and_its_curve_drawn(train_here, tmp_path):
     [
         ("train", ["rerun=true"], "rerun=true is of a sweep"),
         ("train", ["tune=epochs"], "must be lr"),
-        ("train", ["threads=0"], "must be 1 or more"),
+        ("train", ["threads=0"], "must be from 1 to"),
         ("train", [*SMALL_MNIST[:2], "data.validation=0", "early_stopping=3"], "there is no validation part"),
         ("train", [*SMALL_MNIST[:2], "data.validation=0", "schedule=plateau"], "there is no validation part"),
         ("train", [*SMALL_MNIST, "schedule=step", "+model.schedule.speed=3"], "unexpected keyword argument 'speed'"),

@@ -1,5 +1,6 @@
 """Files from the net: several mirrors, checksums, whole or absent."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,12 +27,19 @@ def download(urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
         return path
     if not urls:
         raise OfflineError("no mirror is named")
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
     with FileLock(lock):
         try:
             if not _is_there(path, known_hash):
                 _fetch(urls, path, known_hash)
+        except OfflineError:
+            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another process is at it
+                for folder in made:
+                    folder.rmdir()
+            raise
         finally:
             lock.unlink(missing_ok=True)
     return path

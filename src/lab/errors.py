@@ -5,16 +5,39 @@ import re
 
 from omegaconf.errors import InterpolationResolutionError
 
+# control characters, changes of direction, and the bytes of a file's name that are no text
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+DEFECT = "a defect of this program"
+
 
 class UserError(Exception):
     """A mistake that its user can mend: told in one line, without a traceback."""
 
 
+def printable(text: str) -> str:
+    """`text` with a backslash's name for whatever a terminal would obey, or show as it is not."""
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 def explain(error: BaseException) -> str | None:
     """The line that the user reads, None where `error` is a defect of this program."""
+    line = _line(error)
+    return line and printable(line)
+
+
+def tell(error: BaseException) -> str:
+    """The line of any error; of a defect with what shows more."""
+    return explain(error) or f"{type(error).__name__}: {first_line(error)}: {DEFECT}, HYDRA_FULL_ERROR=1 shows where"
+
+
+def _line(error: BaseException) -> str | None:
     # torch is not imported here, and on a CPU it raises a plain RuntimeError
-    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
+    if isinstance(error, MemoryError) or re.search("out of memory|[Cc]an't allocate memory|bad_alloc", str(error)):
         return "not enough memory: try a smaller model.batch_size, or fewer runs at a time"
+    if isinstance(error, RecursionError):
+        return "something is too deep: a folder in folders, or a value in values"
     if isinstance(error, InterpolationResolutionError):  # seed=${seed}
         return f"{error.full_key}: {first_line(error)}"
     if isinstance(error, OSError) and error.filename is not None:
@@ -24,4 +47,4 @@ def explain(error: BaseException) -> str | None:
 
 def first_line(error: BaseException) -> str:
     """What libraries say first; they go on with hints for programmers."""
-    return " ".join(str(error).partition("\n")[0].split())
+    return printable(" ".join(str(error).strip().partition("\n")[0].split())) or type(error).__name__

@@ -3,32 +3,69 @@
 import csv
 import json
 import os
+import secrets
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lab.errors import UserError
+
 MOST_BYTES = 2**30  # that a compressed file may hold
+MOST_STORED = 2**33  # of any other
+MOST_TEXT = 2**25
+LEFT_OVER = r"\.(\d+|[0-9a-f]{16})-\w+\.(ckpt|csv|json|npz|png|yaml)"  # by a killed process; of older versions a number
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to. It becomes `path` when the block ends, and is removed if the block fails.
+def atomic_write(path: Path, replaces: bool = True) -> Iterator[Path]:
+    """Give a file beside `path` to write to. It becomes `path` when the block ends, and is removed if the block fails.
 
-    The content is on the disk before it gets its name.
+    The content is on the disk before it gets its name. Where it `replaces` nothing, FileExistsError if `path` is there.
     """
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
+    beside = path.with_name(f".{secrets.token_hex(8)}-{path.name}")  # a name that nobody has planted a link under
+    beside.touch(exist_ok=False)
     try:
         yield beside
         with beside.open("r+b") as file:  # Windows syncs nothing that is only read
             os.fsync(file.fileno())
-        beside.replace(path)
+        beside.replace(path) if replaces else _link(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _link(beside: Path, path: Path) -> None:
+    """Whole, and never over another's."""
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with path.open("xb") as file:
+            file.write(beside.read_bytes())
+
+
+def open_plain(path: Path, most: int = MOST_STORED, mode: str = "rb") -> IO[Any]:
+    """Open a file that may be a stranger's. UserError where it is a pipe or a device, or larger than `most` bytes."""
+    no_wait = getattr(os, "O_NONBLOCK", 0)  # for whoever would write into the pipe
+    file = open(path, mode, opener=lambda name, flags: os.open(name, flags | no_wait))  # noqa: SIM115
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size <= most:
+        return file
+    file.close()
+    why = f"{status.st_size:,} bytes are too many" if stat.S_ISREG(status.st_mode) else "not a plain file"
+    raise UserError(f"{path}: {why}")
+
+
+def read_text(path: Path, most: int = MOST_TEXT) -> str:
+    """Of a file that may be a stranger's. ValueError where it is no text."""
+    with open_plain(path, most, "r") as file:
+        return file.read()
 
 
 def refuse_bomb(path: Path) -> None:
@@ -43,7 +80,7 @@ def refuse_bomb(path: Path) -> None:
 def read_arrays(path: Path) -> dict[str, npt.NDArray]:
     """All arrays of an .npz file; nothing in it is unpickled. Raises whatever the parsers say of a damaged one."""
     refuse_bomb(path)
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with open_plain(path) as file, np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
 
 

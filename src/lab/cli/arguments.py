@@ -1,10 +1,13 @@
 """The command line of the commands that take a run's folder: argparse, with errors of one line."""
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
-from lab.errors import explain
+from lab.errors import explain, printable, tell
 
 
 class Parser(argparse.ArgumentParser):
@@ -14,14 +17,22 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(f"error: {message}; see --help")
 
 
+def refuse_unprintable() -> None:
+    """A folder's name is told again: it may be a stranger's."""
+    for word in (*sys.argv[1:], str(Path.cwd())):
+        if printable(word) != word:
+            raise SystemExit(f"error: {printable(word)}: has characters that cannot be printed")
+
+
 def run_parser(parser: Parser, task: Callable[..., None]) -> None:
     """Call `task` with what the parser made of the command line, as keyword arguments."""
+    refuse_unprintable()
     given = parser.parse_args()
     try:
         task(**vars(given))
     except Exception as error:
-        if (line := explain(error)) is None:
+        if explain(error) is None and os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        raise SystemExit(f"error: {line}") from None
+        raise SystemExit(f"error: {tell(error)}") from None
     except KeyboardInterrupt:
         raise SystemExit("error: interrupted") from None

@@ -1,6 +1,7 @@
 """A command: its config from the command line, a mistake in one line; torch is not imported here."""
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -16,11 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from lab.cli.arguments import Parser, refuse_unprintable
 from lab.cli.help import help_text
 from lab.config.checks import check
 from lab.config.overrides import known_keys, nearest, replace_schedule
 from lab.config.schema import CONF, SCHEMAS, Train, run_folder
-from lab.errors import explain, first_line
+from lab.errors import explain, first_line, tell
 
 
 def run_command(task: Callable[[DictConfig], None], name: str) -> None:
@@ -35,6 +37,7 @@ def run_command(task: Callable[[DictConfig], None], name: str) -> None:
         except BrokenPipeError:  # --help | head
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
+    refuse_unprintable()
     _refuse_unknown_options()
     # a process of trainer=ddp inherits the variable as it is set below
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
@@ -44,10 +47,9 @@ def run_command(task: Callable[[DictConfig], None], name: str) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
     except Exception as error:
-        line = _explain_hydra(error, job.has_started) or explain(error)
-        if show_traceback or line is None:
+        if show_traceback:
             raise
-        raise SystemExit(f"error: {line}") from None
+        raise SystemExit(f"error: {_explain_hydra(error, job.has_started) or tell(error)}") from None
     except KeyboardInterrupt as interrupt:
         how = f" {interrupt} goes on" if interrupt.args else ""
         raise SystemExit(f"error: interrupted{how}") from None
@@ -72,21 +74,26 @@ class _Job:
         except Exception as error:
             with contextlib.suppress(OSError):
                 run_folder().rmdir()  # Hydra made it; with files in it, it stays
-            line = _explain_hydra(error, has_started=True) or explain(error)
+            line = _explain_hydra(error, has_started=True) or tell(error)
             if HydraConfig.get().mode != RunMode.MULTIRUN:
-                if line is None or self.show_traceback:
+                if self.show_traceback:
                     raise
                 raise SystemExit(f"error: {line}") from None  # of an Exception Hydra would print a line of its own
             self.failed.append(HydraConfig.get().job.num)
-            if line is None or self.show_traceback:
+            if self.show_traceback:
                 traceback.print_exc()
             else:
                 print(f"error: {HydraConfig.get().job.override_dirname}: {line}", file=sys.stderr)
 
 
 def _refuse_unknown_options() -> None:
-    """--epochs 3, at which argparse would print its usage."""
-    if unknown := get_args_parser().parse_known_args()[1]:
+    """--epochs 3, at which argparse would print its usage; and a file of Hydra's, for it would be unpickled."""
+    parser = get_args_parser()
+    parser.error = functools.partial(Parser.error, parser)
+    known, unknown = parser.parse_known_args()
+    if known.experimental_rerun:
+        raise SystemExit("error: --experimental-rerun: is refused, for it runs whatever the file says")
+    if unknown:
         if not unknown[0].startswith("-"):
             raise SystemExit(f"error: {unknown[0]}: give all KEY=VALUE side by side, before or after the options")
         near = nearest(unknown[0].lstrip("-").partition("=")[0], known_keys())
@@ -95,7 +102,7 @@ def _refuse_unknown_options() -> None:
 
 def _explain_hydra(error: Exception, has_started: bool) -> str | None:
     """Hydra's refusal in one line, with the nearest key or value that there is; None where it is none of Hydra's."""
-    if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
+    if has_started and not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
@@ -111,5 +118,4 @@ def _explain_hydra(error: Exception, has_started: bool) -> str | None:
         return f"{override}: {first_line(error.__cause__)}"
     if isinstance(error, HydraException):
         return " ".join(str(error).partition("\nSee https")[0].split())
-    # a plain ValueError is Hydra's before the job, and ours in it
-    return None if type(error) is ValueError and has_started else first_line(error)
+    return explain(error) or first_line(error)

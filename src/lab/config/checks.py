@@ -1,5 +1,6 @@
 """Values that have the right type and still make no sense, refused before torch is imported."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -10,7 +11,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.config.overrides import known_keys, nearest
 from lab.config.schema import CrossValidate, Train
-from lab.errors import UserError
+from lab.errors import UserError, printable
+
+MOST = 2**32, 1e38  # of an int, of a float
+KINDS = {
+    "benchmark": bool,
+    "detect_anomaly": bool,
+    "profiler": str,
+    "sync_batchnorm": bool,
+}  # which Lightning takes as is
+# options of Lightning's Trainer that are asked for by name here
+TRAINERS = ("accelerator", "check_val_every_n_epoch", "devices", "gradient_clip_val", "limit_test_batches")
+TRAINERS += ("limit_train_batches", "limit_val_batches", "max_epochs", "num_nodes", "precision")
 
 
 def check(config: DictConfig, schema: type) -> None:
@@ -28,11 +40,12 @@ def check(config: DictConfig, schema: type) -> None:
 
 def check_values(config: DictConfig, schema: type = Train) -> None:
     """UserError where a value makes no sense by itself; from the command line, or from a run's folder."""
+    check_plain(OmegaConf.to_container(config, resolve=True))
     _check_rules(config, schema)
     if not issubclass(schema, Train):
         return
     rate = config.model.optimizer.get("lr")
-    if not isinstance(rate, int | float) or not rate > 0:
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not rate > 0:
         raise UserError(f"model.optimizer.lr={rate}: must be a number above 0")
     steps = (config.model.schedule or {}).get("step_size", 1)
     if not isinstance(steps, int) or steps < 1:
@@ -46,9 +59,23 @@ def _check_keys(node: DictConfig, schema: type, prefix: str = "") -> None:
     known = {key.name: key.type for key in fields(schema)}
     for key in set(node) - set(known):
         raise UserError(f"{prefix}{key}: there is no such key{nearest(key, known_keys())}")
+    for key in set(known) - set(node):
+        raise UserError(f"{prefix}{key}: is needed: leave out ~{prefix}{key}")
     for key, kind in known.items():
         if is_dataclass(kind):
             _check_keys(node[key], kind, f"{prefix}{key}.")
+
+
+def check_plain(node: Any, key: str = "") -> None:
+    """Numbers are finite and of a size that every library takes; names have nothing that a terminal obeys."""
+    if isinstance(node, dict | list):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            check_plain(str(name), f"a key of {key or 'it'}")
+            check_plain(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, int | float) and not abs(node) < (most := MOST[type(node) is float]):
+        raise UserError(f"{key}={node}: must be a number between -{most:g} and {most:g}")
+    elif isinstance(node, str) and printable(node) != node:
+        raise UserError(f"{key}={printable(node)}: has characters that cannot be printed")
 
 
 def _check_rules(node: DictConfig, schema: type, prefix: str = "") -> None:
@@ -60,10 +87,28 @@ def _check_rules(node: DictConfig, schema: type, prefix: str = "") -> None:
             raise UserError(f"{prefix}{key.name}={value}: must be {rule.words}")
 
 
+def _check_devices(devices: Any, nodes: Any) -> None:
+    cores = os.cpu_count() or 1
+    if isinstance(devices, int) and devices != -1 and not 1 <= devices <= cores:
+        raise UserError(f"trainer.devices={devices}: must be from 1 to {cores}, the cores of this machine")
+    if isinstance(devices, str) and devices != "auto" and "," not in devices:
+        raise UserError(f"trainer.devices={devices}: must be a number, auto, or a list of GPUs")
+    if nodes != 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & os.environ.keys():
+        raise UserError(f"trainer.num_nodes={nodes}: the other machines are not known: set MASTER_ADDR, or leave it 1")
+
+
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    if missing := [key for key in TRAINERS if key not in trainer]:
+        raise UserError(f"trainer.{missing[0]}: is needed: leave out ~trainer.{missing[0]}")
+    _check_devices(trainer["devices"], trainer["num_nodes"])
     every = trainer["check_val_every_n_epoch"]
     if not isinstance(every, int) or every < 1:
         raise UserError(f"trainer.check_val_every_n_epoch={every}: must be 1 or more")
+    for key, value in trainer.items():
+        if OmegaConf.is_config(value) and key not in ("callbacks", "devices", "max_time"):
+            raise UserError(f"trainer.{key}={value}: must be one value")
+        if not isinstance(value, KINDS.get(key, object) | None):
+            raise UserError(f"trainer.{key}={value}: must be {'true or false' if KINDS[key] is bool else 'a name'}")
     clip = trainer["gradient_clip_val"]
     if clip is not None and not (isinstance(clip, int | float) and clip > 0):
         raise UserError(f"trainer.gradient_clip_val={clip}: must be a number above 0, or left out")

@@ -1,5 +1,6 @@
 """Hydra's `instantiate`, with a user's mistake in one line."""
 
+import types
 from typing import Any
 
 import hydra
@@ -16,11 +17,16 @@ def instantiate(key: str, config: DictConfig, kind: type, *args: Any, **kwargs: 
     """
     options = OmegaConf.to_container(config, resolve=True)
     try:
+        called = hydra.utils.get_object(str(options.get("_target_")))
+        if not isinstance(called, types.FunctionType) and not (isinstance(called, type) and issubclass(called, kind)):
+            raise UserError(
+                f"{key}._target_={options['_target_']}: must be a {kind.__name__}, or a function that makes one"
+            )
         made = hydra.utils.instantiate(options, *args, **kwargs, _recursive_=False, _convert_="all")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{key}._target_={options.get('_target_')}: {first_line(error)}") from None
     except InstantiationException as error:
-        cause = error.__cause__
-        if cause is None or isinstance(cause, ImportError | AttributeError):
-            raise UserError(f"{key}._target_={options['_target_']}: {first_line(error)}") from None
+        cause = error.__cause__ or error
         raise UserError(explain(cause) or f"{key}: {first_line(cause)}") from None
     if not isinstance(made, kind):
         raise UserError(

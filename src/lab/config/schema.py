@@ -24,6 +24,8 @@ class Rule(NamedTuple):
 
 
 AT_LEAST_1 = Rule(lambda value: value >= 1, "1 or more")
+MOST_CLASSES = 1_000
+MOST_THREADS = max(64, os.cpu_count() or 1)  # of a machine with more cores a run may ask here too
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to 1")
 
 
@@ -70,13 +72,18 @@ class Data:
     root: Optional[str] = option(
         "${oc.env:LAB_DATA,null}", "FOLDER", "where the files lie; else $LAB_DATA, else data/ in the project"
     )
-    classes: Optional[list[str]] = None
+    classes: Optional[list[str]] = option(
+        None, rule=Rule(lambda names: len(names) <= MOST_CLASSES, f"{MOST_CLASSES:,} names at most")
+    )
     validation: Optional[float] = option(None, "0.1", "fraction kept for validation; 0 trains on all", FRACTION)
     test: Optional[float] = option(None, rule=FRACTION)
     split_seed: int = 42
     stratify: bool = True
     folds: Optional[int] = option(
-        None, "5", "with data.fold=0: train on four folds, validate on the first", Rule(lambda n: n >= 2, "2 or more")
+        None,
+        "5",
+        "with data.fold=0: train on four folds, validate on the first",
+        Rule(lambda n: 2 <= n <= 1000, "from 2 to 1,000"),
     )
     fold: int = 0
     fold_seed: int = 1
@@ -101,7 +108,10 @@ class Train:
         Rule(lambda n: 0 <= n < 2**32, "from 0 to 4294967295"),
     )
     threads: Optional[int] = option(
-        None, "1", "of the CPU: the same bits on machines with more or fewer cores", AT_LEAST_1
+        None,
+        "1",
+        "of the CPU: the same bits on machines with more or fewer cores",
+        Rule(lambda n: 1 <= n <= MOST_THREADS, f"from 1 to {MOST_THREADS}"),
     )
     speed: Optional[str] = option(
         None, "fast", "bfloat16 where CPU or GPU gain by it; the start says what it chose", one_of("fast")

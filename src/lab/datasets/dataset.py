@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from lab.config.instantiate import instantiate
-from lab.config.schema import CONF, data_folder
+from lab.config.schema import CONF, MOST_CLASSES, data_folder
 from lab.datasets.readers import Arrays
 from lab.errors import UserError
 
 Parts = dict[str, npt.NDArray[np.int64]]  # "train", "validation", "test": indices into the data set
-MOST_UNNAMED_CLASSES = 1_000
 
 
 @dataclass
@@ -66,10 +66,14 @@ class Dataset:
 def load(config: DictConfig, untrusted: bool = False) -> Dataset:
     """The data set that `config`, a Data, names, split as it says; with folds, the parts are those of its fold.
 
-    An untrusted config, of a folder that may be a stranger's, downloads nothing but what this project names itself.
+    An untrusted config, of a folder that may be a stranger's, downloads nothing but what this project names itself,
+    and nothing into a place that the folder names. Who names a place gets no sample of the data.
     """
-    source = _without_addresses(config.source) if untrusted else config.source
-    arrays = instantiate("data.source", source, Arrays, root=data_folder(config.root))
+    source, root = config.source, data_folder(config.root)
+    if untrusted:
+        source = _without_addresses(source, config.root in (None, os.environ.get("LAB_DATA")))
+    whole = {"sample": False} if config.root and "sample" in source else {}
+    arrays = instantiate("data.source", source, Arrays, root=root, **whole)
     parts, folds = _split_as_told(arrays, config), []
     if config.folds:
         folds = make_folds(parts, arrays.labels, config.folds, config.fold_seed, config.stratify_folds)
@@ -84,22 +88,23 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
     return dataset
 
 
-def _without_addresses(source: DictConfig) -> DictConfig:
-    """`source` without addresses, unless conf/data/ has the same: a download could write anywhere."""
+def _without_addresses(source: DictConfig, may_fill: bool) -> DictConfig:
+    """`source` without addresses, unless conf/data/ has the same and it `may_fill`: a download could write anywhere."""
 
     def without_sums(node: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in node.items() if key not in ("sample", "md5")}
 
     ours = [OmegaConf.to_container(OmegaConf.load(path)).get("source", {}) for path in (CONF / "data").glob("*.yaml")]
-    if without_sums(OmegaConf.to_container(source)) in map(without_sums, ours):
+    if may_fill and without_sums(OmegaConf.to_container(source)) in map(without_sums, ours):
         return source
-    return OmegaConf.merge(source, {key: empty for key, empty in (("mirrors", []), ("url", "")) if key in source})
+    empty = {key: nothing for key, nothing in (("mirrors", []), ("url", "")) if key in source}
+    return OmegaConf.create(OmegaConf.to_container(source) | empty)
 
 
 def _name_classes(labels: npt.NDArray[np.int64], config: DictConfig) -> list[str]:
     if config.classes and len(set(config.classes)) < len(config.classes):
         raise UserError(f"data.classes={config.classes}: each class needs a name of its own")
-    classes = list(config.classes or map(str, range(min(labels.max() + 1, MOST_UNNAMED_CLASSES))))
+    classes = list(config.classes or map(str, range(min(labels.max() + 1, MOST_CLASSES))))
     if labels.min() < 0 or labels.max() >= len(classes):
         raise UserError(
             f"data={config.name}: labels run from {labels.min()} to {labels.max()}, "

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lab.download import OfflineError, download
+from lab.datasets.readers import fetch
+from lab.download import OfflineError
 from lab.errors import UserError
-from lab.files import atomic_write
+from lab.files import MOST_BYTES, atomic_write, open_plain
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
@@ -25,7 +26,7 @@ def make_cifar4(cifar10: Path | None, root: Path) -> None:
     `cifar10` is cifar-10-binary.tar.gz or the folder of its .bin files; None downloads it.
     """
     try:
-        cifar10 = cifar10 or download([URL], root / "cifar-10-binary.tar.gz", f"md5:{MD5}")
+        cifar10 = cifar10 or fetch(root, [URL], root / "cifar-10-binary.tar.gz", f"md5:{MD5}")
     except OfflineError as error:
         raise UserError(f"CIFAR-10 cannot be downloaded ({error}): get {URL} and give --cifar10 FILE") from None
     records = np.concatenate([_records(cifar10, name, content) for name, content in _contents(cifar10)])
@@ -43,11 +44,13 @@ def make_cifar4(cifar10: Path | None, root: Path) -> None:
 def _contents(cifar10: Path) -> Iterator[tuple[str, bytes]]:
     try:
         if cifar10.is_dir():
-            yield from ((name, (cifar10 / name).read_bytes()) for name in FILES)
+            for name in FILES:
+                with open_plain(cifar10 / name) as file:
+                    yield name, file.read(MOST_BYTES)
         else:
-            with tarfile.open(cifar10) as archive:
+            with open_plain(cifar10) as file, tarfile.open(fileobj=file) as archive:
                 for name in FILES:
-                    yield name, archive.extractfile(f"cifar-10-batches-bin/{name}").read()
+                    yield name, archive.extractfile(f"cifar-10-batches-bin/{name}").read(MOST_BYTES)
     except (OSError, EOFError, tarfile.TarError, zlib.error, KeyError, AttributeError) as error:
         raise UserError(f"{cifar10}: cannot be read ({error}): give CIFAR-10's binary version, {URL}") from None
 

@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lab.config.schema import data_folder
 from lab.download import OfflineError, download
 from lab.errors import UserError
-from lab.files import MOST_BYTES, read_arrays, refuse_bomb
+from lab.files import MOST_BYTES, open_plain, read_arrays, refuse_bomb
+
+SETS = {"MNIST", "FashionMNIST", "CIFAR4_X.npy", "cifar-10-binary.tar.gz", "pneumoniamnist.npz"}
 
 
 @dataclass
@@ -50,7 +53,7 @@ def idx(
         for name in missing:
             known = sums.get(name, (None, None))[1]
             urls = [f"{mirror}{name}.gz" for mirror in mirrors]
-            found[name] = download(urls, folder / f"{name}.gz", f"md5:{known}" if known else None)
+            found[name] = fetch(root, urls, folder / f"{name}.gz", f"md5:{known}" if known else None)
     except OfflineError as error:
         if sample and len(missing) == 4:
             return _mnist_sample()
@@ -80,7 +83,7 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Arrays:
     path = root / file
     if not path.exists():
         try:
-            download([url] if url else [], path, f"md5:{md5}")
+            fetch(root, [url] if url else [], path, f"md5:{md5}")
         except OfflineError as error:
             raise UserError(
                 f"{path}: is not there and cannot be downloaded ({error}): {f'get {url}, ' if url else ''}put it "
@@ -95,6 +98,16 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Arrays:
     except Exception as error:  # a damaged archive raises whatever its parser does
         raise UserError(f"{path}: not a MedMNIST file of plain numbers ({error})") from None
     return _check(path, parts)
+
+
+def fetch(root: Path, urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
+    """Download `path` into `root`: data/, or a folder that somebody has made for data, and not one of photographs."""
+    if not root.is_dir() and root != data_folder(None):
+        raise OfflineError(f"{root} is no folder: one that you make is filled")
+    there = {path.name for path in root.iterdir() if not path.name.startswith(".")} if root.is_dir() else set()
+    if there and not there & SETS:
+        raise OfflineError(f"{root} holds other things than data: an empty folder would be filled")
+    return download(urls, path, known_hash)
 
 
 def _mnist_sample() -> Arrays:
@@ -112,7 +125,8 @@ def _find(folder: Path, name: str) -> Path | None:
 
 def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | None]]) -> npt.NDArray[np.uint8]:
     """An IDX file of unsigned bytes: two zeros, 8, the number of dimensions, each as a big-endian int32, the bytes."""
-    content = path.read_bytes()
+    with open_plain(path) as file:
+        content = file.read()
     expected = sums.get(path.name.removesuffix(".gz"), (None, None))[path.suffix == ".gz"]
     actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
     try:
@@ -141,7 +155,7 @@ def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | Non
 def _load(path: Path) -> npt.NDArray | np.lib.npyio.NpzFile:
     try:
         refuse_bomb(path)
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return np.load(file, allow_pickle=False)
     except Exception as error:  # a damaged header raises whatever its parser does
         raise UserError(f"{path}: not a file of plain numbers that numpy can read ({error})") from None

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 
+matplotlib.rcdefaults()  # whatever a matplotlibrc in the current directory says
 matplotlib.use("agg")  # no display
 matplotlib.rcParams["text.parse_math"] = False  # a class may be named $
 matplotlib.rcParams["figure.constrained_layout.use"] = True

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lab.display.figures import box_plot, intervals
 from lab.display.terminal import print_table
-from lab.errors import UserError
+from lab.errors import UserError, printable
 from lab.evaluation.significance import Estimate, accuracy_interval, corrected_interval, corrected_t, holm, mcnemar
 from lab.files import write_csv, write_json
 from lab.runs.folder import read_result
@@ -91,7 +91,7 @@ def read(folders: Sequence[Path]) -> list[Contestant]:
                 f"{first.folder} and {other.folder} were scored on different images ({first.images:,} of {first.data}, "
                 f"{other.images:,} of {other.data}): nothing follows from comparing them"
             )
-    places = [one.folder.resolve().name for one in contestants]
+    places = [printable(one.folder.resolve().name) for one in contestants]
     ways = (
         [one.name for one in contestants],
         [f"{one.name}, seed {one.seed}" for one in contestants],

@@ -19,7 +19,7 @@ from lab.errors import UserError
 from lab.evaluation.metrics import evaluate, print_confused
 from lab.evaluation.significance import corrected_interval
 from lab.experiments.jobs import Job, compose_train, count_workers, launch, make_launcher
-from lab.files import write_csv, write_json
+from lab.files import MOST_TEXT, open_plain, write_csv, write_json
 from lab.runs.folder import claim, read_config
 from lab.runs.predictions import join, load_predictions
 
@@ -159,7 +159,7 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
 def _history(fold: Path) -> list[Mapping[str, float]]:
     path = fold / "metrics.csv"
     try:
-        with path.open() as file:
+        with open_plain(path, MOST_TEXT, "r") as file:
             return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     except (ValueError, TypeError):
         raise UserError(f"{path}: damaged: delete {fold}, and it is trained anew") from None

@@ -33,8 +33,8 @@ from lab.config.checks import check
 from lab.config.overrides import quoted, replace_schedule
 from lab.config.schema import CONF, Train, data_folder, fingerprint, run_folder
 from lab.datasets.dataset import load
-from lab.errors import UserError, explain, first_line
-from lab.files import write_json, write_text
+from lab.errors import DEFECT, UserError, explain, first_line, printable
+from lab.files import read_text, write_json, write_text
 from lab.runs.folder import read_config, read_result
 
 SOURCES = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ class Job:
     def error(self) -> str | None:
         """Why it failed, in a line."""
         path = self.folder / "error.txt"
-        return path.read_text() if path.exists() else None
+        return printable(read_text(path)) if path.exists() else None
 
     def has_ended(self) -> bool:
         """Finished or failed."""
@@ -102,8 +102,7 @@ def run_job(config: DictConfig, tested: str = "test") -> None:
             line = explain(error)
             if line is None:
                 traceback.print_exc(file=log)
-                what = f"{type(error).__name__}: {first_line(error)}"
-                line = f"{what}: a defect of this program, {folder}/train.log has more"
+                line = f"{type(error).__name__}: {first_line(error)}: {DEFECT}, {folder}/train.log has more"
             write_text(line, folder / "error.txt")  # others look for it
 
 
@@ -121,7 +120,7 @@ def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fol
     version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     path, root = folder / "jobs.json", str(data_folder(config.data.root).absolute())
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
         if content["root"] != root:
             raise UserError(f"{folder} is of the data in {content['root']}: choose another folder for these jobs")
         known = content["jobs"] if content["conf"] == version else {}
@@ -183,7 +182,9 @@ def launch(
     """
     for job in jobs:
         _clear(job, rerun)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")])  # of processes to come
+    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), *inherited])  # of processes to come
+    os.environ["PYTHONSAFEPATH"] = "1"  # which else import what lies in the current directory
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
     if (at_a_time := getattr(launcher, "joblib", {})) and (workers or at_a_time["n_jobs"] == -1):
         at_a_time["n_jobs"] = workers or count_workers(len(jobs))

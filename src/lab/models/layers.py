@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lab.download import OfflineError, download
 from lab.errors import UserError
+from lab.files import open_plain
 
 IMAGENET_WEIGHTS = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # torchvision's IMAGENET1K_V1
 IMAGENET_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
@@ -161,7 +162,8 @@ class ImageNetResNet50(nn.Module):
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open_plain(path) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"weights={path}: there is no such file") from None
     except Exception as error:

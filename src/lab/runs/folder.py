@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterator
@@ -13,16 +12,31 @@ import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import AliasEvent, YAMLError
+from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent, YAMLError
 
-from lab.config.checks import check_values
+from lab.config.checks import check_plain, check_values
 from lab.config.overrides import resume_command
 from lab.config.schema import CrossValidate, Train
-from lab.errors import UserError, first_line
-from lab.files import refuse_bomb
+from lab.errors import UserError, first_line, printable
+from lab.files import LEFT_OVER, MOST_TEXT, atomic_write, open_plain, read_text, refuse_bomb
 
 TRUSTED = r"(lab\.models|lab\.datasets|torch\.optim(\.lr_scheduler)?)\.\w+"  # what a folder may name as _target_
+# options of Lightning's Trainer, and their values, that a folder may name
+OPTIONS = {"accelerator", "accumulate_grad_batches", "benchmark", "check_val_every_n_epoch", "detect_anomaly"}
+OPTIONS |= {
+    "deterministic",
+    "devices",
+    "fast_dev_run",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "inference_mode",
+}
+OPTIONS |= {"limit_test_batches", "limit_train_batches", "limit_val_batches", "log_every_n_steps", "max_epochs"}
+OPTIONS |= {"max_steps", "max_time", "min_epochs", "min_steps", "num_nodes", "overfit_batches", "precision", "profiler"}
+OPTIONS |= {"strategy", "sync_batchnorm", "val_check_interval"}
+PLAIN = r"None|True|False|auto|cpu|gpu|cuda|mps|ddp\w*|simple|advanced|norm|value|warn|bf16[\w-]*|\d[\w:.+-]*|-1"
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
+MOST_CONFIG, MOST_NODES, MOST_DEPTH = 2**18, 10_000, 20  # bytes, values, levels: reading them takes seconds
 DAMAGE = (ValueError, KeyError, TypeError, RecursionError)  # what parsers say of it
 
 
@@ -33,21 +47,11 @@ def claim(folder: Path, config: DictConfig) -> None:
     """
     content = OmegaConf.to_container(config, resolve=True)
     content["trainer"].pop("callbacks", None)
-    path, beside = folder / "config.yaml", folder / f".{os.getpid()}-config.yaml"
     try:
-        with beside.open("w") as file:
-            file.write(OmegaConf.to_yaml(content))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(beside, path)  # whole, and never over another's
-        except FileExistsError:
-            raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
-        except OSError:  # a file system without links
-            with path.open("x") as file:
-                file.write(beside.read_text())
-    finally:
-        beside.unlink(missing_ok=True)
+        with atomic_write(folder / "config.yaml", replaces=False) as beside:
+            beside.write_text(OmegaConf.to_yaml(content))
+    except FileExistsError:
+        raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
 
 
 @contextlib.contextmanager
@@ -57,7 +61,7 @@ def occupied(folder: Path) -> Iterator[None]:
     try:
         with FileLock(lock, blocking=False):
             for path in folder.iterdir():
-                if re.fullmatch(r"\.\d+-\w+\.(ckpt|csv|json|npz|png)", path.name):
+                if re.fullmatch(LEFT_OVER, path.name):
                     path.unlink(missing_ok=True)
             yield
             lock.unlink(missing_ok=True)
@@ -77,11 +81,8 @@ def read_config(folder: Path, schema: type[Train] = Train) -> DictConfig:
         inside = f"its runs are {', '.join(runs)}" if runs else "it has no config.yaml"
         raise UserError(f"{folder}: not a run's folder: {inside}")
     try:
-        text = path.read_text()
-        if any(isinstance(event, AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it has aliases, which this program never writes and which can grow without end")
-        if "${" in text:
-            raise ValueError("it has interpolations, which this program never writes")
+        text = read_text(path, MOST_CONFIG)
+        _refuse_growth(text)
         saved = OmegaConf.create(text)
     except (OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({first_line(error)})") from None
@@ -95,11 +96,13 @@ def read_exported(path: Path) -> dict[str, Any]:
     """The metadata of a model.ts, its "config" a Train."""
     try:
         refuse_bomb(path)
-        with zipfile.ZipFile(path) as archive:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith("/extra/metadata.json"))
+            if archive.getinfo(name).file_size > MOST_TEXT:
+                raise ValueError("its metadata is too large")
             metadata = json.loads(archive.read(name))
-        if "${" in json.dumps(metadata["config"]):
-            raise ValueError("it has interpolations, which this program never writes")
+        _refuse_growth(json.dumps(metadata["config"]))
+        check_plain(metadata)
         config = OmegaConf.create(metadata["config"])
         config.data.root = None
         metadata["data"], metadata["metrics"]["part"]  # KeyError where one is missing
@@ -117,12 +120,13 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
             raise UserError(f"{folder}: its run has not finished: {goes_on} goes on")
         read_config(folder)  # says what else the folder is
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(read_text(path))
         # KeyError, TypeError or ValueError where one is missing or of another kind
         result["model"], result["data"]["name"], result["parameters"]["total"], result["seed"], float(result["seconds"])
+        check_plain(result)
         kind = kind or next(key for key in ("folds", "test", "held_out") if key in result)
-        result["folds"][0]["accuracy"] if kind == "folds" else result[kind]["last"]["accuracy"]
-    except (*DAMAGE, IndexError, StopIteration) as error:
+        float(result["folds"][0]["accuracy"] if kind == "folds" else result[kind]["last"]["accuracy"])
+    except (*DAMAGE, IndexError, StopIteration, UserError) as error:
         raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
     return result
 
@@ -140,11 +144,27 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictCon
     for target in targets:
         if not re.fullmatch(TRUSTED, str(target)):
             raise UserError(f"{path}: _target_ {target} is none of this project's: it is not run")
+    for key, value in config.trainer.items():
+        if key not in OPTIONS or not re.fullmatch(PLAIN, str(value)):
+            raise UserError(f"{path}: trainer.{key}={printable(str(value))}: is not taken from a folder")
     try:
         check_values(config)
     except (UserError, *DAMAGE, OmegaConfBaseException) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
     return config
+
+
+def _refuse_growth(text: str) -> None:
+    """ValueError where a configuration has what this program never writes, and what could grow without end."""
+    depth = 0
+    for nodes, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if isinstance(event, AliasEvent):
+            raise ValueError("it has aliases")
+        if isinstance(event, ScalarEvent) and "${" in event.value:
+            raise ValueError("it has interpolations")
+        if depth > MOST_DEPTH or nodes > MOST_NODES:
+            raise ValueError("it has too many values, or too deep in one another")
 
 
 def _targets(node: Any) -> Iterator[Any]:

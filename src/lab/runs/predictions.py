@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax, softmax
 
+from lab.config.checks import check_plain
 from lab.errors import UserError
 from lab.files import atomic_write, read_arrays
 
@@ -58,6 +59,7 @@ def load_predictions(folder: Path) -> Predictions:
         kinds = [getattr(predictions, field.name).dtype.kind for field in fields(Predictions)]
         if kinds != list("fiiUU") or (n and not 0 <= predictions.labels.min() <= predictions.labels.max() < classes):
             raise ValueError("not the numbers of answers and classes")
+        check_plain(predictions.classes.tolist(), "classes")
     except Exception as error:  # a damaged archive raises whatever its parser does
         raise UserError(f"{path}: damaged, or not of this version ({error})") from None
     return predictions

@@ -114,6 +114,13 @@ class Classifier(LightningModule):
         score.update(loss, logits, labels)
         return loss
 
+    def on_train_start(self) -> None:
+        """What a checkpoint has restored fits the parameters: a fused step would read on beyond its end."""
+        for parameter, state in self.optimizer.state.items():
+            shapes = {value.shape for value in state.values() if isinstance(value, Tensor)}
+            if "fused" in self.optimizer.defaults and not shapes <= {parameter.shape, torch.Size()}:
+                raise ValueError("its optimizer is of another network")
+
     def on_train_epoch_start(self) -> None:
         """Dropout and augmentation depend on seed, epoch and process alone: so a resumed run has the same bits."""
         drawn_from = [self.trainer.datamodule.seed, self.current_epoch, self.global_rank]

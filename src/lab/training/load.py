@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +12,10 @@ from torch import nn
 from lab.config.schema import data_folder
 from lab.datasets.batches import ImageData
 from lab.errors import UserError, first_line
-from lab.files import refuse_bomb
 from lab.models.build import all_finite
 from lab.runs.folder import read_config, read_exported, read_result
 from lab.runs.predictions import Predictions
+from lab.training.checkpoint import read_checkpoint
 from lab.training.prepare import Run, prepare
 from lab.training.trainer import QUIET, ProgressBar, read_metrics
 
@@ -68,15 +67,6 @@ def load_weights(run: Run, path: Path) -> None:
         raise UserError(f"{path}: not a checkpoint of this run and this version ({first_line(error)})") from None
     if not all_finite(run.classifier.net):
         raise UserError(f"{path}: its weights are not all finite numbers")
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint has; nothing in it is run."""
-    try:
-        refuse_bomb(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive raises whatever its parser does
-        raise UserError(f"{path}: not a checkpoint of this run and this version ({first_line(error)})") from None
 
 
 def _prepare_again(config: DictConfig, folder: Path, data: str, root: Path | None) -> Run:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from secrets import token_hex
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +107,7 @@ def feature_maps(run: Run, image: npt.NDArray[np.uint8], most: int = 16) -> dict
 
 def _finish(folder: Path, figures: list[str]) -> None:
     """Put the PNG files `figures` of `folder`, by name, among its events too, and name them."""
-    with SummaryWriter(folder) as writer:
+    with SummaryWriter(folder, filename_suffix=f".{token_hex(8)}") as writer:
         for figure in figures:
             writer.add_image(figure, imread(folder / f"{figure}.png"), dataformats="HWC")
     print(f"Figures: {', '.join(f'{figure}.png' for figure in figures)} in {folder}")

@@ -15,17 +15,20 @@ from tqdm import tqdm
 from lab.config.overrides import resume_command
 from lab.datasets.batches import ImageData
 from lab.display.figures import confusion, curves
-from lab.errors import UserError
+from lab.errors import UserError, explain, first_line
 from lab.evaluation.metrics import evaluate, print_confused
 from lab.files import write_json
 from lab.runs.folder import claim, occupied, read_config
 from lab.runs.predictions import Predictions
+from lab.training.checkpoint import read_checkpoint
 from lab.training.classifier import WholeEpochsClassifier, fits_whole_epochs
 from lab.training.fastest import choose_precision, choose_threads
-from lab.training.load import load_weights, place_data, predict, read_checkpoint
+from lab.training.load import load_weights, place_data, predict
 from lab.training.prepare import Run, prepare
 from lab.training.result import describe, log_hyperparameters, print_result, print_start, summarise
 from lab.training.trainer import Epochs, ProgressBar, make_trainer, quiet_threads, trainer_options
+
+NEEDED = {"epoch", "seconds", "train_accuracy", "train_images", "train_loss"}  # of each epoch
 
 
 def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool = False) -> None:
@@ -52,7 +55,7 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
                 print(f"speed=fast: {fast}")
             if not resumes and trainer.world_size == 1 and (said := choose_threads(run)):
                 print(said)
-        _fit(run, trainer, folder / "last.ckpt")
+        _fit(run, trainer, epochs, folder / "last.ckpt")
         scores, predictions = _test(run, trainer, epochs, folder, tested)
         if trainer.world_size > 1:
             torch.distributed.destroy_process_group()  # else one that ends first may take the others with it
@@ -83,19 +86,35 @@ def _check_validation(run: Run) -> None:
         raise UserError(f"{unfit[0]} looks at the validation loss: there is no validation part, give data.validation")
 
 
-def _fit(run: Run, trainer: Trainer, last: Path) -> None:
+def _fit(run: Run, trainer: Trainer, epochs: Epochs, last: Path) -> None:
     """Train, from the checkpoint `last` on where it is there."""
-    if last.exists():
-        for path in last.parent.glob("*.ckpt"):
-            load_weights(run, path)
-        if "Epochs" not in read_checkpoint(last).get("callbacks", {}):
-            raise UserError(f"{last}: of an older version, which did not save what a run needs to go on")
+    done = _check_checkpoints(run, last) if last.exists() else None
     if whole := fits_whole_epochs(trainer_options(run.config), trainer, run.classifier.optimizer):
         run.classifier = WholeEpochsClassifier(run.classifier)
     data = ImageData(run.dataset, run.config.model.batch_size, run.config.seed, whole_epochs=whole)
-    with _trainers_words():
-        checkpoint = last if last.exists() else None
-        trainer.fit(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        with _trainers_words():
+            checkpoint = None if done is None else last
+            trainer.fit(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except Exception as error:
+        if done is None or len(epochs.rows) > done + 1 or explain(error):
+            raise
+        raise UserError(f"{last}: this run cannot go on from it ({first_line(error)})") from None
+    if not epochs.rows:
+        raise UserError(f"{last}: this run cannot go on from it (it has no epochs)")
+
+
+def _check_checkpoints(run: Run, last: Path) -> int:
+    """How many epochs `last` is of, once it and all beside it are of this very network."""
+    for path in last.parent.glob("*.ckpt"):
+        load_weights(run, path)
+    states = read_checkpoint(last).get("callbacks", {})
+    if not isinstance(states, dict) or "Epochs" not in states:
+        raise UserError(f"{last}: of an older version, which did not save what a run needs to go on")
+    rows = states["Epochs"].get("rows") if isinstance(states["Epochs"], dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= NEEDED for row in rows):
+        raise UserError(f"{last}: this run cannot go on from it (it has no epochs)")
+    return len(rows)
 
 
 def _try(run: Run, trainer: Trainer, folder: Path) -> None:

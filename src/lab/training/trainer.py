@@ -5,27 +5,28 @@ Epochs, Kept and Patience are keys in checkpoints: renamed, they would not be fo
 
 import contextlib
 import inspect
-import io
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import torch
-from lightning_fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lab.config.instantiate import instantiate
+from lab.config.schema import MOST_THREADS
 from lab.display.terminal import make_bar
-from lab.errors import UserError
-from lab.files import atomic_write, write_csv
+from lab.errors import UserError, explain, first_line
+from lab.files import write_csv
 from lab.models.build import all_finite
+from lab.training.checkpoint import AtomicCheckpoints
 from lab.training.classifier import MOST_LOSS
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}  # ours say it
@@ -60,8 +61,8 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
             plugins=[AtomicCheckpoints()],
             num_sanity_val_steps=0,
         )
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"trainer: {error}") from None
+    except Exception as error:  # whatever a plugin or a library says of an option's value
+        raise UserError(explain(error) or f"trainer: {first_line(error)}") from None
 
 
 def trainer_options(config: DictConfig) -> dict[str, Any]:
@@ -71,10 +72,10 @@ def trainer_options(config: DictConfig) -> dict[str, Any]:
 
 
 class Events(TensorBoardLogger):
-    """TensorBoard's files beside the others of the run."""
+    """TensorBoard's files beside the others of the run, under names that nobody has planted a link under."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, name="", version="", default_hp_metric=False)
+        super().__init__(folder, name="", version="", default_hp_metric=False, filename_suffix=f".{token_hex(8)}")
 
     def save(self) -> None:
         """No hparams.yaml: config.yaml has it all."""
@@ -100,16 +101,6 @@ def quiet_threads() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or absent, and never in a folder that somebody has deleted meanwhile."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        content = io.BytesIO()  # torch's own writer has no plain word for a full disk
-        torch.save(checkpoint, content)
-        with atomic_write(Path(path)) as beside:
-            beside.write_bytes(content.getbuffer())
 
 
 def read_metrics(trainer: Trainer) -> dict[str, float]:
@@ -163,10 +154,19 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         return {"rows": self.rows, "threads": torch.get_num_threads()} | totals
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """ValueError, KeyError or TypeError where it is not what state_dict gives: a stranger may have sent it."""
+        threads = state.get("threads", torch.get_num_threads())
+        numbers = [
+            state["images"],
+            state["seconds"],
+            state["elapsed"],
+            *(row[key] for row in state["rows"] for key in row),
+        ]
+        if not 1 <= threads <= MOST_THREADS or not all(map(math.isfinite, numbers)):
+            raise ValueError("its epochs are no numbers")
         self.rows, self.images, self.seconds = state["rows"], state["images"], state["seconds"]
         self.before = state["elapsed"]
-        if "threads" in state:  # each number of threads has its own bits
-            torch.set_num_threads(state["threads"])
+        torch.set_num_threads(threads)  # each number has its own bits
 
     def elapsed(self) -> float:
         """Seconds of the whole training, those before an interruption too."""
