@@ -61,7 +61,8 @@ def test_tuned_pytorch_learns_what_plain_pytorch_learns(scripts, arrays, capfd, 
     told = []
     for script in (plain, tuned):
         torch.manual_seed(1)
-        script.main(RECIPES[name], np.load(arrays), 2)
+        with np.load(arrays) as file:
+            script.main(RECIPES[name], file, 2)
         lines = capfd.readouterr().out.splitlines()
         told.append([float(line.split("loss ")[1].split(",")[0]) for line in lines])
     assert len(told[0]) == 2 and told[0] == pytest.approx(told[1], rel=1e-2)
@@ -122,7 +123,9 @@ def test_the_arrays_are_the_images_that_the_project_trains_on(data_root, tmp_pat
         words += ["data.folds=5"] if task == "folds" else []
         config = compose("train", words, return_hydra_config=True)
     HydraConfig.instance().set_config(config)
-    dataset, arrays = load(config.data), np.load(path)
+    dataset = load(config.data)
+    with np.load(path) as file:
+        arrays = dict(file)
     train = dataset.parts["train"]
     chosen = arrays["folds"] != 0 if task == "folds" else slice(None)  # the first fold is held out
     assert (arrays["images"][chosen] == dataset.images[train]).all()
@@ -163,7 +166,7 @@ def test_the_lab_and_a_plain_loop_are_measured_on_the_same_images(here, tmp_path
 
 
 def test_a_yardstick_that_fails_ends_the_benchmark_in_a_line(refused):
-    assert "false -c: no message" in refused("stacks=[keras]", "keras=/bin/false", command="benchmark")
+    assert "false -Pc: no message" in refused("stacks=[keras]", "keras=/bin/false", command="benchmark")
 
 
 def test_what_there_is_not_is_refused(refused):

@@ -464,6 +464,7 @@ def test_no_name_moves_the_cursor(say, tmp_path):
     assert "\\x1b[2J\\x07\\x9b\\u202e\\nbee" in out + err
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_redrawn_digits_are_read_as_the_plain_images_are(here, tmp_path, monkeypatch):
     """Black on white, 280x280, off centre, as JPEG of quality 60."""

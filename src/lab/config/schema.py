@@ -114,7 +114,7 @@ class Train:
         Rule(lambda n: 1 <= n <= MOST_THREADS, f"from 1 to {MOST_THREADS}"),
     )
     speed: Optional[str] = option(
-        None, "fast", "bfloat16 where CPU or GPU gain by it; the start says what it chose", one_of("fast")
+        None, "fast", "bfloat16 where it is measured to be faster; the start says what was measured", one_of("fast")
     )
     early_stopping: Optional[int] = option(
         None, "5", "stop after five epochs without a lower validation loss", AT_LEAST_1

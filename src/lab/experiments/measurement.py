@@ -111,7 +111,7 @@ class Bench:
         """The machine, and the versions of what runs on it."""
         packages = {name: version(name) for name in ("torch", "pytorch-lightning")}
         if stacks & KERAS:
-            packages |= self._ask([self._python("keras"), "-P", "-c", KERAS_VERSIONS])
+            packages |= self._ask([self._python("keras"), "-Pc", KERAS_VERSIONS])
         machine = {"cpu": _cpu_name(), "cores": joblib.cpu_count(), "python": platform.python_version()}
         return {"date": f"{datetime.now(UTC):%Y-%m-%d}", **machine, **packages, "rounds": self.config.rounds}
 
@@ -203,7 +203,7 @@ def _load(words: list[str]) -> tuple[DictConfig, Dataset]:
 
 @contextlib.contextmanager
 def _busy_process() -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-P", "-c", "while True: pass"])
+    process = subprocess.Popen([sys.executable, "-Pc", "while True: pass"])
     try:
         yield
     finally:
