@@ -62,13 +62,13 @@ def test_folds_are_a_row_with_the_spread_over_folds(reproduce, tmp_path):
     assert f"| {mean:.2f} ± {spread:.2f} | 1 |" in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_the_ladder_goes_into_the_results_and_leaves_the_rest(here, tmp_path):
+@pytest.mark.slow
+def test_the_whole_ladder_goes_into_the_results_and_leaves_the_rest(here, tmp_path):
     results = tmp_path / "RESULTS.md"
     results.write_text("# Results\n\n## Ladder\n\nold\n\n## Speed\n\nfast\n")
     common = SMALL.removeprefix("+").replace("epochs=1", "epochs=1 data.validation=0.1")
-    some = ("rows=[baseline,deep]", "workers=1", "seeds=2")
-    told = here("reproduce", "ladder", common, "hydra.run.dir=out", *some, f"results={results}").out
-    assert "2 rows, 4 runs, 4 to do" in told
+    told = here("reproduce", "ladder", common, "hydra.run.dir=out", "workers=1", "seeds=2", f"results={results}").out
+    assert "7 rows, 14 runs, 14 to do" in told
     text = results.read_text()
     assert "old" not in text and text.endswith("## Speed\n\nfast\n") and text.count("## ") == 2
     assert re.search(r"\| deep \| 159,254 \| [\d.]+ ± [\d.]+ \| 2 \| baseline \| [+-][\d.]+ \(", text)
