@@ -21,7 +21,7 @@ LEVELS = {
 }
 WITHOUT_TORCH = ("errors", "files", "config", "display", "datasets.dataset", "runs", "cli", "evaluation", "experiments")
 LIGHTNINGS = {"datasets.batches", *(f"training.{name}" for name in ("classifier", "load", "prepare"))}
-LIGHTNINGS |= {f"training.{name}" for name in ("train", "trainer", "tune")}
+LIGHTNINGS |= {f"training.{name}" for name in ("fastest", "train", "trainer", "tune")}
 
 
 def module_name(path):

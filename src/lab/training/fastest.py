@@ -9,14 +9,17 @@ from contextlib import AbstractContextManager
 
 import torch
 from omegaconf import DictConfig
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.nn import functional as F
 
 from lab.models.build import count_parameters
 from lab.training.prepare import Run
+from lab.training.trainer import Epochs
 
 ROUNDS, SECONDS = 2, 0.15  # of steps in each way, in turn
 GAIN = 1.3  # what one thread must gain: a quiet machine then gives the same bits each time
 GAIN_OF_SHORT = 1.1
+SLOWER = 1.5  # times the seconds of the quickest epoch: perhaps a neighbour has come
 MOST_PARAMETERS = 20_000_000  # of a network whose threads are tried
 
 
@@ -35,6 +38,22 @@ def choose_threads(run: Run) -> str:
     torch.set_num_threads(1)
     times = f"{speeds[1] / speeds[threads]:.1f} times as long"
     return f"1 thread: others keep a core busy, with {threads} threads each step takes {times}"
+
+
+class Threads(Callback):
+    """Chooses the threads at the start, and again after an epoch that took far longer than the quickest.
+
+    metrics.csv has the number of each epoch, for each has its own bits.
+    """
+
+    def __init__(self, run: Run, epochs: Epochs) -> None:
+        self.run, self.epochs = run, epochs
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        seconds = [row["seconds"] for row in self.epochs.rows]
+        is_slow = not seconds or seconds[-1] > SLOWER * min(seconds)
+        if is_slow and trainer.world_size == 1 and (said := choose_threads(self.run)):
+            self.epochs.show(said)
 
 
 def choose_precision(run: Run) -> str:

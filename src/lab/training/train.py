@@ -22,7 +22,7 @@ from lab.runs.folder import claim, occupied, read_config
 from lab.runs.predictions import Predictions
 from lab.training.checkpoint import read_checkpoint
 from lab.training.classifier import WholeEpochsClassifier, fits_whole_epochs
-from lab.training.fastest import choose_precision, choose_threads
+from lab.training.fastest import Threads, choose_precision
 from lab.training.load import load_weights, place_data, predict
 from lab.training.prepare import Run, prepare
 from lab.training.result import describe, log_hyperparameters, print_result, print_start, summarise
@@ -42,7 +42,7 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
     fast = choose_precision(run) if config.speed and not resumes else ""
     epochs = Epochs(folder / "metrics.csv", tqdm.write)
     keeps_best = tested == "test" and len(run.dataset.parts["validation"]) > 0
-    trainer = make_trainer(config, folder, [epochs, ProgressBar()], keeps_best)
+    trainer = make_trainer(config, folder, [epochs, ProgressBar(), Threads(run, epochs)], keeps_best)
     if trainer.fast_dev_run:
         return _try(run, trainer, folder)
     is_first = rank_zero_only.rank == 0  # of the processes of a distributed run
@@ -53,8 +53,6 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
             print_start(run)
             if fast:
                 print(f"speed=fast: {fast}")
-            if not resumes and trainer.world_size == 1 and (said := choose_threads(run)):
-                print(said)
         _fit(run, trainer, epochs, folder / "last.ckpt")
         scores, predictions = _test(run, trainer, epochs, folder, tested)
         if trainer.world_size > 1:

@@ -139,7 +139,8 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         metrics = read_metrics(trainer)
         if not self.validated:  # Lightning still has an earlier epoch's
             metrics = {name: value for name, value in metrics.items() if not name.startswith("val_")}
-        self.rows.append({"epoch": trainer.current_epoch + 1, **metrics, "seconds": round(self.epoch_seconds, 3)})
+        spent = {"seconds": round(self.epoch_seconds, 3), "threads": torch.get_num_threads()}
+        self.rows.append({"epoch": trainer.current_epoch + 1, **metrics, **spent})
         self.images, self.seconds = self.images + metrics["train_images"], self.seconds + self.epoch_seconds
         if trainer.is_global_zero and not trainer.fast_dev_run:
             write_csv(self.rows, self.path)
