@@ -12,7 +12,7 @@ import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent, YAMLError
+from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
 from lab.config.checks import check_plain, check_values
 from lab.config.overrides import resume_command
@@ -84,7 +84,9 @@ def read_config(folder: Path, schema: type[Train] = Train) -> DictConfig:
         text = read_text(path, MOST_CONFIG)
         _refuse_growth(text)
         saved = OmegaConf.create(text)
-    except (OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its parser does
         raise UserError(f"{path}: damaged ({first_line(error)})") from None
     if ("workers" in saved) != (schema is CrossValidate):
         kind = f"a cross-validation: give one of its folds, {folder}/fold_0" if "workers" in saved else "another run"
