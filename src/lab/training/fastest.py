@@ -61,6 +61,8 @@ def choose_precision(run: Run) -> str:
 
     Weights, their updates, losses and batch normalisation stay in float32: the products alone are made shorter.
     """
+    if not run.config.trainer.devices == run.config.trainer.num_nodes == 1:
+        return "float32 as ever: several processes might measure, and choose, differently; trainer.precision chooses"
     device = _find_device(run.config)
     old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     short = torch.float16 if old_gpu else torch.bfloat16
