@@ -14,13 +14,9 @@ from lab.config.schema import CrossValidate, Train
 from lab.errors import UserError, printable
 
 MOST = 2**32, 1e38  # of an int, of a float
-KINDS = {
-    "benchmark": bool,
-    "detect_anomaly": bool,
-    "profiler": str,
-    "sync_batchnorm": bool,
-}  # which Lightning takes as is
-# options of Lightning's Trainer that are asked for by name here
+# of options that Lightning takes as they are
+KINDS = {"benchmark": bool, "detect_anomaly": bool, "profiler": str, "sync_batchnorm": bool}
+# options of Lightning's Trainer that this program reads by name
 TRAINERS = ("accelerator", "check_val_every_n_epoch", "devices", "gradient_clip_val", "limit_test_batches")
 TRAINERS += ("limit_train_batches", "limit_val_batches", "max_epochs", "num_nodes", "precision")
 

@@ -182,10 +182,7 @@ def launch(
     """
     for job in jobs:
         _clear(job, rerun)
-    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), *inherited])  # of processes to come
-    os.environ["PYTHONSAFEPATH"] = "1"  # which else import what lies in the current directory
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
+    _prepare_environment()
     if (at_a_time := getattr(launcher, "joblib", {})) and (workers or at_a_time["n_jobs"] == -1):
         at_a_time["n_jobs"] = workers or count_workers(len(jobs))
     with _Watch(jobs, bar, describe, shows_errors), _hydra_config(launcher.config):
@@ -207,6 +204,14 @@ def launch(
                 raise UserError(f"the launcher, {type(launcher).__name__}: {first_line(error)}") from None
             else:
                 return
+
+
+def _prepare_environment() -> None:
+    """Of the processes to come: they import this project, and nothing that lies in the current directory."""
+    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), *inherited])
+    os.environ["PYTHONSAFEPATH"] = "1"
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
 
 
 def count_workers(jobs: int) -> int:

@@ -23,14 +23,8 @@ from lab.files import LEFT_OVER, MOST_TEXT, atomic_write, open_plain, read_text,
 TRUSTED = r"(lab\.models|lab\.datasets|torch\.optim(\.lr_scheduler)?)\.\w+"  # what a folder may name as _target_
 # options of Lightning's Trainer, and their values, that a folder may name
 OPTIONS = {"accelerator", "accumulate_grad_batches", "benchmark", "check_val_every_n_epoch", "detect_anomaly"}
-OPTIONS |= {
-    "deterministic",
-    "devices",
-    "fast_dev_run",
-    "gradient_clip_algorithm",
-    "gradient_clip_val",
-    "inference_mode",
-}
+OPTIONS |= {"deterministic", "devices", "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val"}
+OPTIONS |= {"inference_mode"}
 OPTIONS |= {"limit_test_batches", "limit_train_batches", "limit_val_batches", "log_every_n_steps", "max_epochs"}
 OPTIONS |= {"max_steps", "max_time", "min_epochs", "min_steps", "num_nodes", "overfit_batches", "precision", "profiler"}
 OPTIONS |= {"strategy", "sync_batchnorm", "val_check_interval"}
