@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -48,6 +49,25 @@ def test_a_sweep_ends_in_a_table_a_winner_and_its_command(train_here, tmp_path):
     with Image.open(tmp_path / "sweep" / "sweep.png") as picture:
         assert picture.width > 600
     assert "epoch 2/2" in (tmp_path / "sweep" / best["folder"] / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("call", "goes_on"), [(1, ""), (3, ": the same command goes on with the jobs that are missing")]
+)
+def test_ctrl_c_in_a_library_that_raises_another_error_on_it_is_told_as_ctrl_c(refused, monkeypatch, call, goes_on):
+    calls, compose = [], ConfigLoaderImpl.load_sweep_config
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) < call:
+            return compose(*arguments)
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError("half copied")
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", stopped)
+    assert refused(*HERE, *FAST, RATES) == f"error: interrupted{goes_on}"
 
 
 def test_the_winners_command_gives_the_winners_bits(train_here, tmp_path):

@@ -21,6 +21,13 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C stands behind it: libraries that it stops while they tidy up raise another error on top."""
+    while error and not isinstance(error, KeyboardInterrupt | UserError):
+        error = error.__context__
+    return isinstance(error, KeyboardInterrupt)
+
+
 def explain(error: BaseException) -> str | None:
     """The line that the user reads, None where `error` is a defect of this program."""
     line = _line(error)

@@ -22,7 +22,7 @@ from lab.cli.help import help_text
 from lab.config.checks import check
 from lab.config.overrides import known_keys, nearest, replace_schedule
 from lab.config.schema import CONF, SCHEMAS, Train, run_folder
-from lab.errors import explain, first_line, tell
+from lab.errors import explain, first_line, tell, was_interrupted
 
 
 def run_command(task: Callable[[DictConfig], None], name: str) -> None:
@@ -49,6 +49,8 @@ def run_command(task: Callable[[DictConfig], None], name: str) -> None:
     except Exception as error:
         if show_traceback:
             raise
+        if was_interrupted(error):
+            raise SystemExit("error: interrupted") from None
         raise SystemExit(f"error: {_explain_hydra(error, job.has_started) or tell(error)}") from None
     except KeyboardInterrupt as interrupt:
         how = f" {interrupt} goes on" if interrupt.args else ""
@@ -72,6 +74,8 @@ class _Job:
             check(config, self.schema)
             self.task(config)
         except Exception as error:
+            if was_interrupted(error):
+                raise KeyboardInterrupt from None
             with contextlib.suppress(OSError):
                 run_folder().rmdir()  # Hydra made it; with files in it, it stays
             line = _explain_hydra(error, has_started=True) or tell(error)

@@ -33,7 +33,7 @@ from lab.config.checks import check
 from lab.config.overrides import quoted, replace_schedule
 from lab.config.schema import CONF, Train, data_folder, fingerprint, run_folder
 from lab.datasets.dataset import load
-from lab.errors import DEFECT, UserError, explain, first_line, printable
+from lab.errors import DEFECT, UserError, explain, first_line, printable, was_interrupted
 from lab.files import read_text, write_json, write_text
 from lab.runs.folder import read_config, read_result
 
@@ -99,6 +99,8 @@ def run_job(config: DictConfig, tested: str = "test") -> None:
                 check(config, Train)
                 train(config, folder, tested)
         except Exception as error:
+            if was_interrupted(error):
+                raise KeyboardInterrupt from None
             line = explain(error)
             if line is None:
                 traceback.print_exc(file=log)
@@ -198,9 +200,11 @@ def launch(
                 if len(left) == len(jobs):
                     raise UserError("a process was killed before its first job (no memory left?)") from None
                 jobs = left
-            except KeyboardInterrupt:
-                raise UserError("interrupted: the same command goes on with the jobs that are missing") from None
-            except (RuntimeError, ValueError, OSError) as error:  # the launcher's own: those of jobs are in error.txt
+            except (KeyboardInterrupt, Exception) as error:  # the launcher's own: those of jobs are in error.txt
+                if was_interrupted(error):
+                    raise UserError("interrupted: the same command goes on with the jobs that are missing") from None
+                if not isinstance(error, RuntimeError | ValueError | OSError):
+                    raise
                 raise UserError(f"the launcher, {type(launcher).__name__}: {first_line(error)}") from None
             else:
                 return
