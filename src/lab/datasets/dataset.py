@@ -30,6 +30,7 @@ class Dataset:
     parts: Parts
     is_sample: bool = False
     folds: list[Parts] = field(default_factory=list)  # of a cross-validation, nothing dropped
+    files: list[str] | None = None  # where each image is a file of its own, [n]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -79,8 +80,8 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
         folds = make_folds(parts, arrays.labels, config.folds, config.fold_seed, config.stratify_folds)
         parts = dict(folds[config.fold])
     name = config.name + ("_sample" if arrays.is_sample else "")
-    classes = _name_classes(arrays.labels, config)
-    dataset = Dataset(name, arrays.images, arrays.labels, classes, parts, arrays.is_sample, folds)
+    classes = arrays.classes or _name_classes(arrays.labels, config)
+    dataset = Dataset(name, arrays.images, arrays.labels, classes, parts, arrays.is_sample, folds, arrays.files)
     if config.drop_duplicates:
         parts["train"] = parts["train"][~dataset.leaked()]
         if not len(parts["train"]):

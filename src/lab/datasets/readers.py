@@ -28,6 +28,9 @@ class Arrays:
     labels: npt.NDArray[np.int64]  # [n]
     own_parts: dict[str, int]  # images in "train", "validation", "test"
     is_sample: bool = False
+    classes: list[str] | None = None  # where the files name them
+    files: list[str] | None = None  # of a picture each, [n]
+    groups: npt.NDArray[np.int64] | None = None  # [n]; images of one group stay together in every split
 
 
 def idx(
