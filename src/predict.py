@@ -14,6 +14,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -40,6 +41,15 @@ MOST_FIELDS = 100  # of a form
 MOST_WAITING_BYTES = 256 * 1000 * 1000  # of all requests that are not whole yet
 MOST_CONNECTIONS = 128
 PATIENCE = 30  # seconds, for all of a request
+# most pixels of a side: of a digit's picture, and of those in which its ink, the pieces of that, the paper are found
+DIGIT_SIDE, INK_SIDE, BLOB_SIDE, PAPER_SIDE = 1024, 256, 96, 64
+DOUBTFUL = "doubtful: "
+FAINTEST = 40  # grey levels between paper and ink: less is none
+WIDEST = 20  # pixels of PAPER_SIDE: a stroke's width
+SHORTEST = 0.12  # of the picture's longer side: a digit's height or width
+DUST = 0.06  # of the heaviest piece of ink: less is none
+MOST_PIECES = 3  # times the heaviest one: noise has more
+UNEVEN = 40  # grey levels between the edge's light and dark: a shadow or a table
 TOLERANCE = 1e-4  # of a golden probability, between processors and versions
 
 
@@ -59,6 +69,8 @@ def shown(text):
 def main(words=None):
     given = parse(words)
     try:
+        if os.path.isdir(given.model):
+            given.model = exported(given.model)
         return given.run(given)
     except UserError as problem:
         print("error: %s" % shown(problem), file=sys.stderr)
@@ -69,6 +81,21 @@ def main(words=None):
     except OSError as error:
         print("error: %s" % shown(error), file=sys.stderr)
     return 1
+
+
+def exported(run):
+    """The model.ts of a run's folder, made by export.py where there is none of the run's last weights."""
+    model, weights = os.path.join(run, "model.ts"), os.path.join(run, "last.ckpt")
+    if os.path.exists(model) and not (os.path.exists(weights) and os.path.getmtime(weights) > os.path.getmtime(model)):
+        return model
+    export = os.path.join(os.path.dirname(os.path.abspath(__file__)), "export.py")
+    if not os.path.exists(export):
+        raise UserError("%s: a folder: give the model.ts in it, which export.py writes" % run)
+    print("%s: exporting it first" % shown(model), file=sys.stderr)
+    process = subprocess.run([sys.executable, export, run], stdout=sys.stderr)
+    if process.returncode:
+        raise UserError("%s: not exported, so there is nothing to ask" % run)
+    return model
 
 
 # ---- what the file says of itself: without torch
@@ -328,12 +355,15 @@ def fit(picture, size, raw):
         if picture.size != wanted:
             raise UserError("--raw takes pictures of %dx%d, this is %dx%d" % (wanted + picture.size))
         return picture, done
-    if size["picture"] in ("digit", "on_black") and border(picture) > middle(picture):
+    if size["picture"] == "digit":
+        picture = shrink(picture, DIGIT_SIDE)
+    is_light = {"digit": is_dark_on_light, "on_black": lambda picture: border(picture) > middle(picture)}
+    if size["picture"] in is_light and is_light[size["picture"]](picture):
         picture = picture.point(lambda value: 255 - value)
         done.append("dark on light: inverted")
     if size["picture"] == "digit":
         low, high = picture.getextrema()
-        if high - low < 40:
+        if high - low < FAINTEST:
             raise UserError("it is blank: no ink to read")
         if picture.size != wanted:
             return fit_digit(picture, wanted, done)
@@ -351,13 +381,19 @@ def fit_digit(picture, wanted, done):
     """As MNIST was made: the ink scaled to 20x20 pixels of 28x28, its centre of mass in the middle."""
     from PIL import Image
 
-    ink = picture.getextrema()[1]
-    paper = min(border(picture), ink - 1)
-    # what is hardly brighter than the paper is noise and shadow
-    picture = picture.point(lambda value: max(0, min(255, int((value - paper) * 255.0 / (ink - paper)))))
-    box = picture.point(lambda value: 255 if value > 80 else 0).getbbox()
-    picture = picture.point(lambda value: value if value > 25 else 0).crop(box)
-    done.append("cropped to its ink, %dx%d" % picture.size)
+    uneven = is_uneven(picture)
+    found, blobs = find_ink(picture, uneven)
+    if not blobs and found.getextrema()[1] < FAINTEST:
+        raise UserError("it is blank: no ink to read")
+    if not blobs:  # the ink reaches the edge
+        ink = picture.getextrema()[1]
+        paper = min(border(picture), ink - 1)
+        # what is hardly brighter than the paper is noise and shadow
+        found = picture.point(lambda value: max(0, min(255, int((value - paper) * 255.0 / (ink - paper)))))
+    box = found.point(lambda value: 255 if value > 80 else 0).getbbox()
+    picture = found.point(lambda value: value if value > 25 else 0).crop(box)
+    done.append("cropped to its ink, %dx%d of %dx%d" % (picture.size + found.size))
+    done.extend(DOUBTFUL + doubt for doubt in find_doubts(picture, found.size, blobs, uneven))
     scale = 20.0 / 28 * min(wanted[0] / float(picture.width), wanted[1] / float(picture.height))
     side = tuple(max(1, int(round(length * scale))) for length in picture.size)
     picture = picture.convert("F").resize(side, Image.LANCZOS)
@@ -374,13 +410,164 @@ def fit_digit(picture, wanted, done):
     return fitted, done
 
 
+def is_uneven(picture):
+    """Whether a shadow or a table lies at the picture's edge."""
+    edge = border_counts(picture)
+    return quantile(edge, 0.9) - quantile(edge, 0.1) > UNEVEN
+
+
+def find_ink(picture, uneven):
+    """Bright ink alone, without its paper and what lies on that: shadows, lines, a table's edge; and its Blobs.
+
+    The paper is what is left where all that is narrower than a stroke is taken away (a top-hat transform); Otsu's
+    level parts the ink from the rest. No Blobs where the ink touches the picture's edge, None where nothing stands out.
+    """
+    from PIL import Image, ImageChops, ImageFilter
+
+    picture = shrink(picture, INK_SIDE).filter(ImageFilter.GaussianBlur(1))
+    paper = shrink(picture, PAPER_SIDE)
+    for rank in (ImageFilter.MinFilter(3), ImageFilter.MaxFilter(3)):
+        for _ in range(WIDEST // 2):
+            paper = paper.filter(rank)
+    ink = ImageChops.subtract(picture, paper.resize(picture.size, Image.BILINEAR))
+    small = shrink(ink, BLOB_SIDE)
+    level = otsu(small.histogram())
+    # where there is a table or a shadow, what touches the edge is theirs
+    blobs = [blob for blob in find_blobs(small, level) if not (uneven and blob.touches(small.size))]
+    blobs = [blob for blob in blobs if not any(blob.frames(other) for other in blobs)]
+    heaviest = max(blobs, key=lambda blob: blob.mass) if blobs else None
+    if heaviest is None or heaviest.length() < SHORTEST * max(small.size) or is_noise(blobs):
+        return ink, None
+    if heaviest.touches(small.size):
+        return ink, []
+    blobs = [blob for blob in blobs if blob.mass > DUST * heaviest.mass]
+    mask = bytearray(small.width * small.height)
+    for blob in blobs:
+        for place in blob.places:
+            mask[place] = 255
+    mask = Image.frombytes("L", small.size, bytes(mask)).filter(ImageFilter.MaxFilter(5))
+    ink = ImageChops.multiply(ink, mask.resize(ink.size, Image.NEAREST))
+    low, high = 0.3 * level, 0.9 * ink.getextrema()[1]
+    return ink.point(lambda value: max(0, min(255, int((value - low) * 255.0 / max(high - low, 1))))), blobs
+
+
+def is_noise(blobs):
+    masses = [blob.mass for blob in blobs]
+    return sum(masses) > MOST_PIECES * max(masses)
+
+
+def find_doubts(ink, size, blobs, uneven):
+    """Why an answer may be wrong, whatever the network says: `ink` was cropped out of `size`."""
+    if blobs is None:
+        yield "no digit stands out"
+    elif not blobs and uneven:
+        yield "ink fills the picture" if ink.size == size else "ink, or a shadow, reaches the picture's edge"
+    blobs = blobs or []
+    tall = [blob for blob in blobs if 2 * blob.height() > max(each.height() for each in blobs)]
+    tall.sort(key=lambda blob: blob.box[0])
+    if any(one.box[2] <= other.box[0] for one, other in zip(tall, tall[1:])):
+        yield "more than one digit"
+
+
+def doubted(done):
+    """The doubts among what was done to a picture."""
+    return [each[len(DOUBTFUL) :] for each in done if each.startswith(DOUBTFUL)]
+
+
+class Blob:
+    """Pixels that hang together: their numbers, row by row, the sum of their values, the box that they lie in."""
+
+    def __init__(self, places, width, mass):
+        self.places, self.mass = places, mass
+        rows, columns = [place // width for place in places], [place % width for place in places]
+        self.box = min(columns), min(rows), max(columns) + 1, max(rows) + 1
+
+    def height(self):
+        return self.box[3] - self.box[1]
+
+    def length(self):
+        return max(self.box[2] - self.box[0], self.height())
+
+    def touches(self, size):
+        return self.box[0] == 0 or self.box[1] == 0 or self.box[2] == size[0] or self.box[3] == size[1]
+
+    def frames(self, other):
+        """Whether it goes all around what may be a digit."""
+        around = [here < there for here, there in zip(self.box[:2] + other.box[2:], other.box[:2] + self.box[2:])]
+        return all(around) and 5 * other.mass > self.mass
+
+
+def find_blobs(ink, level):
+    """The Blobs of what is brighter than `level`."""
+    width, height = ink.size
+    values = ink.tobytes()
+    left = {place for place, value in enumerate(values) if value > level}
+    blobs = []
+    while left:
+        todo, places = [left.pop()], []
+        while todo:
+            place = todo.pop()
+            places.append(place)
+            x = place % width
+            for step in (-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1):
+                near = place + step
+                if near in left and abs(near % width - x) <= 1:
+                    left.remove(near)
+                    todo.append(near)
+        blobs.append(Blob(places, width, sum(values[place] for place in places)))
+    return blobs
+
+
+def shrink(picture, side):
+    """No side longer than `side` pixels."""
+    from PIL import Image
+
+    scale = side / float(max(picture.size))
+    if scale >= 1:
+        return picture
+    return picture.resize(tuple(max(1, int(round(length * scale))) for length in picture.size), Image.BOX)
+
+
+def otsu(counts):
+    """The level that parts a histogram best in two: Otsu, 1979."""
+    total, whole = float(sum(counts)), float(sum(level * count for level, count in enumerate(counts)))
+    best, limit, below, sum_below = -1.0, 0, 0, 0.0
+    for level, count in enumerate(counts):
+        below += count
+        sum_below += level * count
+        if 0 < below < total:
+            gap = sum_below / below - (whole - sum_below) / (total - below)
+            between = below * (total - below) * gap * gap
+            if between > best:
+                best, limit = between, level
+    return limit
+
+
+def is_dark_on_light(picture):
+    """Whether a digit's ink is darker than its paper; a table or a shadow may lie around it."""
+    edge, whole = border_counts(picture), picture.convert("L").histogram()
+    if max(quantile(edge, 0.5), quantile(whole, 0.5)) > middle(picture):
+        return True
+    darker = quantile(edge, 0.05) - quantile(whole, 0.01)  # than anything at the edge, where there is no ink
+    return darker > 40 + quantile(whole, 0.99) - quantile(edge, 0.95)
+
+
 def border(picture):
     """The middle value of the pixels at the edge."""
+    return quantile(border_counts(picture), 0.5)
+
+
+def border_counts(picture):
+    """How many pixels at the edge have each grey level."""
     picture = picture.convert("L")
     width, height = picture.size
     edges = [(0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height)]
-    counts = [sum(each) for each in zip(*(picture.crop(edge).histogram() for edge in edges))]
-    return next(value for value in range(256) if 2 * sum(counts[: value + 1]) > sum(counts))
+    return [sum(each) for each in zip(*(picture.crop(edge).histogram() for edge in edges))]
+
+
+def quantile(counts, share):
+    """The level below which `share` of a histogram lies."""
+    return next(level for level in range(256) if sum(counts[: level + 1]) > share * sum(counts))
 
 
 def middle(picture):
@@ -423,17 +610,24 @@ def predict(given):
             continue
         if len(done) > 1:
             print("%s: %s" % (shown(path), ", ".join(done)), file=sys.stderr)
-        tell(path, model.probabilities(batch(model, [picture]))[0].tolist(), metadata["classes"], given.json, writer)
+        probabilities = model.probabilities(batch(model, [picture]))[0].tolist()
+        tell(path, probabilities, metadata["classes"], doubted(done), given.json, writer)
     return 1 if failed else 0
 
 
-def tell(path, probabilities, classes, as_json, writer):
+def tell(path, probabilities, classes, doubts, as_json, writer):
     order = sorted(range(len(classes)), key=lambda number: -probabilities[number])
     if as_json:
         each = dict(zip(classes, probabilities))
         print(
             json.dumps(
-                {"file": path, "class": classes[order[0]], "probability": max(probabilities), "probabilities": each}
+                {
+                    "file": path,
+                    "class": classes[order[0]],
+                    "probability": max(probabilities),
+                    "probabilities": each,
+                    "doubts": doubts,
+                }
             )
         )
     elif writer:
@@ -656,6 +850,7 @@ class Handler(BaseHTTPRequestHandler):
             "probability": probabilities[best],
             "probabilities": dict(zip(self.server.metadata["classes"], probabilities)),
             "done": done,
+            "doubts": doubted(done),
         }
 
     def answer(self, status, content, kind="application/json"):
@@ -796,8 +991,10 @@ const rows = new Map(about.classes.map(name => {
   return [name, row];
 }));
 function show(answer) {
-  said.className = answer.error ? "error" : "";
-  said.textContent = answer.error || "It is " + answer.class + ". " + answer.done.join(", ") + ".";
+  const doubt = answer.error || answer.doubts.join(", ");
+  said.className = doubt ? "error" : "";
+  said.textContent = answer.error || (doubt ? "Doubtful, " + doubt + ": perhaps it is " : "It is ")
+    + answer.class + ". " + answer.done.filter(each => !each.startsWith("doubtful")).join(", ") + ".";
   for (const [name, row] of rows) {
     const share = answer.error ? 0 : answer.probabilities[name];
     row.classList.toggle("best", name === answer.class);
@@ -877,7 +1074,7 @@ def parse(words):
             sys.exit(2)
 
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="model.ts, which export.py wrote")
+    parser.add_argument("model", help="model.ts, which export.py wrote; or a run's folder, which is exported first")
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help="pictures, folders, patterns; or info, selftest, bench"
     )

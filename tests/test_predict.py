@@ -153,12 +153,14 @@ def test_pictures_of_every_kind_are_fitted_alike(tmp_path):
     assert 18 <= np.ptp(rows) + 1 <= 21 and rows.min() >= 4 and columns.max() < 24
 
 
-def test_thin_strokes_and_few_dots_are_fitted():
-    dots = Image.new("L", (600, 600), 255)
+def test_thin_strokes_are_fitted_and_a_few_dots_are_no_ink():
+    page = Image.new("L", (600, 600), 255)
     for place in (100, 500):
-        dots.putpixel((place, place), 0)
-    fitted, _ = predict.fit(dots, DIGIT, False)
-    assert fitted.getextrema() == (0, 255)
+        page.putpixel((place, place), 0)
+    with pytest.raises(predict.UserError, match="blank"):
+        predict.fit(page, DIGIT, False)
+    ImageDraw.Draw(page).line((300, 100, 280, 500), 0, 2)
+    assert predict.fit(page, DIGIT, False)[0].getextrema() == (0, 255)
 
 
 @pytest.mark.parametrize("mode", ["I;16B", "LAB", "F"])
