@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from lab.config.schema import data_folder, fingerprint
 from lab.display.terminal import print_classes, print_table, warn
 from lab.models.build import count_parameters
+from lab.training.load import SCORES
 from lab.training.prepare import Run
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "hydra-core")
@@ -66,6 +67,7 @@ def describe(run: Run) -> dict[str, Any]:
             "split": {key: data[key] for key in ("validation", "test", "split_seed", "stratify", *folds)},
             "sha256": dataset.sha256,
         },
+        "monitor": run.config.monitor or "accuracy",
         "seed": run.config.seed,
         "batch_size": recipe.batch_size,
         "optimizer": OmegaConf.to_container(recipe.optimizer, resolve=True),
@@ -84,7 +86,7 @@ def summarise(rows: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     """Training and validation scores of the epochs in `rows`, "last" and, where there is validation, "best"."""
 
     def scores(row: Mapping[str, float], part: str) -> dict[str, float]:
-        return {name: row[f"{part}_{name}"] for name in ("loss", "accuracy", "images")}
+        return {name: row[f"{part}_{name}"] for name in SCORES if f"{part}_{name}" in row}
 
     return {
         "epochs": rows["last"]["epoch"],

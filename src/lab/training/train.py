@@ -132,7 +132,7 @@ def _test(
     rows = {"last": epochs.rows[-1]}
     if (folder / "best.ckpt").exists():
         validated = [row for row in epochs.rows if "val_loss" in row]
-        rows = {"best": max(validated, key=lambda row: row["val_accuracy"])} | rows
+        rows = {"best": max(validated, key=lambda row: row[f"val_{run.config.monitor or 'accuracy'}"])} | rows
     tested: dict[int, dict[str, float]] = {}  # by epoch: the best may be the last
     predictions = {}
     with _trainers_words():

@@ -1,6 +1,6 @@
 """Lightning's Trainer as this program uses it: the options that a user gives, logger, checkpoints, callbacks.
 
-Epochs, Kept and Patience are keys in checkpoints: renamed, they would not be found again on resume.
+Average, Epochs, Kept and Patience are keys in checkpoints: renamed, they would not be found again on resume.
 """
 
 import contextlib
@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from lab.config.instantiate import instantiate
 from lab.config.schema import MOST_THREADS
@@ -47,8 +48,10 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
     checkpoints = [Kept(folder, "last")]
     if keeps_best and options["limit_val_batches"] != 0:
         # the last one is saved after it, and knows it
-        checkpoints.insert(0, Kept(folder, "best", monitor="val_accuracy", mode="max"))
+        checkpoints.insert(0, Kept(folder, "best", monitor=f"val_{config.monitor or 'accuracy'}", mode="max"))
     others = [Histograms()] if config.histograms else []
+    if config.model.average:
+        others.append(Average(config.model.average))
     if config.early_stopping:
         others.append(Patience("val_loss", patience=config.early_stopping, check_on_train_epoch_end=False))
     if config.model.schedule:
@@ -237,6 +240,35 @@ class Patience(EarlyStopping):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
+
+
+class Average(WeightAveraging):
+    """An exponential moving average of the weights is validated, tested, kept in checkpoints, exported.
+
+    It keeps `decay` a step; at first less, (1 + steps) / (10 + steps), as TensorFlow's: else a short run's would be of
+    its first weights. Batch normalisation's running statistics are averaged as the weights are.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=self._average)
+        self.decay = decay
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device  # the module is not there yet
+        super().setup(trainer, module, stage)
+
+    def _average(self, averages: list[Tensor], weights: list[Tensor], _: Any) -> None:
+        steps = self._latest_update_step
+        kept = min(self.decay, (1 + steps) / (10 + steps))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, weights, 1 - kept)
+        else:  # counts
+            torch._foreach_copy_(averages, weights)
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """To go on with training alone: Lightning's would test the weights that were trained, not their average."""
+        if trainer.training:
+            super().on_load_checkpoint(trainer, module, checkpoint)
 
 
 class Histograms(Callback):

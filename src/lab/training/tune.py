@@ -25,7 +25,8 @@ def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
     """Lightning's range test: the rate grows from step to step, and is best where the loss falls fastest."""
     run = prepare(config)
     run.classifier.make_schedule = None
-    endless = OmegaConf.merge(config, {"trainer": {"max_epochs": -1}})  # on a small data set the steps take many
+    changes = {"trainer": {"max_epochs": -1}, "model": {"average": None}}  # on a small data set the steps take many
+    endless = OmegaConf.merge(config, changes)
     trainer = make_trainer(endless, folder, [], keeps_best=False)
     claim(folder, config)
     data = ImageData(run.dataset, config.model.batch_size, config.seed)
