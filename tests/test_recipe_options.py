@@ -12,6 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
 from lab.datasets.augment import augment, mix
+from lab.display.terminal import print_table
 from lab.training.classifier import ClassScore
 
 MNIST = (*SMALL_MNIST, "model=mlp20", "model.scale=255", "model.batch_size=32", "threads=1")
@@ -127,3 +128,59 @@ def test_monitor_chooses_the_best_epoch_and_the_winner_of_a_sweep(train_here, tm
     rows = read_csv(tmp_path / "run" / "metrics.csv")
     best = read_result(tmp_path / "run")["validation"]["best"]
     assert best["balanced_accuracy"] == max(float(row["val_balanced_accuracy"]) for row in rows)
+
+
+def test_what_misleads_is_named_at_the_start_at_the_end_and_by_check_data(here, tmp_path, monkeypatch):
+    random = np.random.default_rng(1)
+    labels = np.repeat([0, 2], [190, 10])
+    np.save(tmp_path / "X.npy", random.integers(0, 17, (200, 8, 8, 4), dtype=np.uint8))
+    np.save(tmp_path / "Y.npy", labels)
+    data = ("data=npy", "data.source.images=X.npy", "data.source.labels=Y.npy", f"data.root={tmp_path}")
+    told = here("train", *data, "model=mlp20", "model.scale=255", "model.epochs=1", "hydra.run.dir=run").out
+    notes = [line for line in told.splitlines() if line.startswith("Note: ")]
+    half = len(notes) // 2
+    assert notes[:half] == notes[half:] and half == 5, notes
+    for words in (
+        "no images in the train part of '1'",
+        "always answering '0' gives",
+        "on the test part",
+        "pixels end at 16 and are divided by 255: try model.scale=16",
+        "4 channels",
+    ):
+        assert any(words in note for note in notes), words
+    assert "balanced accuracy" in " ".join(told.replace("│", " ").replace("┃", " ").split())
+    checked = here("check_data", *data, "model.scale=255").out
+    assert [line for line in checked.splitlines() if line.startswith("Note: ")] == notes[:half]
+    evaluated = here("evaluate", "run").out
+    assert "always answering '0' gives" in evaluated and "Balanced accuracy" in evaluated
+
+
+def test_one_class_alone_is_refused(refused, tmp_path):
+    np.save(tmp_path / "X.npy", np.zeros((40, 8, 8, 1), np.uint8))
+    np.save(tmp_path / "Y.npy", np.ones(40, np.int64))
+    data = ("data=npy", "data.source.images=X.npy", "data.source.labels=Y.npy", f"data.root={tmp_path}")
+    assert "all images to train on are of one class, '1'" in refused(*data, "data.stratify=false", "data.classes=[a,1]")
+
+
+def test_evaluate_lists_what_each_image_is_read_as(train_here, here, tmp_path):
+    train_here(*MNIST, "model.epochs=1", "hydra.run.dir=run")
+    here("evaluate", "run")
+    rows = read_csv(tmp_path / "run" / "predictions.csv")
+    saved = np.load(tmp_path / "run" / "predictions.npz")
+    assert [row["number"] for row in rows] == [str(number) for number in range(100)]
+    assert [int(row["image"]) for row in rows] == saved["indices"].tolist()
+    assert [int(row["predicted"]) for row in rows] == saved["logits"].argmax(1).tolist()
+    shares = np.array([[float(row[f"probability of {digit}"]) for digit in range(10)] for row in rows])
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-4)
+
+
+def test_a_table_never_cuts_a_number_on_a_narrow_terminal(capsys, monkeypatch):
+    columns = ["lr", "validation\naccuracy %", "seconds", "folder"]
+    rows = [["0.0001", "97.38 ± 0.11", "12", "lr=0.0001"], ["0.01", "96.10 ± 0.20", "9", "lr=0.01"]]
+    for width in (20, 40, 60, 80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_table("deep on mnist", columns, rows, spare=["folder", "seconds"])
+        told = capsys.readouterr().out
+        assert all(cell in told for row in rows for cell in row[:2]), told
+        assert ("folder" in told) == (width != 40), told
+        assert width < 40 or max(map(len, told.splitlines())) <= width

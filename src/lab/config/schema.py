@@ -147,6 +147,7 @@ class Train:
     weights: Optional[str] = option(None, "FILE", "ImageNet's weights for model=resnet50, where there is no network")
     histograms: bool = option(False, "true", "weight histograms in TensorBoard")
     tune: Optional[str] = option(None, "lr", "suggest a learning rate and stop", one_of("lr"))
+    show_test: bool = option(False, "true", "with -m: test accuracy for every setting; else the winner's alone")
     rerun: bool = option(False, "true", "with -m: the finished jobs too")
     resume: Optional[str] = option(None, "outputs/RUN", "go on with an interrupted run, to the same bits")
 
@@ -222,7 +223,7 @@ def fingerprint(config: DictConfig) -> str:
     What is off counts like what is not there, so that fingerprints outlive new options. The precision that speed=fast
     has chosen does not count: another machine chooses another.
     """
-    decisive = [key.name for key in fields(Train) if key.name != "rerun"]
+    decisive = [key.name for key in fields(Train) if key.name not in ("rerun", "show_test")]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
     del content["data"]["root"]
     if content["speed"]:

@@ -6,9 +6,10 @@ Average, Epochs, Kept and Patience are keys in checkpoints: renamed, they would 
 import contextlib
 import inspect
 import math
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -31,6 +32,7 @@ from lab.training.checkpoint import AtomicCheckpoints
 from lab.training.classifier import MOST_LOSS
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}  # ours say it
+CHARTS = {name: [f"{name}/{part}" for part in ("train", "val")] for name in ("loss", "accuracy")}
 OURS = ("default_root_dir", "logger", "num_sanity_val_steps", "plugins")
 
 
@@ -79,6 +81,17 @@ class Events(TensorBoardLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False, filename_suffix=f".{token_hex(8)}")
+        self.has_layout = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Training's and validation's in one chart each, loss/train and loss/val; the epoch is no chart."""
+        if not self.has_layout:
+            self.experiment.add_custom_scalars(
+                {"epochs": {name: ["Multiline", lines] for name, lines in CHARTS.items()}}
+            )
+            self.has_layout = True
+        named = {re.sub(r"^(train|val)_(\w+)$", r"\2/\1", name): metrics[name] for name in metrics if name != "epoch"}
+        super().log_metrics(named, step)
 
     def save(self) -> None:
         """No hparams.yaml: config.yaml has it all."""
@@ -122,9 +135,13 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         self.path, self.show = path, show
         self.rows: list[dict[str, float]] = []
         self.images, self.seconds, self.before = 0, 0.0, 0.0
+        self.total: float | None = None  # once training has ended
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.begun = time.perf_counter()
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.total = self.elapsed()
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.started, self.validated, self.validating = time.perf_counter(), False, 0.0
@@ -159,6 +176,8 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """ValueError, KeyError or TypeError where it is not what state_dict gives: a stranger may have sent it."""
+        if self.total is not None:  # a test, for which Lightning restores callbacks too
+            return
         threads = state.get("threads", torch.get_num_threads())
         numbers = [
             state["images"],
@@ -174,7 +193,7 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
 
     def elapsed(self) -> float:
         """Seconds of the whole training, those before an interruption too."""
-        return self.before + time.perf_counter() - self.begun
+        return self.before + time.perf_counter() - self.begun if self.total is None else self.total
 
     def _line(self, epochs: int) -> str:
         row = self.rows[-1]
