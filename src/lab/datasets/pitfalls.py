@@ -6,7 +6,8 @@ import numpy as np
 
 from lab.datasets.dataset import Dataset
 
-UNEVEN = 1.5  # times as many images as chance, or as another class, has
+UNEVEN = 1.5  # times as many images as another class has
+LARGE = 1.2  # times as many images as each of as many equal classes would have
 FEW = 30  # images of a part
 LOOKED_AT = 1_000  # images, for the brightest pixel
 MOST_NAMES = 5
@@ -35,7 +36,7 @@ def find_pitfalls(dataset: Dataset, scale: float) -> list[str]:
 def largest_class(counts: Sequence[int], classes: Sequence[str]) -> str:
     """What always answering the largest class scores, "" where chance scores nearly as much; `counts` [classes]."""
     share, largest = max(counts) / max(sum(counts), 1), classes[int(np.argmax(counts))]
-    return f"always answering '{largest}' gives {share:.1%}" if share * len(classes) > UNEVEN else ""
+    return f"always answering '{largest}' gives {share:.1%}" if share * len(classes) > LARGE else ""
 
 
 def is_uneven(counts: Sequence[int]) -> bool:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from omegaconf import OmegaConf
 
 from lab.config.schema import CrossValidate, Train
+from lab.datasets.pitfalls import largest_class
 from lab.display.figures import box_plot, intervals
-from lab.display.terminal import print_table
+from lab.display.terminal import print_notes, print_table
 from lab.errors import UserError, printable
 from lab.evaluation.significance import (
     Estimate,
@@ -54,6 +55,7 @@ class Contestant:
     sha256: list[str]  # of the images, for each fold
     scores: npt.NDArray  # right or wrong of each image [n], or the accuracy of each fold [k]
     n_folds: int  # 0 for a run
+    baseline: str  # what always answering the largest class scores, where it matters
     settings: dict[str, Any]  # of its configuration, without the seed: what makes its recipe
 
 
@@ -227,6 +229,7 @@ def _read_run(folder: Path) -> Contestant:
     predictions = [load_predictions(folder / f"fold_{k}") for k in range(n_folds)] or [load_predictions(folder)]
     correct = [part.correct() for part in predictions]
     images = sum(map(len, correct))
+    labels, classes = np.concatenate([part.labels for part in predictions]), predictions[0].classes.tolist()
     if n_folds:
         scores = np.array([part.mean() for part in correct])
         accuracy, low, high = corrected_interval(scores, 1 / (n_folds - 1))
@@ -249,6 +252,7 @@ def _read_run(folder: Path) -> Contestant:
         sha256=[str(part.sha256) for part in predictions],
         scores=scores,
         n_folds=n_folds,
+        baseline=largest_class(np.bincount(labels, minlength=len(classes)).tolist(), classes),
         settings=_read_settings(folder, CrossValidate if n_folds else Train),
     )
 
@@ -286,3 +290,4 @@ def _print(contestants: Sequence[Contestant]) -> None:
         scores = f"{one.loss:.4f}", f"{one.accuracy:.2%}", f"{one.low:.2%} to {one.high:.2%}"
         rows.append([one.name, f"{one.parameters:,}", f"{one.seconds:,.0f} s", *scores])
     print_table(contestants[0].data, columns, rows, spare=["training time", f"{part} loss", "parameters"])
+    print_notes([baseline for baseline in [contestants[0].baseline] if baseline])
