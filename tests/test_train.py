@@ -214,7 +214,7 @@ def test_help_lists_models_data_options_and_examples_without_torch(train):
         (["data=cifar4", "data.sample=true"], "only data=mnist"),
         (["weights=resnet.pth"], "only model=resnet50"),
         (["model=["], "no viable alternative"),
-        (["deep"], "missing EQUAL"),
+        (["deep"], "is no KEY=VALUE; did you mean model=deep?"),
         (["model=null"], "Config group override must be"),
         (["++model.foo=1"], "model.foo: there is no such key"),
         (["data.fold=3"], "go with data.folds=5"),

@@ -137,7 +137,8 @@ def _explain_hydra(error: Exception, has_started: bool) -> str | None:
         if not has_value:
             before = sys.argv[max(sys.argv.index(key) - 1, 0)] if key in sys.argv else ""
             told = f"; with a space in it, {shlex.quote(f'{before} {key}')}" if "=" in before else ""
-            return f"{key}: is no KEY=VALUE{told}"
+            groups = [group for group in ("model", "data") if (CONF / group / f"{key}.yaml").exists()]
+            return f"{key}: is no KEY=VALUE{f'; did you mean {groups[0]}={key}?' if groups else told}"
         if re.search(r"[^\x00-\x7f]|[()&;#]", value) and "'" not in value:
             return f"{error.override}: such letters need quotes: {_in_quotes(key, value)}"
     if isinstance(error, HydraException):
