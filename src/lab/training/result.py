@@ -1,6 +1,7 @@
 """What a run says of itself: at its start, at its end, in result.json, as TensorBoard's hyper-parameters."""
 
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -110,6 +111,8 @@ def print_end(run: Run, rows: Sequence[Mapping[str, float]], epochs: int) -> Non
         waited = sum(epoch > lowest for epoch in losses)
         since = f"the lowest validation loss, {losses[lowest]:.4f}, was epoch {lowest}'s"
         if waited >= patience:
+            if re.search("OneCycle|Cosine", str(run.config.model.schedule)):
+                since += f"; the schedule's rate was to fall until epoch {epochs}"
             print(f"early_stopping={patience}: stopped after epoch {done} of {epochs}: {since}")
             return
         print(f"early_stopping={patience}: never {patience} epochs in a row without a lower validation loss; {since}")
