@@ -11,7 +11,7 @@ def check_data(config: DictConfig) -> None:
     from lab.datasets.check_data import check_data  # torch takes seconds
     from lab.datasets.dataset import load
 
-    check_data(config.data.name, load(config.data), run_folder())
+    check_data(config.data.name, load(config.data), config.model.scale, run_folder())
 
 
 if __name__ == "__main__":

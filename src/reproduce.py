@@ -16,5 +16,5 @@ def reproduce(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv = ["table=ladder" if word == "ladder" else word for word in sys.argv]
+    sys.argv = [f"table={word}" if word in ("ladder", "ladder_photos") else word for word in sys.argv]
     run_command(reproduce, "reproduce")

@@ -101,6 +101,32 @@ def test_runs_on_other_images_are_not_compared(trained, refused):
     assert "scored on different images (100 of mnist, 60 of cifar4)" in refused(*runs, command="compare")
 
 
+def test_a_folder_of_everything_is_a_leaderboard_for_each_data_set(trained, here, tmp_path):
+    given = {
+        "good": ("model=dense", "model.epochs=6"),
+        "conv": ("model=small_pool",),
+        "again": ("model=small_pool", "seed=2"),
+    }
+    slow = ("model=small_pool", "model.optimizer.lr=1e-5", "model.label_smoothing=0.1")
+    given |= {"slow": slow, "cifar": ("model=small_pool", "data=cifar4")}
+    for name, words in given.items():
+        shutil.copytree(trained(name, *words), tmp_path / "all" / ("sweep/lr=0.1" if name == "good" else name))
+    (tmp_path / "all" / "compare_old").mkdir()
+    told = here("compare", *(tmp_path / "all").iterdir(), "--out", tmp_path / "out").out
+    words = " ".join(told.split())
+    assert (
+        "compare_old: not a run's folder" in words and "small_pool alone was scored on its 60 images of cifar4" in words
+    )
+    assert "small_pool lr=0.001, seed 1 and small_pool lr=0.001, seed 2 are two seeds of one recipe" in words or (
+        "small_pool lr=0.001, seed 2 and small_pool lr=0.001, seed 1 are two seeds of one recipe" in words
+    )
+    assert "dense beats small_pool label_smoothing=0.1 lr=1e-05 by" in words and "corrected for 6 pairs" in words
+    pairs = json.loads((tmp_path / "out" / "comparison_1.json").read_text())["pairs"]
+    assert len(pairs) == 6
+    for pair in pairs:  # no sentence contradicts itself
+        assert (pair["corrected_p"] < 0.05) == (not pair["low"] <= 0 <= pair["high"])
+
+
 def test_a_data_set_is_shown(here, tmp_path):
     told = here("show", "data=cifar4", "hydra.run.dir=shown").out
     assert "cifar4: 400 images of 3x32x32" in told and "Pixels: uint8, from 0 to 255" in told
@@ -147,7 +173,7 @@ def test_what_is_no_finished_run_is_one_line(trained, refused, tmp_path):
         (tmp_path / "nothing", "there is no such folder", ("evaluate", "compare", "show")),
         (tmp_path / "empty", "it has no config.yaml", ("evaluate", "compare", "show")),
         (run / "best.ckpt", "a file: give the run's folder", ("evaluate", "compare", "show")),
-        (run.parent, "its runs are", ("evaluate", "compare", "show")),
+        (run.parent, "its runs are", ("evaluate", "show")),
         (damaged("half", lambda f: (f / "result.json").unlink()), "has not finished", ("evaluate", "compare", "show")),
         (damaged("result", write("result.json", "{")), "not the result of a run", ("evaluate", "compare", "show")),
         (damaged("npz", shorten("predictions.npz")), "damaged", ("compare",)),

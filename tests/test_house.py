@@ -126,7 +126,12 @@ def test_every_option_of_the_trainers_yaml_is_lightnings():
 
     from pytorch_lightning import Trainer
 
-    known = inspect.signature(Trainer.__init__).parameters
+    from lab.config.overrides import LIGHTNINGS
+    from lab.training.trainer import OURS
+
+    known = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert known == LIGHTNINGS | set(OURS) | set(compose("train", []).trainer)  # with a plus or without
     for name in ("default", "ddp"):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             trainer = compose("train", [f"trainer={name}"]).trainer

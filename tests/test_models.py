@@ -95,9 +95,10 @@ def test_recipes_are_the_labs(name, recipe):
 
 
 def test_only_cnn_augmented_of_the_labs_recipes_changes_its_images(recipe):
-    changed = {name: dict(recipe(name).model.augment) for name in RECIPES}
+    augments = {name: recipe(name).model.augment for name in RECIPES}
+    changed = {name: {key: value for key, value in augment.items() if value} for name, augment in augments.items()}
     assert changed.pop("cnn_augmented") == {"rotation": 15, "shift": 0.1, "flip": True}
-    assert all(not any(augment.values()) for augment in changed.values())
+    assert not any(changed.values())
 
 
 @pytest.fixture(scope="module")

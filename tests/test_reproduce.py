@@ -118,7 +118,9 @@ def test_stopped_it_shows_what_there_is_and_goes_on_with_what_is_missing(here, t
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
 
 
-@pytest.mark.parametrize("table", [pytest.param("labs", marks=pytest.mark.slow), "ladder", "precision"])
+@pytest.mark.parametrize(
+    "table", [pytest.param("labs", marks=pytest.mark.slow), "ladder", "ladder_photos", "precision"]
+)
 def test_every_row_of_a_table_is_a_recipe_that_can_be_built(table):
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig

@@ -11,7 +11,7 @@ from torch import from_numpy
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
 from lab.evaluation.metrics import at_threshold, choose_threshold, evaluate, worst_mistakes
-from lab.evaluation.significance import accuracy_interval, corrected_interval, corrected_t, holm, mcnemar
+from lab.evaluation.significance import accuracy_interval, corrected_interval, corrected_t, holm, holm_levels, mcnemar
 from lab.runs.predictions import Predictions
 
 
@@ -64,6 +64,16 @@ def test_equal_scores_do_not_differ():
 def test_holms_correction_is_statsmodels():
     p = np.random.default_rng(2).uniform(0, 0.2, 7)
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1].tolist(), abs=1e-9)
+
+
+def test_an_interval_at_holms_level_excludes_0_where_holm_finds_a_difference():
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        pairs = [(random.random(200) < 0.8, random.random(200) < share) for share in random.uniform(0.6, 0.9, 8)]
+        p_values = [mcnemar(*pair).p for pair in pairs]
+        for pair, level, p in zip(pairs, holm_levels(p_values), holm(p_values), strict=True):
+            estimate = mcnemar(*pair, level)
+            assert (p < 0.05) == (not estimate.low <= 0 <= estimate.high)
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -43,6 +43,9 @@ def test_a_sweep_ends_in_a_table_a_winner_and_its_command(train_here, tmp_path):
     best = max((first, second), key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
     rate = best["model.optimizer.lr"]
     assert f"Best by validation accuracy: lr={rate}," in told.out
+    assert "test" not in told.out.partition("┏")[2].partition("┘")[0]  # not for choosing
+    assert f"lr={rate}: validation accuracy {float(best['val_accuracy']) * 100:.3f} %, " in told.out
+    assert "test" in train_here(*HERE, *FAST, RATES, "show_test=true").out.partition("┏")[2].partition("┘")[0]
     assert told.out.index(f"│ {rate:>5} │") < told.out.index("│ 0.001 │" if rate == "0.01" else "│  0.01 │")
     assert f"lies at the edge of your grid: extend to {'0.1' if rate == '0.01' else '0.0001'}." in told.out
     assert f"python src/train.py model=small_dense data=mnist {' '.join(SMALL_MNIST[1:])}" in told.out
@@ -222,7 +225,8 @@ def test_schedules_change_the_learning_rate(train_here, tmp_path, schedule, last
 
 def test_early_stopping_ends_a_run_whose_validation_loss_no_longer_falls(train_here, tmp_path):
     stuck = ("model=baseline", "model.epochs=30", "model.optimizer.lr=1e-12", "early_stopping=2")
-    train_here(*FAST, *stuck, "hydra.run.dir=run")
+    told = train_here(*FAST, *stuck, "hydra.run.dir=run").out
+    assert "early_stopping=2: stopped after epoch" in told
     assert read_result(tmp_path / "run")["epochs"] < 30
 
 

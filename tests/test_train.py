@@ -84,7 +84,8 @@ def test_tensorboard_shows_scalars_histograms_graph_and_hyper_parameters(finishe
     _, folder = finished
     events = EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()
     tags = events.Tags()
-    assert {"train_loss", "val_accuracy", "final/test_accuracy"} <= set(tags["scalars"])
+    assert {"loss/train", "accuracy/val", "final/test_accuracy"} <= set(tags["scalars"])
+    assert "epoch" not in tags["scalars"] and "custom_scalars__config__" in events.summary_metadata
     assert "1.weight" in tags["histograms"] and len(events.Histograms("1.weight")) == 2
     assert tags["graph"]
     assert "_hparams_/session_start_info" in events.summary_metadata
@@ -213,7 +214,7 @@ def test_help_lists_models_data_options_and_examples_without_torch(train):
         (["data=cifar4", "data.sample=true"], "only data=mnist"),
         (["weights=resnet.pth"], "only model=resnet50"),
         (["model=["], "no viable alternative"),
-        (["deep"], "missing EQUAL"),
+        (["deep"], "is no KEY=VALUE; did you mean model=deep?"),
         (["model=null"], "Config group override must be"),
         (["++model.foo=1"], "model.foo: there is no such key"),
         (["data.fold=3"], "go with data.folds=5"),

@@ -4,15 +4,17 @@ import contextlib
 import functools
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -20,9 +22,11 @@ from omegaconf.errors import OmegaConfBaseException
 from lab.cli.arguments import Parser, refuse_unprintable
 from lab.cli.help import help_text
 from lab.config.checks import check
-from lab.config.overrides import known_keys, nearest, replace_schedule
+from lab.config.overrides import known_keys, nearest, quoted, replace_schedule, with_plus
 from lab.config.schema import CONF, SCHEMAS, Train, run_folder
 from lab.errors import explain, first_line, tell, was_interrupted
+
+OPEN = ("model.net.", "model.optimizer.", "model.schedule.")  # whatever their _target_ takes
 
 
 def run_command(task: Callable[[DictConfig], None], name: str) -> None:
@@ -39,6 +43,7 @@ def run_command(task: Callable[[DictConfig], None], name: str) -> None:
         return
     refuse_unprintable()
     _refuse_unknown_options()
+    sys.argv = [*sys.argv[:1], *map(with_plus, sys.argv[1:])]
     # a process of trainer=ddp inherits the variable as it is set below
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in many lines
@@ -109,17 +114,47 @@ def _explain_hydra(error: Exception, has_started: bool) -> str | None:
     if has_started and not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     if isinstance(error, MissingConfigException) and error.options is not None:
+        if told := _place_for_data(error.missing_cfg_file or ""):
+            return told
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         more = ", and with pip install '.[cluster]' submitit_slurm" if group == "hydra/launcher" else ""
         return f"{group}={name}: there is none{nearest(name, error.options)} Known: {', '.join(error.options)}{more}"
     if wrong_key := re.match(r"Could not override '([^']+)'", str(error)):
         key, known = wrong_key[1], list(known_keys())
-        is_lightnings = key.startswith("trainer.") and "trainer.devices" in known
-        more = "any other option of Lightning's: +trainer.KEY=VALUE" if is_lightnings else "see --help"
+        is_open = key.startswith(OPEN) and "model.optimizer.lr" in known
+        more = f"+{key}=VALUE adds an option" if is_open else "see --help"
         return f"{key}: there is no such key{nearest(key, known)} ({more})"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         override = str(error).partition("\n")[0].removeprefix("Error merging override ")
         return f"{override}: {first_line(error.__cause__)}"
+    if ambiguous := re.search(r"Ambiguous value for argument '([^']+)'", str(error)):
+        key, _, value = ambiguous[1].partition("=")
+        is_decimal = re.fullmatch(r"-?\d+,\d+", value)
+        one = f"{key}={value.replace(',', '.')}" if is_decimal else _in_quotes(key, value)
+        return f"{ambiguous[1]}: several values are a sweep, with -m; one is typed {one}"
+    if isinstance(error, OverrideParseException):
+        key, has_value, value = error.override.partition("=")
+        if not has_value:
+            before = sys.argv[max(sys.argv.index(key) - 1, 0)] if key in sys.argv else ""
+            told = f"; with a space in it, {shlex.quote(f'{before} {key}')}" if "=" in before else ""
+            groups = [group for group in ("model", "data") if (CONF / group / f"{key}.yaml").exists()]
+            return f"{key}: is no KEY=VALUE{f'; did you mean {groups[0]}={key}?' if groups else told}"
+        if re.search(r"[^\x00-\x7f]|[()&;#]", value) and "'" not in value:
+            return f"{error.override}: such letters need quotes: {_in_quotes(key, value)}"
     if isinstance(error, HydraException):
         return " ".join(str(error).partition("\nSee https")[0].split())
     return explain(error) or first_line(error)
+
+
+def _in_quotes(key: str, value: str) -> str:
+    """What to type in a shell, for Hydra to take `value` as it is."""
+    word = quoted(key, value.strip("\"'"))
+    return shlex.quote(word) if re.search(r'["$`\\!]', word) else f'"{word}"'
+
+
+def _place_for_data(missing: str) -> str:
+    """Of data=PATH, whose file is `missing` in conf/: what to type."""
+    group, _, place = missing.partition("/")
+    if group != "data" or not ("/" in place or Path(place).exists()):
+        return ""
+    return f"data={place}: the name of a data set is wanted; a folder of pictures: data=folder data.root={place}"

@@ -169,6 +169,8 @@ def _check_mode(config: DictConfig, schema: type) -> None:
         raise UserError("tune=lr goes one at a time: leave out -m")
     if config.rerun and not is_multirun:
         raise UserError("rerun=true is of a sweep: a single run is always new")
+    if config.show_test and not is_multirun:
+        raise UserError("show_test=true is of a sweep: a single run always shows it")
 
 
 def _is_on_one_device(config: DictConfig) -> bool:

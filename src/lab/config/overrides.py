@@ -14,15 +14,28 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.config.schema import CONF, SCHEMAS, Data, Recipe, Train
 
+NEAR = 0.72  # of difflib's 1: class_weights is not weights
+# options of Lightning's Trainer that conf/trainer/default.yaml leaves out
+LIGHTNINGS = {"accumulate_grad_batches", "barebones", "callbacks", "enable_autolog_hparams", "enable_checkpointing"}
+LIGHTNINGS |= {"enable_model_summary", "enable_progress_bar", "fast_dev_run", "inference_mode", "limit_predict_batches"}
+LIGHTNINGS |= {"log_every_n_steps", "max_steps", "min_steps", "model_registry", "overfit_batches", "val_check_interval"}
+LIGHTNINGS |= {"reload_dataloaders_every_n_epochs", "use_distributed_sampler"}
+
 
 def quoted(key: str, value: str) -> str:
     """KEY='VALUE', for Hydra's grammar."""
     return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def with_plus(word: str) -> str:
+    """trainer.max_steps=8 as Hydra wants what its files lack: +trainer.max_steps=8."""
+    name = word.partition("=")[0].removeprefix("trainer.")
+    return f"+{word}" if word.startswith("trainer.") and name in LIGHTNINGS else word
+
+
 def command_line(overrides: Iterable[str], *more: str) -> str:
     """What to type for one run like this."""
-    other = ("+sweep=", "rerun=", "tune=", *(f"{override.partition('=')[0]}=" for override in more))
+    other = ("+sweep=", "rerun=", "show_test=", "tune=", *(f"{override.partition('=')[0]}=" for override in more))
     kept = [*(override for override in overrides if not override.startswith(other)), *more]
     groups = sorted((override for override in kept if override.startswith(("model=", "data="))), reverse=True)
     return "python src/train.py " + shlex.join([*groups, *(each for each in kept if each not in groups)])
@@ -61,13 +74,9 @@ def known_keys() -> Iterator[str]:
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no key is near."""
-    known = list(known)
-    last = key.split(".")[-1]
-    exact = [path for path in known if path.split(".")[-1] == last]
-    by_name = {path.split(".")[-1]: path for path in known}
-    close = [by_name[name] for name in difflib.get_close_matches(last, by_name, 1)]
-    found = exact or difflib.get_close_matches(key, known, 1) or close
+    """`; did you mean 'x'?`, or nothing where no key's own name is near: momentum is not eps."""
+    by_name = {path.split(".")[-1]: path for path in reversed(list(known))}
+    found = [by_name[name] for name in difflib.get_close_matches(key.split(".")[-1], by_name, 1, NEAR)]
     return f"; did you mean '{found[0]}'?" if found else ""
 
 

@@ -27,6 +27,8 @@ AT_LEAST_1 = Rule(lambda value: value >= 1, "1 or more")
 MOST_CLASSES = 1_000
 MOST_THREADS = max(64, os.cpu_count() or 1)  # of a machine with more cores a run may ask here too
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to 1")
+SHARE = Rule(lambda value: 0 < value <= 1, "more than 0, and 1 at most")
+BETWEEN = Rule(lambda value: 0 < value < 1, "between 0 and 1")
 
 
 def option(default: Any = MISSING, example: str = "", help: str = "", rule: Rule | None = None) -> Any:
@@ -45,6 +47,14 @@ class Augment:
     rotation: float = option(0.0, "15", "turn training images by up to so many degrees")
     shift: float = option(0.0, "0.1", "move them by up to this fraction of the side", rule=FRACTION)
     flip: bool = option(False, "true", "mirror half of them left to right")
+    crop: Optional[float] = option(
+        None, "0.5", "cut out a random part of at least this share of the area, drawn at full size", SHARE
+    )
+    brightness: Optional[float] = option(None, "0.2", "brighter or darker by up to this fraction", SHARE)
+    contrast: Optional[float] = option(None, "0.2", "more or less contrast by up to this fraction", SHARE)
+    mixup: Optional[float] = option(
+        None, "0.2", "mix each image and its class with another's; 1 mixes most", Rule(lambda a: a > 0, "more than 0")
+    )
 
 
 @dataclass
@@ -61,6 +71,15 @@ class Recipe:
     )
     augment: Augment = field(default_factory=Augment)
     schedule: Optional[dict[str, Any]] = None
+    class_weights: Optional[str] = option(
+        None, "balanced", "in the training loss a rare class counts as much as a frequent one", one_of("balanced")
+    )
+    label_smoothing: Optional[float] = option(
+        None, "0.1", "of each label so much is shared among all classes, in the training loss", BETWEEN
+    )
+    average: Optional[float] = option(
+        None, "0.999", "validate, test and export a moving average of the weights, which keeps so much a step", BETWEEN
+    )
 
 
 @dataclass
@@ -119,9 +138,16 @@ class Train:
     early_stopping: Optional[int] = option(
         None, "5", "stop after five epochs without a lower validation loss", AT_LEAST_1
     )
+    monitor: Optional[str] = option(
+        None,
+        "balanced_accuracy",
+        "what the best epoch and a sweep's winner are chosen by, on validation; else accuracy",
+        one_of("balanced_accuracy", "macro_f1"),
+    )
     weights: Optional[str] = option(None, "FILE", "ImageNet's weights for model=resnet50, where there is no network")
     histograms: bool = option(False, "true", "weight histograms in TensorBoard")
     tune: Optional[str] = option(None, "lr", "suggest a learning rate and stop", one_of("lr"))
+    show_test: bool = option(False, "true", "with -m: test accuracy for every setting; else the winner's alone")
     rerun: bool = option(False, "true", "with -m: the finished jobs too")
     resume: Optional[str] = option(None, "outputs/RUN", "go on with an interrupted run, to the same bits")
 
@@ -197,7 +223,7 @@ def fingerprint(config: DictConfig) -> str:
     What is off counts like what is not there, so that fingerprints outlive new options. The precision that speed=fast
     has chosen does not count: another machine chooses another.
     """
-    decisive = [key.name for key in fields(Train) if key.name != "rerun"]
+    decisive = [key.name for key in fields(Train) if key.name not in ("rerun", "show_test")]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
     del content["data"]["root"]
     if content["speed"]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from lab.datasets.dataset import Dataset, group_same
 from lab.datasets.duplicates import find_alike, find_constant, find_same
+from lab.datasets.pitfalls import find_pitfalls
 from lab.display.figures import gallery
-from lab.display.terminal import make_bar, print_classes, print_table
+from lab.display.terminal import make_bar, print_classes, print_notes, print_table
 from lab.files import write_csv, write_json
 
 LEAST = 0.99  # correlation of near-duplicates
@@ -36,12 +37,17 @@ class Pair:
         return self.first_class == self.second_class, self.first_part == self.second_part, -self.correlation
 
 
-def check_data(name: str, dataset: Dataset, folder: Path) -> None:
-    """Print what is there, leave check.json, pairs.csv and a sheet of what was found in `folder`."""
+def check_data(name: str, dataset: Dataset, scale: float, folder: Path) -> None:
+    """Print what is there, leave check.json, pairs.csv and a sheet of what was found in `folder`.
+
+    `scale` is what pixels will be divided by.
+    """
     images, counts = dataset.images, dataset.counts()
     shape, least, greatest = list(dataset.shape), images.min(), images.max()
     print_classes(f"{name}: {len(images):,} images of {'x'.join(map(str, shape))}", counts, dataset.classes)
     print(f"Pixels: {images.dtype}, from {least} to {greatest}, mean {images.mean():.1f}")
+    pitfalls = find_pitfalls(dataset, scale)
+    print_notes(pitfalls)
     too_large = images.size > MOST_PIXELS
     same, alike, nearly = _find_pairs(dataset, too_large)
     places = _count_places(same, nearly)
@@ -60,6 +66,7 @@ def check_data(name: str, dataset: Dataset, folder: Path) -> None:
         "measure": f"Pearson's correlation of the pixels, {LEAST} or more",
         "pairs": places,
         "constant": constant,
+        "pitfalls": pitfalls,
     }
     about = {"data": name, "shape": shape, "pixels": [int(least), int(greatest)], "classes": classes}
     write_json(about | found, folder / "check.json")

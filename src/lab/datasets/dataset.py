@@ -81,6 +81,8 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
         parts = dict(folds[config.fold])
     name = config.name + ("_sample" if arrays.is_sample else "")
     classes = arrays.classes or _name_classes(arrays.labels, config)
+    if len(found := np.unique(arrays.labels[parts["train"]])) == 1:
+        raise UserError(f"data={config.name}: all images to train on are of one class, '{classes[found[0]]}'")
     dataset = Dataset(name, arrays.images, arrays.labels, classes, parts, arrays.is_sample, folds, arrays.files)
     if config.drop_duplicates:
         parts["train"] = parts["train"][~dataset.leaked()]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -10,22 +11,58 @@ from rich.table import Table
 from tqdm import tqdm
 
 MOST_ROWS = 20  # classes
+LONG = 30  # letters, of a word that may be broken
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], totals: Sequence[Sequence[str]] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    totals: Sequence[Sequence[str]] = (),
+    spare: Sequence[str] = (),
 ) -> None:
-    """Numbers to the right and never cut, words to the left; `totals` below a line."""
+    """Numbers to the right, words to the left; `totals` below a line.
+
+    On a narrow terminal `spare` columns are left out, the first first; where that is not enough each row becomes a line
+    of its own. Numbers are never cut, and words of up to LONG letters neither.
+    """
+    console, places = Console(), list(range(len(columns)))
+    for column in (None, *spare):
+        places = [place for place in places if columns[place] != column]
+        shown = [[[row[place] for place in places] for row in part] for part in (rows, totals)]
+        if table := _make_table(title, [columns[place] for place in places], *shown, console.width):
+            console.print(table)
+            return
+    print(title)
+    for cells in (*rows, *totals):
+        told = (f"{' '.join(column.split())} {cell}" for column, cell in zip(columns, cells, strict=True) if cell)
+        print(f"- {', '.join(told)}")
+
+
+def _make_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], totals: Sequence[Sequence[str]], room: int
+) -> Table | None:
+    """None where it needs more than `room` letters a line."""
     table = Table(title=title, title_justify="left", title_style="bold")
+    wanted = []
     for place, column in enumerate(columns):
-        cells = [row[place] for row in rows if row[place] not in ("", "-")]
-        numbers = all(re.match(r"[-+]?\d", cell) for cell in cells)
-        table.add_column(column, justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
+        cells = [row[place] for row in (*rows, *totals)]
+        numbers = all(re.match(r"[-+]?\d", row[place]) for row in rows if row[place] not in ("", "-"))
+        words = [*column.split(), *(cells if numbers else " ".join(cells).split())]
+        least = max(cell_len(word) if numbers else min(cell_len(word), LONG) for word in words)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold", width=least)
+        wanted.append(max(map(cell_len, (*column.splitlines(), *cells))))
+    room -= sum(column.width for column in table.columns) + 3 * len(columns) + 1
+    if room < 0:
+        return None
+    for column, width in zip(table.columns, wanted, strict=True):
+        more = min(max(width - column.width, 0), room)
+        column.width, room = column.width + more, room - more
     for part in (rows, totals):
         for cells in part:
             table.add_row(*map(escape, cells))
         table.add_section()
-    Console().print(table)
+    return table
 
 
 def print_classes(title: str, counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> None:
@@ -53,6 +90,12 @@ def make_bar(total: int | None, unit: str, shows: bool = True, done: int = 0) ->
         mininterval=0.2,
         smoothing=0.1,
     )
+
+
+def print_notes(sentences: Sequence[str]) -> None:
+    """A line each."""
+    for sentence in sentences:
+        print(f"Note: {sentence}")
 
 
 def warn(message: str) -> None:

@@ -2,20 +2,38 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from omegaconf import OmegaConf
 
+from lab.config.schema import CrossValidate, Train
+from lab.datasets.pitfalls import largest_class
 from lab.display.figures import box_plot, intervals
-from lab.display.terminal import print_table
+from lab.display.terminal import print_notes, print_table
 from lab.errors import UserError, printable
-from lab.evaluation.significance import Estimate, accuracy_interval, corrected_interval, corrected_t, holm, mcnemar
+from lab.evaluation.significance import (
+    Estimate,
+    accuracy_interval,
+    corrected_interval,
+    corrected_t,
+    holm,
+    holm_levels,
+    mcnemar,
+)
 from lab.files import write_csv, write_json
-from lab.runs.folder import read_result
+from lab.runs.folder import read_config, read_result
 from lab.runs.predictions import load_predictions
+
+MOST_PAIRS = 6  # told in sentences; of more, the first against each
+MOST_SENTENCES = 20
+MOST_SETTINGS = 4  # in a name
+NO_RECIPE = ("seed", "threads", "workers", "resume", "rerun", "tune", "histograms", "show_test")  # decide no recipe
 
 
 @dataclass
@@ -37,84 +55,172 @@ class Contestant:
     sha256: list[str]  # of the images, for each fold
     scores: npt.NDArray  # right or wrong of each image [n], or the accuracy of each fold [k]
     n_folds: int  # 0 for a run
+    baseline: str  # what always answering the largest class scores, where it matters
+    settings: dict[str, Any]  # of its configuration, without the seed: what makes its recipe
 
 
 @dataclass
 class Difference:
-    """By how much the accuracy of `better` exceeds that of `worse`; `corrected_p` counts all pairs compared."""
+    """By how much the accuracy of `better` exceeds that of `worse`; interval and `corrected_p` count all `pairs`."""
 
     better: Contestant
     worse: Contestant
     estimate: Estimate
     corrected_p: float = 1.0
+    pairs: int = 1
 
     def __str__(self) -> str:
         points, low, high = (f"{100 * x:.2f}" for x in (self.estimate.value, self.estimate.low, self.estimate.high))
-        told = f"by {points} points, 95 % interval {low} to {high}"
-        p = _p(self.estimate.p)
+        p = "p < 0.0001" if self.corrected_p < 1e-4 else f"p = {self.corrected_p:.2g}"
+        corrected = f", corrected for {self.pairs} pairs" if self.pairs > 1 else ""
+        told = f"by {points} points, 95 % interval {low} to {high} ({p}{corrected})"
+        if self.better.settings and self.better.settings == self.worse.settings and self.better.seed != self.worse.seed:
+            return f"{self.better.name} and {self.worse.name} are two seeds of one recipe: they differ {told}"
         if self.corrected_p < 0.05:
-            return f"{self.better.name} beats {self.worse.name} {told} ({p})"
-        if self.estimate.p < 0.05:
-            p += f", but {_p(self.corrected_p)} among so many pairs"
+            return f"{self.better.name} beats {self.worse.name} {told}"
         apart = f"{self.better.name} and {self.worse.name} cannot be told apart with this data"
-        return f"{apart}: they differ {told} ({p})"
+        return f"{apart}: they differ {told}"
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> None:
-    """Print the table and a sentence a pair; leave comparison.csv, .json and .png in `out`."""
-    if len(folders) < 2:
-        raise UserError("give two runs or more")
-    contestants = read(folders)
-    pairs = compare(contestants)
+    """A leaderboard for each data set and images: print it and a sentence a pair; leave files and charts in `out`.
+
+    Of a sweep's folder its runs; what is no finished run is left out, and named, as long as two are left to compare.
+    """
+    groups = _group(_read_all(folders))
     out.mkdir(parents=True, exist_ok=True)
-    _draw(contestants, out / "comparison.png")
-    _write(contestants, pairs, out)
+    for number, contestants in enumerate(groups, 1):
+        _compare_group(contestants, out, f"comparison_{number}" if len(groups) > 1 else "comparison")
+    print(f"Tables and charts: {out}")
+
+
+def _compare_group(contestants: Sequence[Contestant], out: Path, name: str) -> None:
+    contestants = sorted(_tell_apart(contestants), key=lambda one: -one.accuracy)
+    if len(contestants) == 1:
+        (one,) = contestants
+        print(f"{one.name} alone was scored on its {one.images:,} images of {one.data}: {one.accuracy:.2%}")
+        return
+    pairs = compare(contestants)
+    _draw(contestants, out / f"{name}.png")
+    _write(contestants, pairs, out, name)
     _print(contestants)
-    print(*pairs, sep="\n")
+    told = pairs if len(pairs) <= MOST_PAIRS else pairs[: len(contestants) - 1]  # those of the first come first
+    print(*told[:MOST_SENTENCES], sep="\n")
+    if len(told) < len(pairs) or len(told) > MOST_SENTENCES:
+        print(f"All {len(pairs)} pairs: {out}/{name}.json")
     if n_folds := contestants[0].n_folds:
         print(f"Tested on the same {n_folds} folds: Nadeau and Bengio's corrected t.")
     else:
         print("Tested on the same images: McNemar. It tells these trained networks apart; for recipes compare folds.")
-    print(f"Table and chart: {out}")
 
 
-def read(folders: Sequence[Path]) -> list[Contestant]:
-    """What lies in `folders`, with a name each of its own; refused where not of the same images."""
-    contestants = [_read_run(folder) for folder in folders]
-    first = contestants[0]
-    for other in contestants[1:]:
+def _read_all(folders: Sequence[Path]) -> list[Contestant]:
+    """UserError where fewer than two are left."""
+    contestants, left_out = [], []
+    for folder in folders:
+        for run in _open(folder):
+            try:
+                contestants.append(_read_run(run))
+            except UserError as error:
+                left_out.append(error)
+    if len(contestants) < 2:
+        raise left_out[0] if left_out else UserError("give two runs or more")
+    for error in left_out:
+        print(f"left out: {error}")
+    return contestants
+
+
+def _open(folder: Path) -> Iterator[Path]:
+    """The runs of a sweep's folder; another one itself."""
+    runs = sorted(result.parent for result in folder.glob("*/result.json"))
+    if runs and not (folder / "config.yaml").exists():
+        yield from runs
+    else:
+        yield folder
+
+
+def _group(contestants: Sequence[Contestant]) -> list[list[Contestant]]:
+    """Those of the same images, or folds, together; UserError where no two are."""
+    groups: dict[str, list[Contestant]] = {}
+    for one in contestants:
+        groups.setdefault(repr((one.n_folds, one.sha256)), []).append(one)
+    if all(len(group) == 1 for group in groups.values()):
+        first, other, *_ = contestants
         if first.n_folds != other.n_folds:
             kinds = [f"{c.n_folds} folds" if c.n_folds else "a single run" for c in (first, other)]
             raise UserError(f"{first.folder} is {kinds[0]} and {other.folder} is {kinds[1]}: compare like with like")
-        if first.sha256 != other.sha256:
-            raise UserError(
-                f"{first.folder} and {other.folder} were scored on different images ({first.images:,} of {first.data}, "
-                f"{other.images:,} of {other.data}): nothing follows from comparing them"
-            )
-    places = [printable(one.folder.resolve().name) for one in contestants]
-    ways = (
-        [one.name for one in contestants],
-        [f"{one.name}, seed {one.seed}" for one in contestants],
-        places,
-        [f"{place} ({number})" for number, place in enumerate(places, 1)],
-    )
-    names = next(names for names in ways if len(set(names)) == len(names))  # whatever tells them apart
+        raise UserError(
+            f"{first.folder} and {other.folder} were scored on different images ({first.images:,} of {first.data}, "
+            f"{other.images:,} of {other.data}): nothing follows from comparing them"
+        )
+    return sorted(groups.values(), key=lambda group: -len(group))
+
+
+def _tell_apart(contestants: Sequence[Contestant]) -> list[Contestant]:
+    """With a name each of its own: the model's; where that is not enough, what else differs, the seed, the folder's."""
+    names = [one.name for one in contestants]
+    for describe in (_differences, lambda one, others: f", seed {one.seed}"):
+        counts, before = Counter(names), names
+        names = [
+            name + describe(one, [other for other, of in zip(contestants, before, strict=True) if of == name])
+            if counts[name] > 1
+            else name
+            for name, one in zip(before, contestants, strict=True)
+        ]
+    if len(set(names)) < len(names):
+        names = [printable(one.folder.resolve().name) for one in contestants]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
     return [dataclasses.replace(one, name=name) for one, name in zip(contestants, names, strict=True)]
+
+
+def _differences(one: Contestant, others: Sequence[Contestant]) -> str:
+    """The settings of `one` that are not those of all `others`, "" where these are too many for a name."""
+    keys = sorted({key for other in others for key in other.settings})
+    keys = [key for key in keys if len({repr(other.settings.get(key)) for other in others}) > 1]
+    shown = [key for key in keys if key in one.settings] if len(keys) <= MOST_SETTINGS else []
+    return "".join(f" {_short(key)}={_short(str(one.settings[key]), key)}" for key in shown)
+
+
+def _short(word: str, key: str = "_target_") -> str:
+    """lr of model.optimizer.lr, optimizer of model.optimizer._target_; Adam of torch.optim.Adam."""
+    return word.removesuffix("._target_").rpartition(".")[2] if key.endswith("_target_") else word
 
 
 def compare(contestants: Sequence[Contestant]) -> list[Difference]:
     """Every pair, tested on the same images or folds."""
-    pairs = []
-    for pair in itertools.combinations(contestants, 2):
-        better, worse = sorted(pair, key=lambda contestant: -contestant.accuracy)
+
+    def estimate(better: Contestant, worse: Contestant, confidence: float) -> Estimate:
         if k := better.n_folds:
-            estimate = corrected_t(better.scores - worse.scores, 1 / (k - 1))
-        else:
-            estimate = mcnemar(better.scores, worse.scores)
-        pairs.append(Difference(better, worse, estimate))
-    for pair, p in zip(pairs, holm([pair.estimate.p for pair in pairs]), strict=True):
-        pair.corrected_p = p
-    return pairs
+            return corrected_t(better.scores - worse.scores, 1 / (k - 1), confidence)
+        return mcnemar(better.scores, worse.scores, confidence)
+
+    pairs = [sorted(pair, key=lambda one: -one.accuracy) for pair in itertools.combinations(contestants, 2)]
+    p_values = [estimate(*pair, 0.95).p for pair in pairs]
+    return [
+        Difference(*pair, estimate(*pair, level), p, len(pairs))
+        for pair, level, p in zip(pairs, holm_levels(p_values), holm(p_values), strict=True)
+    ]
+
+
+def _read_settings(folder: Path, schema: type[Train]) -> dict[str, Any]:
+    """{"model.optimizer.lr": 0.01, ...}, what is on; empty where the configuration cannot be read."""
+    try:
+        config = OmegaConf.to_container(read_config(folder, schema))
+    except UserError:
+        return {}
+    for key in NO_RECIPE:
+        config.pop(key, None)
+    del config["data"]["root"], config["model"]["name"]
+    return dict(_flatten(config))
+
+
+def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif value is not None and value is not False:
+            yield f"{prefix}{key}", value
 
 
 def _read_run(folder: Path) -> Contestant:
@@ -123,6 +229,7 @@ def _read_run(folder: Path) -> Contestant:
     predictions = [load_predictions(folder / f"fold_{k}") for k in range(n_folds)] or [load_predictions(folder)]
     correct = [part.correct() for part in predictions]
     images = sum(map(len, correct))
+    labels, classes = np.concatenate([part.labels for part in predictions]), predictions[0].classes.tolist()
     if n_folds:
         scores = np.array([part.mean() for part in correct])
         accuracy, low, high = corrected_interval(scores, 1 / (n_folds - 1))
@@ -145,11 +252,9 @@ def _read_run(folder: Path) -> Contestant:
         sha256=[str(part.sha256) for part in predictions],
         scores=scores,
         n_folds=n_folds,
+        baseline=largest_class(np.bincount(labels, minlength=len(classes)).tolist(), classes),
+        settings=_read_settings(folder, CrossValidate if n_folds else Train),
     )
-
-
-def _p(p: float) -> str:
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
 def _draw(contestants: Sequence[Contestant], path: Path) -> None:
@@ -163,7 +268,7 @@ def _draw(contestants: Sequence[Contestant], path: Path) -> None:
         intervals(points, f"{best.part} accuracy (%), 95 % interval", title, path)
 
 
-def _write(contestants: Sequence[Contestant], pairs: Sequence[Difference], out: Path) -> None:
+def _write(contestants: Sequence[Contestant], pairs: Sequence[Difference], out: Path, name: str) -> None:
     keys = ("name", "parameters", "seconds", "images", "loss", "accuracy", "low", "high")
     rows = [{key: getattr(one, key) for key in keys} | {"folder": str(one.folder)} for one in contestants]
     sentences = [
@@ -172,8 +277,8 @@ def _write(contestants: Sequence[Contestant], pairs: Sequence[Difference], out: 
         | {"corrected_p": pair.corrected_p, "sentence": str(pair)}
         for pair in pairs
     ]
-    write_csv(rows, out / "comparison.csv")
-    write_json({"runs": rows, "pairs": sentences}, out / "comparison.json")
+    write_csv(rows, out / f"{name}.csv")
+    write_json({"runs": rows, "pairs": sentences}, out / f"{name}.json")
 
 
 def _print(contestants: Sequence[Contestant]) -> None:
@@ -184,4 +289,5 @@ def _print(contestants: Sequence[Contestant]) -> None:
     for one in contestants:
         scores = f"{one.loss:.4f}", f"{one.accuracy:.2%}", f"{one.low:.2%} to {one.high:.2%}"
         rows.append([one.name, f"{one.parameters:,}", f"{one.seconds:,.0f} s", *scores])
-    print_table(contestants[0].data, columns, rows)
+    print_table(contestants[0].data, columns, rows, spare=["training time", f"{part} loss", "parameters"])
+    print_notes([baseline for baseline in [contestants[0].baseline] if baseline])

@@ -32,6 +32,8 @@ def evaluate(predictions: Predictions, validation: Predictions | None = None) ->
         "images": len(labels),
         "loss": predictions.loss(),
         "accuracy": float(right.mean()),
+        "balanced_accuracy": float(np.nanmean(np.where(by_class[3] > 0, by_class[1], np.nan))),
+        "macro_f1": float(np.nanmean(by_class[2])),
         "accuracy_interval": accuracy_interval(int(right.sum()), len(labels)),
         "classes": {
             name: {"precision": _plain(precision), "recall": _plain(recall), "f1": _plain(f1), "images": int(images)}

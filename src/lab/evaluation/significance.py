@@ -37,41 +37,43 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return middle, float(interval.low), float(interval.high)
 
 
-def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Estimate:
+def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], confidence: float = CONFIDENCE) -> Estimate:
     """By how much the accuracy of `first` exceeds that of `second`, right or wrong on the same images [n].
 
     McNemar's exact test (1947): of the images on which one alone is right, each is right on half. The interval is
-    Clopper and Pearson's of that half, so that it excludes 0 where p is below 0.05.
+    Clopper and Pearson's of that half, so that it excludes 0 where p is below 1 - `confidence`.
     """
     ours, theirs = int((first & ~second).sum()), int((second & ~first).sum())
     if ours + theirs == 0:
         return Estimate(0.0, 0.0, 0.0, 1.0)
     test = stats.binomtest(ours, ours + theirs)
-    share, scale = test.proportion_ci(CONFIDENCE, "exact"), (ours + theirs) / len(first)
+    share, scale = test.proportion_ci(confidence, "exact"), (ours + theirs) / len(first)
     low, high = (float(2 * bound - 1) * scale for bound in (share.low, share.high))
     return Estimate((ours - theirs) / len(first), low, high, float(test.pvalue))
 
 
-def corrected_interval(values: Sequence[float], test_per_train: float) -> tuple[float, float, float]:
-    """The mean of `values`, one a fold, and its 95 % interval.
+def corrected_interval(
+    values: Sequence[float], test_per_train: float, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """The mean of `values`, one a fold, and its interval.
 
     `test_per_train` images were held out for each that was trained on. Nadeau and Bengio's t (2003): folds share images
     to train on, so that the plain variance is too small.
     """
     mean, folds = float(np.mean(values)), len(values)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, folds - 1) * _corrected_error(values, test_per_train)
+    half = stats.t.ppf((1 + confidence) / 2, folds - 1) * _corrected_error(values, test_per_train)
     return mean, mean - half, mean + half
 
 
-def corrected_t(differences: Sequence[float], test_per_train: float) -> Estimate:
+def corrected_t(differences: Sequence[float], test_per_train: float, confidence: float = CONFIDENCE) -> Estimate:
     """Whether the mean of `differences`, one a fold, is more than chance; see corrected_interval."""
-    mean, low, high = corrected_interval(differences, test_per_train)
+    mean, low, high = corrected_interval(differences, test_per_train, confidence)
     error, folds = _corrected_error(differences, test_per_train), len(differences)
     if error > 1e-12:  # of rounding
         return Estimate(mean, low, high, float(2 * stats.t.sf(abs(mean / error), folds - 1)))
     # all alike: t is undefined, the sign test is not; where it finds nothing, the interval must not exclude 0
     p = float(stats.binomtest(folds, folds).pvalue) if abs(mean) > 1e-12 else 1.0
-    return Estimate(mean, mean, mean, p) if p < 1 - CONFIDENCE else Estimate(mean, min(mean, 0.0), max(mean, 0.0), p)
+    return Estimate(mean, mean, mean, p) if p < 1 - confidence else Estimate(mean, min(mean, 0.0), max(mean, 0.0), p)
 
 
 def _corrected_error(values: Sequence[float], test_per_train: float) -> float:
@@ -85,3 +87,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
     return corrected.tolist()
+
+
+def holm_levels(p_values: Sequence[float]) -> list[float]:
+    """The confidence of each one's interval with which it excludes 0 where Holm's correction finds a difference."""
+    order, count = np.argsort(p_values), len(p_values)
+    allowed = (1 - CONFIDENCE) / np.arange(count, 0, -1)
+    failed = np.flatnonzero(np.asarray(p_values)[order] >= allowed)
+    if len(failed):  # Holm's goes no further
+        allowed[failed[0] :] = allowed[failed[0]]
+    levels = np.empty(count)
+    levels[order] = 1 - allowed
+    return levels.tolist()

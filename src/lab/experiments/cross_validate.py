@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 
 from lab.config.schema import CrossValidate, fingerprint
 from lab.datasets.dataset import Dataset, load
+from lab.datasets.pitfalls import largest_class
 from lab.display.figures import box_plot, confusion, curves
-from lab.display.terminal import make_bar, print_classes
+from lab.display.terminal import make_bar, print_classes, print_notes
 from lab.errors import UserError
 from lab.evaluation.metrics import evaluate, print_confused
 from lab.evaluation.significance import corrected_interval
@@ -135,7 +136,7 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
     (mean, low, high), std = corrected_interval(scores, 1 / (len(jobs) - 1)), float(np.std(scores))
     evaluation = evaluate(join([load_predictions(job.folder) for job in jobs]))
     result = {key: results[0][key] for key in KEPT}
-    for key in ("images", "sha256"):  # the first fold's
+    for key in ("images", "class_images", "pitfalls", "sha256"):  # the first fold's
         result["data"].pop(key, None)
     del result["data"]["split"]["fold"]
     result |= {
@@ -152,6 +153,10 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
     write_json(result, folder / "result.json")
     print(f"Accuracy: mean={mean:.3f} std={std:.3f}, n={len(jobs)}")
     print(f"95 % interval of the mean: {low:.3f} to {high:.3f} (folds share images to train on: wider)")
+    if said := largest_class(
+        [scores["images"] for scores in evaluation["classes"].values()], list(evaluation["classes"])
+    ):
+        print_notes([f"{said}; balanced accuracy {evaluation['balanced_accuracy']:.2%}"])
     print_confused(evaluation)
     print(f"Folder: {folder}")
 

@@ -76,8 +76,8 @@ class Job:
             told = f"{name}: {scores['images']:,} images held out, loss {scores['loss']:.4f}"
             return f"> {scores['accuracy'] * 100:.3f}   {told}, {seconds}"
         validation = result["validation"].get("last")
-        score = f"{validation['accuracy'] * 100:.3f}" if validation else "-"
-        return f"> {score}   {self.folder.name}: test {result['test']['last']['accuracy'] * 100:.3f}, {seconds}"
+        score = f"validation accuracy {validation['accuracy'] * 100:.3f} %" if validation else "no validation part"
+        return f"{self.folder.name}: {score}, {seconds}"
 
 
 def is_of_sample(result: dict[str, Any]) -> bool:

@@ -8,13 +8,16 @@ from statistics import mean, stdev
 from typing import Any
 
 from lab.config.overrides import command_line
+from lab.datasets.pitfalls import largest_class
 from lab.display.figures import heat_map, ranking, response
-from lab.display.terminal import print_table, warn
+from lab.display.terminal import print_notes, print_table, warn
 from lab.experiments.jobs import Job, is_of_sample
 from lab.files import write_csv
 
 HEADINGS = {  # of the last epoch's scores
     "val_accuracy": "validation\naccuracy %",
+    "val_balanced_accuracy": "validation balanced\naccuracy %",
+    "val_macro_f1": "validation\nmacro F1 %",
     "val_loss": "validation\nloss",
     "test_accuracy": "test\naccuracy %",
     "test_loss": "test\nloss",
@@ -53,10 +56,11 @@ def scores_of(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in (named | {"seconds": result["seconds"]}).items() if name in HEADINGS}
 
 
-def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool) -> int:
+def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool, shows_test: bool = False) -> int:
     """Print the table and what follows from it, leave sweep.csv and sweep.png; the number of jobs that failed.
 
-    `draws` the picture even where it is there.
+    `draws` the picture even where it is there. The test part is for the winner, which the validation part chooses: the
+    table `shows_test` scores where it is asked to, where there is no validation part, and where seeds alone differ.
     """
     rows, finished = [], []
     for job in jobs:
@@ -65,13 +69,18 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool) -
         told = scores_of(result) if result else {"error": job.error() or "has left no result"}
         rows.append(job.values | told | {"folder": job.folder.name})
     write_csv(rows, folder / "sweep.csv")
-    if settings := _fold_seeds(finished):
+    metric = f"val_{finished[0][1].get('monitor', 'accuracy')}" if finished else ""
+    if settings := _fold_seeds(finished, metric):
         first = finished[0][1]
         fixed = [first[key] if key == "model" else first[key]["name"] for key in ("model", "data") if key not in swept]
         title = " on ".join(fixed) or "sweep"
-        _print(settings, title)
+        shows_test = shows_test or metric not in _common(settings) or set(swept) == {"seed"}
+        _print(settings, title, metric, shows_test)
+        data = first["data"]
+        if counts := data.get("class_images", {}).get("validation"):  # older versions did not say
+            print_notes([f"{said} on the validation part" for said in [largest_class(counts, data["classes"])] if said])
         if draws or not (folder / "sweep.png").exists():
-            _draw(settings, swept, title, folder / "sweep.png")
+            _draw(settings, swept, title, metric, folder / "sweep.png")
         if samples := sum(is_of_sample(result) for _, result in finished):
             told = f"{samples} of {len(finished)} jobs are NOT of the MNIST data set, but of a sample of it"
             warn(f"{told}: with the real files, rerun=true trains them anew.")
@@ -79,14 +88,17 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool) -
         if "error" in row:
             print(f"failed: {row['folder']}: {row['error']}")
     if settings:
-        print(*_conclusion(settings), sep="\n")
+        print(*_conclusion(settings, metric), sep="\n")
     print(f"Table: {folder}/sweep.csv" + (f", picture: {folder}/sweep.png" if finished else ""))
     print(f"All curves: tensorboard --logdir {folder}")
     return len(jobs) - len(finished)
 
 
-def _fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[Setting]:
-    """Best validation accuracy first, then smallest loss; without validation in the order of the command line."""
+def _fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]], metric: str) -> list[Setting]:
+    """Best by `metric` first, an accuracy of the validation part, then smallest loss.
+
+    Without validation in the order of the command line.
+    """
     settings: dict[str, Setting] = {}
     for job, result in finished:
         values = {key: value for key, value in job.values.items() if key != "seed"}
@@ -94,8 +106,8 @@ def _fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[Setti
         setting.jobs.append(job)
         setting.scores.append(scores_of(result))
     found = list(settings.values())
-    if "val_accuracy" in _common(found):
-        found.sort(key=lambda setting: (-setting.mean("val_accuracy"), setting.mean("val_loss")))
+    if metric in _common(found):
+        found.sort(key=lambda setting: (-setting.mean(metric), setting.mean("val_loss")))
     return found
 
 
@@ -104,32 +116,36 @@ def _common(settings: Sequence[Setting]) -> list[str]:
     return [name for name in HEADINGS if all(name in scores for one in settings for scores in one.scores)]
 
 
-def _print(settings: Sequence[Setting], title: str) -> None:
+def _print(settings: Sequence[Setting], title: str, metric: str, shows_test: bool) -> None:
     """Where there are seeds, their number; else the run's folder."""
-    has_seeds, names = any(len(setting.jobs) > 1 for setting in settings), _common(settings)
+    has_seeds = any(len(setting.jobs) > 1 for setting in settings)
+    told = {metric, "val_accuracy", "val_loss", "seconds", *(["test_accuracy", "test_loss"] if shows_test else [])}
+    names = [name for name in _common(settings) if name in told]
     rows = []
     for setting in settings:
         cells = [*setting.values.values(), *([str(len(setting.jobs))] if has_seeds else [])]
         for name in names:
             value, spread = setting.mean(name), setting.spread(name)
-            if name.endswith("accuracy"):
+            if name.endswith(("accuracy", "f1")):
                 cells.append(f"{value * 100:.2f}" + ("" if math.isnan(spread) else f" ± {spread * 100:.2f}"))
             else:
                 cells.append(f"{value:.0f}" if name == "seconds" else f"{value:.4f}")
         rows.append(cells if has_seeds else [*cells, setting.jobs[0].folder.name])
     columns = [*map(short, settings[0].values), *["seeds"] * has_seeds, *(HEADINGS[name] for name in names)]
-    print_table(title, columns if has_seeds else [*columns, "folder"], rows)
+    spare = ["folder", *(HEADINGS[name] for name in ("test_loss", "seconds", "val_loss"))]
+    print_table(title, columns if has_seeds else [*columns, "folder"], rows, spare=spare)
 
 
-def _conclusion(settings: Sequence[Setting]) -> list[str]:
+def _conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
     """The winner, whether its lead is chance, where its values lie at the edge of the grid, its command."""
-    if "val_accuracy" not in _common(settings):
+    if metric not in _common(settings):
         return ["No winner: there is no validation part to choose by, and test images are not for choosing."]
     best = settings[0]
-    accuracies = [f"{best.mean(name):.2%}" for name in ("val_accuracy", "test_accuracy")]
-    lines = [f"Best by validation accuracy: {best}, {accuracies[0]}; on the test part {accuracies[1]}."]
+    name = metric.removeprefix("val_").replace("_", " ")
+    test = f"test accuracy {best.mean('test_accuracy'):.2%}"
+    lines = [f"Best by validation {name}: {best}, {best.mean(metric):.2%}; {test}."]
     if len(settings) > 1:
-        lines += _doubt(best, settings[1])
+        lines += _doubt(best, settings[1], metric)
     for key, value in best.values.items():
         beyond = beyond_the_edge([setting.values[key] for setting in settings], value)
         if beyond is not None and not key.endswith(("seed", "fold")):
@@ -138,15 +154,17 @@ def _conclusion(settings: Sequence[Setting]) -> list[str]:
     return [*lines, f"Train it again: {command_line(best.jobs[0].overrides, model)}"]
 
 
-def _doubt(best: Setting, second: Setting) -> list[str]:
+def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
     """Whether the gap to the next is within what chance makes: of the seeds, else of the images."""
-    gap = best.mean("val_accuracy") - second.mean("val_accuracy")
+    gap = best.mean(metric) - second.mean(metric)
     if min(len(best.jobs), len(second.jobs)) > 1:
         from scipy.stats import t
 
-        error = math.hypot(*(one.spread("val_accuracy") / math.sqrt(len(one.jobs)) for one in (best, second)))
+        error = math.hypot(*(one.spread(metric) / math.sqrt(len(one.jobs)) for one in (best, second)))
         within = error * float(t.ppf(0.975, len(best.jobs) + len(second.jobs) - 2))
         source, advice = "the seeds", "more seeds would tell"
+    elif metric != "val_accuracy":  # no plain share of the images
+        return []
     else:
         images = best.jobs[0].result()["validation"]["last"]["images"]
         shares = [one.mean("val_accuracy") for one in (best, second)]
@@ -193,10 +211,10 @@ def _numbers(values: Sequence[str]) -> list[float] | None:
         return None
 
 
-def _draw(settings: Sequence[Setting], swept: Sequence[str], title: str, path: Path) -> None:
+def _draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: str, path: Path) -> None:
     """Accuracy against the value swept; a heat map of two; else a ranking."""
-    metric = "val_accuracy" if "val_accuracy" in _common(settings) else "test_accuracy"
-    shown = "validation accuracy (%)" if metric == "val_accuracy" else "test accuracy (%)"
+    metric = metric if metric in _common(settings) else "test_accuracy"
+    shown = f"{metric.replace('val_', 'validation ').replace('_', ' ')} (%)"
     keys = [key for key in swept if key != "seed"] or list(swept)
     axes = [_numbers([job.values[key] for setting in settings for job in setting.jobs]) for key in keys]
     if len(keys) == 1 and axes[0]:

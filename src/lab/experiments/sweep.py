@@ -37,7 +37,7 @@ def sweep(
             print(f"{len(jobs)} jobs, {len(todo)} to run, in {folder}")
             with make_bar(sum(job.work for job in todo), " epochs") as bar:
                 launch(todo, launcher, config.rerun, bar)
-            failed = rank(jobs, swept, folder, draws=bool(todo))
+            failed = rank(jobs, swept, folder, bool(todo), config.show_test)
     except Timeout:
         raise UserError(f"{folder}: another process is at this sweep") from None
     if failed:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 from torchmetrics.utilities import dim_zero_cat
 
 from lab.datasets.batches import Batch
@@ -43,6 +45,25 @@ class Score(Metric):
         return {"loss": self.loss / self.images, "accuracy": self.correct / self.images, "images": self.images.float()}
 
 
+class ClassScore(Score):
+    """A Score with the mean of the classes' recalls and of their F1; a class that nothing has to do with has none."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        super().update(loss, logits, labels)
+        predicted = logits.argmax(1)
+        self.confusion.add_(multiclass_confusion_matrix(predicted, labels, self.classes, validate_args=False))
+
+    def compute(self) -> dict[str, Tensor]:
+        right, there, said = self.confusion.diag().float(), self.confusion.sum(1), self.confusion.sum(0)
+        means = {"balanced_accuracy": (right / there).nanmean(), "macro_f1": (2 * right / (there + said)).nanmean()}
+        return super().compute() | means
+
+
 class Outputs(Metric):
     """The logits [n, classes] of every image of a part, in the data set's order, and the images' indices [n]."""
 
@@ -63,6 +84,9 @@ class Outputs(Metric):
 class Classifier(LightningModule):
     """`net` maps images uint8 or float [n, c, h, w] to logits [n, classes]; `augment` changes those it trains on.
 
+    `mix` changes them and their labels [n], into the classes' shares [n, classes]. It trains by `train_loss`, of logits
+    and labels or shares; validation and test are scored by plain cross-entropy.
+
     Logs the Score of each part once an epoch, as train_loss, val_accuracy, ... Training metrics are of the weights as
     they were at each batch, with dropout, as Keras prints them. After a test `outputs` holds the test's Outputs.
     """
@@ -71,13 +95,16 @@ class Classifier(LightningModule):
         self,
         net: nn.Module,
         optimizer: Optimizer,
+        classes: int,
         make_schedule: Callable[[Optimizer, int], dict[str, Any]] | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
+        mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         """`make_schedule` is given the optimizer and the number of steps, and gives Lightning's lr_scheduler."""
         super().__init__()
         self.net, self.optimizer, self.make_schedule, self.augment = net, optimizer, make_schedule, augment
-        self.train_score, self.val_score, self.test_score = Score(), Score(), Score()
+        self.mix, self.classes, self.train_loss = mix, classes, nn.CrossEntropyLoss()
+        self.train_score, self.val_score, self.test_score = Score(), ClassScore(classes), ClassScore(classes)
         self.test_outputs = Outputs()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -86,7 +113,11 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, step: int) -> Tensor:
         """The loss of one batch, the `step`th of its epoch from 0 on."""
         images, labels, _ = batch
-        loss = self._score(self.net(self.augment(images) if self.augment else images), labels, self.train_score)
+        images = self.augment(images) if self.augment else images
+        images, targets = self.mix(images, labels) if self.mix else (images, labels)
+        logits = self.net(images)
+        loss = self.train_loss(logits, targets)
+        self.train_score.update(loss, logits, targets.argmax(1) if self.mix else labels)
         if (loss.is_cpu or (step + 1) % STEPS_UNWATCHED == 0) and not loss.item() < MOST_LOSS:
             self.stop_diverged(f"loss is {loss.item():.3g} at step {step + 1}")
         return loss
@@ -101,18 +132,14 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         images, labels, _ = batch
-        self._score(self.net(images), labels, self.val_score)
+        logits = self.net(images)
+        self.val_score.update(F.cross_entropy(logits, labels), logits, labels)
 
     def test_step(self, batch: Batch, _: int) -> None:
         images, labels, indices = batch
         logits = self.net(images)
-        self._score(logits, labels, self.test_score)
+        self.test_score.update(F.cross_entropy(logits, labels), logits, labels)
         self.test_outputs.update(logits, indices)
-
-    def _score(self, logits: Tensor, labels: Tensor, score: Score) -> Tensor:
-        loss = F.cross_entropy(logits, labels)
-        score.update(loss, logits, labels)
-        return loss
 
     def on_train_start(self) -> None:
         """What a checkpoint has restored fits the parameters: a fused step would read on beyond its end."""
@@ -186,6 +213,7 @@ BATCH_BY_BATCH = {
 def fits_whole_epochs(options: dict, trainer: Trainer, optimizer: Optimizer) -> bool:
     """Whether `options`, those of `trainer` that were given, and the optimizer leave the steps to this module."""
     given = any(options.get(key, off) != off for key, off in BATCH_BY_BATCH.items())
+    given |= any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # after each step
     scales = getattr(trainer.precision_plugin, "scaler", None) is not None  # gradients of float16
     wants_closure = inspect.signature(optimizer.step).parameters["closure"].default is inspect.Parameter.empty  # LBFGS
     return not given and not scales and not wants_closure and trainer.world_size == 1
@@ -200,7 +228,9 @@ class WholeEpochsClassifier(Classifier):
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        super().__init__(classifier.net, classifier.optimizer, classifier.make_schedule, classifier.augment)
+        kept = ("net", "optimizer", "classes", "make_schedule", "augment", "mix")
+        super().__init__(**{name: getattr(classifier, name) for name in kept})
+        self.train_loss = classifier.train_loss
         self.example_input_array = classifier.example_input_array
         self.automatic_optimization = False
 

@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from lab.config.schema import data_folder
+from lab.datasets.pitfalls import is_uneven, largest_class
 from lab.display.figures import calibration, confusion, gallery
-from lab.display.terminal import print_table, shorten
+from lab.display.terminal import print_notes, print_table, shorten
 from lab.errors import UserError
 from lab.evaluation.metrics import evaluate, print_confused, worst_mistakes
-from lab.files import write_json
+from lab.files import write_csv, write_json
 from lab.runs.folder import read_exported, read_result
 from lab.runs.predictions import Predictions, average, load_predictions
 from lab.training.load import load, load_exported, predict
 from lab.training.prepare import Run
 
 SHOWN = 25  # mistakes
+MOST_LETTERS = 30  # of a file's name in a figure, its last
 
 
 def evaluate_run(path: Path, part: str | None, weights: str, root: Path | None) -> None:
@@ -39,12 +41,16 @@ def evaluate_run(path: Path, part: str | None, weights: str, root: Path | None) 
     validation = None
     if len(run.dataset.classes) == 2 and part != "validation" and not is_ensemble:
         validation = predict(run, "validation")[1] if len(run.dataset.parts["validation"]) else None
-    about = {"model": run.config.model.name, "data": run.config.data.name, "part": part, "weights": weights}
+    network = run.config.model.name
+    network = f"ensemble of {len(runs)} folds of {network}" if is_ensemble else network
+    about = {"model": network, "data": run.config.data.name, "part": part, "weights": weights}
     evaluation = about | evaluate(predictions, validation)
     predictions.save(folder / f"predictions{name}.npz")
+    write_csv(_list(predictions, run), folder / f"predictions{name}.csv")
     _draw(evaluation, predictions, run, folder, name)
     write_json(evaluation, folder / f"evaluation{name}.json")
     _print(evaluation)
+    print(f"Each image's answer: {folder}/predictions{name}.csv")
     print(f"Figures: confusion{name}.png, mistakes{name}.png, calibration{name}.png in {folder}")
 
 
@@ -68,19 +74,39 @@ def _check_images(run: Run, folder: Path) -> None:
         raise UserError(f"{folder}: the images in {place} are not those that it was tested on")
 
 
+def _list(predictions: Predictions, run: Run) -> list[dict[str, Any]]:
+    """Of each image its file, where it has one; its number in the part and in the data set; what it is read as."""
+    classes, files, rows = predictions.classes.tolist(), run.dataset.files, []
+    for number, (image, label, shares) in enumerate(
+        zip(predictions.indices.tolist(), predictions.labels, predictions.probabilities(), strict=True)
+    ):
+        row = {"file": files[image]} if files else {}
+        row |= {"number": number, "image": image, "class": classes[label], "predicted": classes[shares.argmax()]}
+        rows.append(
+            row | {f"probability of {name}": float(f"{p:.6g}") for name, p in zip(classes, shares, strict=True)}
+        )
+    return rows
+
+
 def _draw(evaluation: dict[str, Any], predictions: Predictions, run: Run, folder: Path, name: str) -> None:
     score = f"accuracy {evaluation['accuracy']:.2%}"
     title = f"{evaluation['model']} on {evaluation['data']}, {evaluation['part']}: {score}"
     if evaluation["weights"] != "last":
         title += f", {evaluation['weights']} weights"
-    worst, probabilities, classes = worst_mistakes(predictions, SHOWN), predictions.probabilities(), run.dataset.classes
+    worst, probabilities = worst_mistakes(predictions, SHOWN), predictions.probabilities()
+    classes, files = run.dataset.classes, run.dataset.files
+    images = predictions.indices[worst]
+    names = [files[image][-MOST_LETTERS:] if files else f"no. {row}" for row, image in zip(worst, images, strict=True)]
     captions = [
         f"{classes[predictions.labels[row]]} read as {classes[probabilities[row].argmax()]}\n"
-        f"{probabilities[row].max():.1%} sure, no. {predictions.indices[row]}"
-        for row in worst
+        f"{probabilities[row].max():.1%} sure, {name}"
+        for row, name in zip(worst, names, strict=True)
     ]
     confusion(evaluation["confusion"], classes, title, folder / f"confusion{name}.png")
-    gallery(run.dataset.images[predictions.indices[worst]], captions, title, folder / f"mistakes{name}.png")
+    shown = f"{title}\nthe {len(worst)} surest mistakes" + (
+        "" if files else f", numbered within the {evaluation['part']} part"
+    )
+    gallery(run.dataset.images[images], captions, shown, folder / f"mistakes{name}.png")
     calibration(evaluation["calibration"], title, folder / f"calibration{name}.png")
 
 
@@ -104,6 +130,11 @@ def _print(evaluation: dict[str, Any]) -> None:
             f"accuracy {chosen['accuracy']:.2%}, balanced {chosen['balanced_accuracy']:.2%}, "
             f"sensitivity {chosen['sensitivity']:.2%}, specificity {chosen['specificity']:.2%}"
         )
+    counts = [scores["images"] for scores in evaluation["classes"].values()]
+    if is_uneven(counts):
+        print(f"Balanced accuracy {evaluation['balanced_accuracy']:.2%}, macro F1 {evaluation['macro_f1']:.2%}")
+    if said := largest_class(counts, list(evaluation["classes"])):
+        print_notes([said])
     error = evaluation["calibration"]["expected_calibration_error"]
     print(f"Expected calibration error {error:.2%}: how far its probabilities lie from how often it is right")
     print_confused(evaluation)

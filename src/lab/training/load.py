@@ -19,6 +19,8 @@ from lab.training.checkpoint import read_checkpoint
 from lab.training.prepare import Run, prepare
 from lab.training.trainer import QUIET, ProgressBar, read_metrics
 
+SCORES = ("loss", "accuracy", "images", "balanced_accuracy", "macro_f1")
+
 
 def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
     """The finished run of `folder` with the weights of its "last" or "best" epoch; its data lies in `root`.
@@ -88,7 +90,7 @@ def place_data(config: DictConfig, root: Path | None = None) -> None:
 def predict(
     run: Run, part: str, trainer: Trainer | None = None, checkpoint: Path | None = None
 ) -> tuple[dict[str, float], Predictions]:
-    """Loss, accuracy and number of images of `part`, and the predictions.
+    """The SCORES of `part`, and the predictions.
 
     By `trainer` with the weights of `checkpoint`, else with those that the run has, in the precision it had.
     """
@@ -104,7 +106,7 @@ def predict(
         raise UserError(f"model={run.config.model.name}: its answers are not finite: try a smaller learning rate")
     labels, sha256 = run.dataset.labels[indices], np.array(run.dataset.fingerprint(indices))
     predictions = Predictions(logits, labels, indices, np.array(run.dataset.classes), sha256)
-    return {name: logged[f"test_{name}"] for name in ("loss", "accuracy", "images")}, predictions
+    return {name: logged[f"test_{name}"] for name in SCORES}, predictions
 
 
 def _make_tester(precision: str, accelerator: str) -> Trainer:

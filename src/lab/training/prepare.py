@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lab.config.instantiate import instantiate
-from lab.datasets.augment import augment
+from lab.datasets.augment import augment, mix
 from lab.datasets.dataset import Dataset, load
 from lab.errors import UserError
 from lab.models.build import Layer, build
@@ -57,6 +57,7 @@ def prepare(config: DictConfig, untrusted: bool = False) -> Run:
     seed_everything(config.seed, verbose=False)
     dataset = load(config.data, untrusted)
     classifier, layers = build_classifier(config, dataset.shape, len(dataset.classes))
+    classifier.train_loss = make_loss(config.model, dataset)
     return Run(config, dataset, classifier, layers)
 
 
@@ -68,14 +69,24 @@ def build_classifier(config: DictConfig, shape: tuple[int, int, int], classes: i
     if recipe.batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
         raise UserError(f"model.batch_size=1: model={recipe.name} has batch normalisation, which needs two images")
     changes = dict(recipe.augment)
+    mixup = changes.pop("mixup")
+    mixing = functools.partial(mix, classes=classes, alpha=mixup) if mixup else None
     changing = functools.partial(augment, **changes) if any(changes.values()) else None
     optimizer = make_optimizer(recipe.optimizer, net, bool(config.trainer.gradient_clip_val))
     scheduling = functools.partial(_make_schedule, recipe.schedule) if recipe.schedule else None
     if scheduling:
         scheduling(copy.deepcopy(optimizer), 1000 * recipe.epochs)  # refuses its options before the folder is made
-    classifier = Classifier(net, optimizer, scheduling, changing)
+    classifier = Classifier(net, optimizer, classes, scheduling, changing, mixing)
     classifier.example_input_array = torch.zeros(1, *shape, dtype=torch.uint8)  # for the graph
     return classifier, layers
+
+
+def make_loss(recipe: DictConfig, dataset: Dataset) -> nn.CrossEntropyLoss:
+    """What `recipe` trains by. Balanced: each class weighs as much as any other, as scikit-learn's class_weight."""
+    counts, weights = torch.from_numpy(dataset.counts()["train"]), None
+    if recipe.class_weights:
+        weights = (counts.sum() / (len(counts) * counts)).where(counts > 0, 0).float()
+    return nn.CrossEntropyLoss(weights, label_smoothing=recipe.label_smoothing or 0.0)
 
 
 def make_optimizer(config: DictConfig, net: nn.Module, clips: bool = False) -> Optimizer:

@@ -1,7 +1,8 @@
 """What a run says of itself: at its start, at its end, in result.json, as TensorBoard's hyper-parameters."""
 
 import platform
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from omegaconf import OmegaConf
 
 from lab.config.schema import data_folder, fingerprint
-from lab.display.terminal import print_classes, print_table, warn
+from lab.datasets.pitfalls import find_pitfalls, is_uneven
+from lab.display.terminal import print_classes, print_notes, print_table, warn
 from lab.models.build import count_parameters
+from lab.training.load import SCORES
 from lab.training.prepare import Run
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "scikit-learn", "hydra-core")
@@ -34,6 +37,7 @@ def print_start(run: Run) -> None:
     name = config.data.name + (" SAMPLE" if dataset.is_sample else "")
     shape = "x".join(map(str, dataset.shape))
     print_classes(f"{name}: {len(dataset.labels):,} images of {shape}", dataset.counts(), dataset.classes)
+    print_notes(find_pitfalls(dataset, config.model.scale))
     _print_layers(run)
     if config.trainer.max_epochs:
         print(f"trainer.max_epochs={config.trainer.max_epochs} wins over model.epochs={config.model.epochs}")
@@ -61,11 +65,14 @@ def describe(run: Run) -> dict[str, Any]:
         "data": {
             "name": dataset.name,
             "images": {part: len(indices) for part, indices in dataset.parts.items()},
+            "class_images": {part: counts.tolist() for part, counts in dataset.counts().items()},
+            "pitfalls": find_pitfalls(dataset, recipe.scale),
             "shape": list(dataset.shape),
             "classes": dataset.classes,
             "split": {key: data[key] for key in ("validation", "test", "split_seed", "stratify", *folds)},
             "sha256": dataset.sha256,
         },
+        "monitor": run.config.monitor or "accuracy",
         "seed": run.config.seed,
         "batch_size": recipe.batch_size,
         "optimizer": OmegaConf.to_container(recipe.optimizer, resolve=True),
@@ -84,7 +91,7 @@ def summarise(rows: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     """Training and validation scores of the epochs in `rows`, "last" and, where there is validation, "best"."""
 
     def scores(row: Mapping[str, float], part: str) -> dict[str, float]:
-        return {name: row[f"{part}_{name}"] for name in ("loss", "accuracy", "images")}
+        return {name: row[f"{part}_{name}"] for name in SCORES if f"{part}_{name}" in row}
 
     return {
         "epochs": rows["last"]["epoch"],
@@ -95,16 +102,40 @@ def summarise(rows: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     }
 
 
+def print_end(run: Run, rows: Sequence[Mapping[str, float]], epochs: int) -> None:
+    """Why training ended where it did: before the last of its `epochs`, or in spite of early_stopping."""
+    done, patience = rows[-1]["epoch"], run.config.early_stopping
+    losses = {row["epoch"]: row["val_loss"] for row in rows if "val_loss" in row}
+    if patience and losses:
+        lowest = min(losses, key=losses.get)
+        waited = sum(epoch > lowest for epoch in losses)
+        since = f"the lowest validation loss, {losses[lowest]:.4f}, was epoch {lowest}'s"
+        if waited >= patience:
+            if re.search("OneCycle|Cosine", str(run.config.model.schedule)):
+                since += f"; the schedule's rate was to fall until epoch {epochs}"
+            print(f"early_stopping={patience}: stopped after epoch {done} of {epochs}: {since}")
+            return
+        print(f"early_stopping={patience}: never {patience} epochs in a row without a lower validation loss; {since}")
+    if done < epochs:
+        limits = ("max_time", "max_steps")
+        told = [f"trainer.{key}={run.config.trainer[key]}" for key in limits if run.config.trainer.get(key)]
+        print(f"stopped after epoch {done} of {epochs}" + (f": {', '.join(told)}" if told else ""))
+
+
 def print_result(result: dict[str, Any]) -> None:
-    """Loss and accuracy of each part, best and last epoch."""
-    rows = []
+    """Loss and accuracy of each part, best and last epoch, and what misleads; where classes differ, their means too."""
+    rows, data = [], result["data"]
+    more = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+    more = more if any(map(is_uneven, data["class_images"].values())) else {}
     for part in ("validation", "test", "held_out"):
         for which, scores in result.get(part, {}).items():
             epoch = f"{which} epoch, {scores['epoch']}"
             values = f"{scores['images']:,.0f}", f"{scores['loss']:.4f}", f"{scores['accuracy']:.2%}"
-            rows.append([part.replace("_", " "), epoch, *values])
-    title = f"{result['model']} on {result['data']['name']}"
-    print_table(title, ["part", "weights of", "images", "loss", "accuracy"], rows)
+            means = (f"{scores[name]:.2%}" if name in scores else "-" for name in more)
+            rows.append([part.replace("_", " "), epoch, *values, *means])
+    title = f"{result['model']} on {data['name']}"
+    print_table(title, ["part", "weights of", "images", "loss", "accuracy", *more.values()], rows)
+    print_notes(data["pitfalls"])
     print(f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s in training on {result['device']}")
 
 
@@ -117,7 +148,7 @@ def log_hyperparameters(run: Run, result: dict[str, Any]) -> None:
     groups["augment"] = {name: value for name, value in groups["augment"].items() if value}
     classifier.logger.log_hyperparams(
         {"model": result["model"], "data": result["data"]["name"]}
-        | recipe
+        | {name: value for name, value in recipe.items() if value is not None}
         | {"epochs": result["epochs"], "seed": result["seed"]}
         | chosen
         | {name: value for group in groups.values() for name, value in group.items()},

@@ -25,7 +25,7 @@ from lab.training.classifier import WholeEpochsClassifier, fits_whole_epochs
 from lab.training.fastest import Threads, choose_precision
 from lab.training.load import load_weights, place_data, predict
 from lab.training.prepare import Run, prepare
-from lab.training.result import describe, log_hyperparameters, print_result, print_start, summarise
+from lab.training.result import describe, log_hyperparameters, print_end, print_result, print_start, summarise
 from lab.training.trainer import Epochs, ProgressBar, make_trainer, quiet_threads, trainer_options
 
 NEEDED = {"epoch", "seconds", "train_accuracy", "train_images", "train_loss"}  # of each epoch
@@ -54,6 +54,8 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
             if fast:
                 print(f"speed=fast: {fast}")
         _fit(run, trainer, epochs, folder / "last.ckpt")
+        if is_first:
+            print_end(run, epochs.rows, trainer.max_epochs)
         scores, predictions = _test(run, trainer, epochs, folder, tested)
         if trainer.world_size > 1:
             torch.distributed.destroy_process_group()  # else one that ends first may take the others with it
@@ -132,7 +134,7 @@ def _test(
     rows = {"last": epochs.rows[-1]}
     if (folder / "best.ckpt").exists():
         validated = [row for row in epochs.rows if "val_loss" in row]
-        rows = {"best": max(validated, key=lambda row: row["val_accuracy"])} | rows
+        rows = {"best": max(validated, key=lambda row: row[f"val_{run.config.monitor or 'accuracy'}"])} | rows
     tested: dict[int, dict[str, float]] = {}  # by epoch: the best may be the last
     predictions = {}
     with _trainers_words():

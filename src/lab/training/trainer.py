@@ -1,14 +1,15 @@
 """Lightning's Trainer as this program uses it: the options that a user gives, logger, checkpoints, callbacks.
 
-Epochs, Kept and Patience are keys in checkpoints: renamed, they would not be found again on resume.
+Average, Epochs, Kept and Patience are keys in checkpoints: renamed, they would not be found again on resume.
 """
 
 import contextlib
 import inspect
 import math
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from lab.config.instantiate import instantiate
 from lab.config.schema import MOST_THREADS
@@ -30,6 +32,7 @@ from lab.training.checkpoint import AtomicCheckpoints
 from lab.training.classifier import MOST_LOSS
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}  # ours say it
+CHARTS = {name: [f"{name}/{part}" for part in ("train", "val")] for name in ("loss", "accuracy")}
 OURS = ("default_root_dir", "logger", "num_sanity_val_steps", "plugins")
 
 
@@ -47,8 +50,10 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
     checkpoints = [Kept(folder, "last")]
     if keeps_best and options["limit_val_batches"] != 0:
         # the last one is saved after it, and knows it
-        checkpoints.insert(0, Kept(folder, "best", monitor="val_accuracy", mode="max"))
+        checkpoints.insert(0, Kept(folder, "best", monitor=f"val_{config.monitor or 'accuracy'}", mode="max"))
     others = [Histograms()] if config.histograms else []
+    if config.model.average:
+        others.append(Average(config.model.average))
     if config.early_stopping:
         others.append(Patience("val_loss", patience=config.early_stopping, check_on_train_epoch_end=False))
     if config.model.schedule:
@@ -76,6 +81,17 @@ class Events(TensorBoardLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False, filename_suffix=f".{token_hex(8)}")
+        self.has_layout = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Training's and validation's in one chart each, loss/train and loss/val; the epoch is no chart."""
+        if not self.has_layout:
+            self.experiment.add_custom_scalars(
+                {"epochs": {name: ["Multiline", lines] for name, lines in CHARTS.items()}}
+            )
+            self.has_layout = True
+        named = {re.sub(r"^(train|val)_(\w+)$", r"\2/\1", name): metrics[name] for name in metrics if name != "epoch"}
+        super().log_metrics(named, step)
 
     def save(self) -> None:
         """No hparams.yaml: config.yaml has it all."""
@@ -119,9 +135,13 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         self.path, self.show = path, show
         self.rows: list[dict[str, float]] = []
         self.images, self.seconds, self.before = 0, 0.0, 0.0
+        self.total: float | None = None  # once training has ended
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.begun = time.perf_counter()
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.total = self.elapsed()
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.started, self.validated, self.validating = time.perf_counter(), False, 0.0
@@ -156,6 +176,8 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """ValueError, KeyError or TypeError where it is not what state_dict gives: a stranger may have sent it."""
+        if self.total is not None:  # a test, for which Lightning restores callbacks too
+            return
         threads = state.get("threads", torch.get_num_threads())
         numbers = [
             state["images"],
@@ -171,7 +193,7 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
 
     def elapsed(self) -> float:
         """Seconds of the whole training, those before an interruption too."""
-        return self.before + time.perf_counter() - self.begun
+        return self.before + time.perf_counter() - self.begun if self.total is None else self.total
 
     def _line(self, epochs: int) -> str:
         row = self.rows[-1]
@@ -237,6 +259,35 @@ class Patience(EarlyStopping):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
+
+
+class Average(WeightAveraging):
+    """An exponential moving average of the weights is validated, tested, kept in checkpoints, exported.
+
+    It keeps `decay` a step; at first less, (1 + steps) / (10 + steps), as TensorFlow's: else a short run's would be of
+    its first weights. Batch normalisation's running statistics are averaged as the weights are.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=self._average)
+        self.decay = decay
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device  # the module is not there yet
+        super().setup(trainer, module, stage)
+
+    def _average(self, averages: list[Tensor], weights: list[Tensor], _: Any) -> None:
+        steps = self._latest_update_step
+        kept = min(self.decay, (1 + steps) / (10 + steps))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, weights, 1 - kept)
+        else:  # counts
+            torch._foreach_copy_(averages, weights)
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """To go on with training alone: Lightning's would test the weights that were trained, not their average."""
+        if trainer.training:
+            super().on_load_checkpoint(trainer, module, checkpoint)
 
 
 class Histograms(Callback):

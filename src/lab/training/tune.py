@@ -1,12 +1,14 @@
 """tune=lr: which learning rate a recipe might take."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.tuner import Tuner
+from pytorch_lightning.tuner import Tuner, lr_finder
+from tqdm import tqdm
 
 from lab.config.overrides import command_line
 from lab.datasets.batches import ImageData
@@ -25,9 +27,11 @@ def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
     """Lightning's range test: the rate grows from step to step, and is best where the loss falls fastest."""
     run = prepare(config)
     run.classifier.make_schedule = None
-    endless = OmegaConf.merge(config, {"trainer": {"max_epochs": -1}})  # on a small data set the steps take many
+    changes = {"trainer": {"max_epochs": -1}, "model": {"average": None}}  # on a small data set the steps take many
+    endless = OmegaConf.merge(config, changes)
     trainer = make_trainer(endless, folder, [], keeps_best=False)
     claim(folder, config)
+    lr_finder.tqdm = functools.partial(tqdm, disable=None, leave=False)  # Lightning's fills a file with its steps
     data = ImageData(run.dataset, config.model.batch_size, config.seed)
     try:
         found = Tuner(trainer).lr_find(run.classifier, datamodule=data, update_attr=False, **RANGE)
