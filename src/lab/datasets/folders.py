@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,47 +86,47 @@ def _list_folders(root: Path) -> Iterator[Picture]:
     inside = [each for each in _visible(root) if each.is_dir()]
     parts = [each for each in inside if each.name.lower() in PARTS]
     if not parts:
-        yield from _list_classes(root, root, "train")
+        yield from _list_classes(root, "", "train")
         return
     for each in inside:
-        if each not in parts and any(_is_picture(path) for path in _visible(each)):
-            raise UserError(f"{each}: pictures beside {parts[0].name}: each class lies in a folder of a part, or none")
+        if each not in parts and any(map(_is_picture, _visible(each.path))):
+            raise UserError(f"{each.path}: pictures beside {parts[0].name}: a class lies in the folder of a part")
     for each in parts:
-        yield from _list_classes(root, each, PARTS[each.name.lower()])
+        yield from _list_classes(root, f"{each.name}/", PARTS[each.name.lower()])
 
 
-def _list_classes(root: Path, place: Path, part: str) -> Iterator[Picture]:
-    for each in _visible(place):
+def _list_classes(root: Path, place: str, part: str) -> Iterator[Picture]:
+    for each in _visible(root / place):
         if each.is_dir():
-            files = [path for path in _walk(each) if _is_picture(path)]
-            if not files:
-                others = Counter(path.suffix.lower() or path.name for path in _walk(each))
-                found = f", {', '.join(f'{count} {suffix}' for suffix, count in others.most_common(3))}"
+            files = dict(_walk(each, f"{place}{each.name}/"))
+            pictures = [file for file, entry in files.items() if _is_picture(entry)]
+            if not pictures:
+                others = ", ".join(sorted({Path(file).suffix or Path(file).name for file in files})[:SHOWN])
                 raise UserError(
-                    f"{each}: a class without pictures: remove the folder, or put some of {' '.join(PICTURES)} into it"
-                    + (f" (there are{found[1:]})" if others else "")
+                    f"{each.path}: a class without pictures{f', there are only {others}' if others else ''}: remove "
+                    f"the folder, or put some of {' '.join(PICTURES)} into it"
                 )
-            for path in files:
-                yield Picture(path.relative_to(root).as_posix(), each.name, part)
+            for file in pictures:
+                yield Picture(file, each.name, part)
 
 
-def _walk(place: Path) -> Iterator[Path]:
-    """Files beneath `place`, as names sort; what is hidden is passed over."""
-    for each in _visible(place):
-        if each.is_dir():
-            yield from () if each.is_symlink() else _walk(each)
-        else:
-            yield each
+def _walk(place: os.DirEntry, name: str) -> Iterator[tuple[str, os.DirEntry]]:
+    """Files beneath `place`, whose own path is `name`, as names sort, each with its path."""
+    for each in _visible(place.path):
+        if not each.is_dir():
+            yield name + each.name, each
+        elif not each.is_symlink():
+            yield from _walk(each, f"{name}{each.name}/")
 
 
-def _visible(place: Path) -> list[Path]:
+def _visible(place: Path | str) -> list[os.DirEntry]:
+    """What lies there and is not hidden, by name."""
     with os.scandir(place) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith((".", "__MACOSX")))
-    return [place / name for name in names]
+        return sorted((each for each in entries if not each.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
 
 
-def _is_picture(path: Path) -> bool:
-    return path.name.lower().endswith(PICTURES)
+def _is_picture(entry: os.DirEntry) -> bool:
+    return entry.name.lower().endswith(PICTURES)
 
 
 def _list_table(root: Path, table: str) -> Iterator[Picture]:

@@ -77,7 +77,7 @@ def read_pictures(
 
 
 def release(images: npt.NDArray) -> None:
-    """Hand back the pages that were read of a mapped array: they stay in the system's cache, and are no one's memory."""
+    """Hand back the pages that were read of a mapped array: they stay in the system's cache alone."""
     if isinstance(images, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
         images._mmap.madvise(mmap.MADV_DONTNEED)
 
@@ -96,11 +96,12 @@ def _name(root: Path, files: Sequence[str], labels: Sequence[str], size: dict[st
     place = json.dumps([VERSION, str(root.absolute()), size], sort_keys=True)
     listing = hashlib.sha256(PIL.__version__.encode())
     for file, label in zip(files, labels, strict=True):
-        about = [file, label]
-        with contextlib.suppress(OSError):  # it will be a broken one
-            status = os.stat(root / file)
-            about += [status.st_size, status.st_mtime_ns]
-        listing.update(json.dumps(about).encode())
+        try:
+            status = os.stat(f"{root}/{file}")  # noqa: PTH116, a Path takes longer than its stat
+            about = file, label, status.st_size, status.st_mtime_ns
+        except OSError:  # it will be a broken one
+            about = file, label
+        listing.update(repr(about).encode())
     return f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{listing.hexdigest()[:16]}"
 
 
