@@ -51,6 +51,8 @@ DUST = 0.06  # of the heaviest piece of ink: less is none
 MOST_PIECES = 3  # times the heaviest one: noise has more
 UNEVEN = 40  # grey levels between the edge's light and dark: a shadow or a table
 TOLERANCE = 1e-4  # of a golden probability, between processors and versions
+ORIENTATION = 274  # EXIF's number of it
+NO_WARNING = ("ignore", None, Warning, re.compile("PIL"), 0)  # of damage, and of sizes: our own limit is lower
 
 
 class UserError(Exception):
@@ -247,7 +249,8 @@ def pillow():
         raise UserError("Pillow cannot be imported (%s): pip install Pillow" % error)
     if version(PIL.__version__) < (8, 0):
         raise UserError("this Pillow is too old: pip install -U Pillow, 8.0 or newer")
-    warnings.filterwarnings("ignore", module="PIL")  # of damage, and of sizes: our own limit is lower
+    if NO_WARNING not in warnings.filters:
+        warnings.filterwarnings("ignore", module="PIL")
     return Image, ImageOps
 
 
@@ -255,7 +258,8 @@ class Pieces:
     """A picture's file, `file` a binary one: it ends where a picture has too many parts for its size."""
 
     def __init__(self, file):
-        self.file, self.reads = file, MOST_READS + file.seek(0, 2) // 1000
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+        self.reads = MOST_READS + file.seek(0, 2) // 1000
         self.scans = self.bytes_of_a_read = float("inf")
 
     def read(self, *size):
@@ -306,24 +310,32 @@ def look(file, most_pixels):
     return picture
 
 
-def unpack(picture):
-    """The image that `look` returned: "L" or "RGB", upright, on white where it is transparent."""
+def unpack(picture, size):
+    """The image that `look` returned: "L" or "RGB", upright, on white where it is transparent.
+
+    A JPEG is unpacked at an eighth, a quarter or half of its sides where they then still are twice those of `size`, an
+    "input" of the metadata; whole where that is older than its "fit", or None.
+    """
     Image, ImageOps = pillow()  # noqa: N806
     with reading():
+        if size and "fit" in size:
+            side = 2 * max(size["width"], size["height"])
+            picture.draft(None, (side, side))
         picture.load()
         with contextlib.suppress(Exception):  # damaged notes do not spoil the picture
-            picture = ImageOps.exif_transpose(picture) or picture
+            if picture.getexif().get(ORIENTATION, 1) != 1:
+                picture = ImageOps.exif_transpose(picture) or picture
         return grey_or_colour(picture, Image)
 
 
-def open_picture(file):
+def open_picture(file, size=None):
     """The image of `file`, a path or a binary file, as `unpack` returns it."""
     if not isinstance(file, str):
-        return unpack(look(file, MOST_PIXELS))
+        return unpack(look(file, MOST_PIXELS), size)
     if not os.path.isfile(file):
         raise UserError("not a file")  # a pipe would let us wait
     with reading(), open(file, "rb") as opened:
-        return open_picture(opened)
+        return open_picture(opened, size)
 
 
 def grey_or_colour(picture, Image):  # noqa: N803
@@ -367,13 +379,22 @@ def fit(picture, size, raw):
             raise UserError("it is blank: no ink to read")
         if picture.size != wanted:
             return fit_digit(picture, wanted, done)
-    if picture.size != wanted:
+    if picture.size == wanted:
+        return picture, done
+    way = size.get("fit", "crop")
+    if way == "crop":
         left, top, right, bottom = crop = centre(picture.size, wanted)
         if crop != (0, 0) + picture.size:
             picture = picture.crop(crop)
             done.append("cropped to %dx%d" % (right - left, bottom - top))
-        picture = picture.resize(wanted, Image.BILINEAR)
-        done.append("scaled to %dx%d" % wanted)
+    side = within(picture.size, wanted) if way == "pad" else wanted
+    picture = picture.resize(side, Image.BILINEAR)
+    done.append("scaled to %dx%d" % side)
+    if side != wanted:
+        paper = Image.new(mode, wanted)
+        paper.paste(picture, ((wanted[0] - side[0]) // 2, (wanted[1] - side[1]) // 2))
+        picture = paper
+        done.append("put on black, %dx%d" % wanted)
     return picture, done
 
 
@@ -583,6 +604,12 @@ def centre(size, wanted):
     return left, top, left + width, top + height
 
 
+def within(size, wanted):
+    """The sides of `size`, scaled to the largest that `wanted` holds."""
+    scale = min(wanted[0] / float(size[0]), wanted[1] / float(size[1]))
+    return tuple(min(most, max(1, int(round(length * scale)))) for length, most in zip(size, wanted))
+
+
 def batch(model, pictures):
     """Fitted pictures as uint8 [n, c, h, w]."""
     images = [tensor(picture.tobytes()).reshape(model.shape[1:] + model.shape[:1]) for picture in pictures]
@@ -603,7 +630,8 @@ def predict(given):
     failed = 0
     for path in paths:
         try:
-            picture, done = fit(open_picture(path), metadata["input"], given.raw)
+            picture = open_picture(path, None if given.raw else metadata["input"])
+            picture, done = fit(picture, metadata["input"], given.raw)
         except UserError as problem:
             print("error: %s" % shown("%s: %s" % (path, problem)), file=sys.stderr)
             failed += 1
@@ -841,7 +869,8 @@ class Handler(BaseHTTPRequestHandler):
         picture = look(io.BytesIO(content), MOST_SERVED_PIXELS)
         queue = self.server.large if picture.width * picture.height > LARGE else self.server.small
         with queue.place():
-            picture, done = fit(unpack(picture), self.server.metadata["input"], self.server.given.raw)
+            size, raw = self.server.metadata["input"], self.server.given.raw
+            picture, done = fit(unpack(picture, None if raw else size), size, raw)
         with self.server.one_at_a_time:  # the network has all cores
             probabilities = self.server.model.probabilities(batch(self.server.model, [picture]))[0].tolist()
         best = max(range(len(probabilities)), key=lambda number: probabilities[number])

@@ -69,7 +69,7 @@ def train(tmp_path, data_root):
         command = [sys.executable, PROJECT / "src" / "train.py", *arguments]
         inherited = {k: v for k, v in os.environ.items() if k != "LAB_DATA"}
         given = {"LAB_DATA": str(root), "OMP_NUM_THREADS": threads, "COLUMNS": "120", "TORCH_HOME": str(tmp_path)}
-        given |= OFFLINE | (environment or {})
+        given |= {"XDG_CACHE_HOME": str(tmp_path / "cache")} | OFFLINE | (environment or {})
         return subprocess.run(command, cwd=tmp_path, env=inherited | given, capture_output=True, text=True, timeout=300)
 
     return run
@@ -86,6 +86,7 @@ def here(monkeypatch, capfd, tmp_path, data_root):
             monkeypatch.setenv(name, os.environ.get(name, ""))
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         for name, value in OFFLINE.items():
             monkeypatch.setenv(name, value)
         script = PROJECT / "src" / f"{command}.py"

@@ -448,7 +448,7 @@ def dear_pictures():
 def test_a_picture_that_costs_more_than_its_pixels_is_refused(name):
     content, message = dear_pictures()[name]
     with pytest.raises(predict.UserError, match=message):
-        predict.unpack(predict.look(io.BytesIO(content), predict.MOST_SERVED_PIXELS))
+        predict.unpack(predict.look(io.BytesIO(content), predict.MOST_SERVED_PIXELS), None)
 
 
 def test_small_pictures_in_plain_text_are_read():

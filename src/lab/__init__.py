@@ -1,6 +1,6 @@
 """What the commands are made of, a wing a folder; a wing imports only those that stand above it here.
 
-errors, files, download    the ground
+errors, files, download    the ground, and decode
 config, models, display    what may be told; pixels in, logits out; figures and tables
 datasets, runs, cli        images in memory; what a run leaves; from a command line to a config
 evaluation                 what predictions are worth

@@ -130,6 +130,11 @@ def _check_together(config: DictConfig) -> None:
         raise UserError(f"data.validation={data.validation} data.test={data.test}: nothing is left to train on")
     if data.sample is not None and "sample" not in data.source:
         raise UserError(f"data.sample={data.sample}: data={data.name} has none, only data=mnist")
+    if data.root is None and "fit" in data.source:
+        raise UserError(f"data.root is missing: data={data.name} needs data.root=FOLDER, that of your pictures")
+    for key in ("size", "fit", "colour", "group", "skip_broken", "cache"):
+        if data[key] and key not in data.source:
+            raise UserError(f"data.{key}={data[key]}: is for data=folder, not for data={data.name}")
     if config.weights is not None and "weights" not in model.net:
         raise UserError(f"weights={config.weights}: model={model.name} takes none, only model=resnet50")
     if isinstance(trainer.devices, int) and trainer.devices > 1 and model.batch_size % trainer.devices:

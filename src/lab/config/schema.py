@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -38,6 +39,12 @@ def option(default: Any = MISSING, example: str = "", help: str = "", rule: Rule
 
 def one_of(*names: str) -> Rule:
     return Rule(lambda value: value in names, f"{' or '.join(names)}, or left out")
+
+
+def is_size(value: Any) -> bool:
+    """Whether it is "HEIGHTxWIDTH", or one number for both, in pixels."""
+    sides = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", str(value), re.ASCII)
+    return bool(sides) and all(1 <= int(side) <= 4096 for side in sides.groups() if side is not None)
 
 
 @dataclass
@@ -108,6 +115,15 @@ class Data:
     fold_seed: int = 1
     stratify_folds: bool = False
     sample: Optional[bool] = None
+    # of pictures in folders alone
+    size: Any = option(
+        None, "96x128", "of pictures: height and width, or 64 for both", Rule(is_size, "64 or 96x128, up to 4096")
+    )
+    fit: Optional[str] = option(None, "pad", "else crop, or stretch", one_of("crop", "pad", "stretch"))
+    colour: Optional[str] = option(None, "grey", "else rgb", one_of("rgb", "grey"))
+    group: Optional[str] = option(None, "'person(\\d+)'", "what this finds in files' names stays in one part")
+    skip_broken: bool = option(False, "true", "leave out what is no picture; result.json lists it")
+    cache: Optional[str] = option(None, "FOLDER", "where they are kept decoded; else your cache folder")
     drop_duplicates: bool = option(False, "true", "train on no image that is in the validation or test part too")
     # how a device fits any picture; on_black: inverted where it is light; digit: as MNIST was made
     picture: str = option("photo", rule=one_of("photo", "on_black", "digit"))
@@ -225,7 +241,8 @@ def fingerprint(config: DictConfig) -> str:
     """
     decisive = [key.name for key in fields(Train) if key.name not in ("rerun", "show_test")]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
-    del content["data"]["root"]
+    for places, key in ((content["data"], "root"), (content["data"], "cache"), (content["data"]["source"], "cache")):
+        places.pop(key, None)
     if content["speed"]:
         content["trainer"]["precision"] = "32-true"
     return hashlib.sha256(json.dumps(_switched_on(content), sort_keys=True).encode()).hexdigest()[:8]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lab.datasets.dataset import Dataset
+from lab.datasets.pictures import MAPPED, release
 from lab.errors import UserError
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, c, h, w], labels int64 [n], their indices int64 [n]
@@ -26,17 +27,22 @@ class Batches:
         self.images, self.labels, self.indices = images, labels, indices
         self.n_batches, self.device = n_batches, device
         self.advance: Callable[[int], object] = lambda images: None  # is given the size of each batch handed over
+        self.release: Callable[[], object] = lambda: None  # is called now and then, to hand back what was read
 
     def __len__(self) -> int:
         return self.n_batches
 
     def __iter__(self) -> Iterator[Batch]:
+        read = 0
         for indices in self._slices():
             there = indices.to(self.images.device)
             images, labels = self.images[there].permute(0, 3, 1, 2), self.labels[there]
             if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
                 images, labels = images.pin_memory(), labels.pin_memory()  # else the copy waits for the GPU
             self.advance(len(indices))
+            if (read := read + images.nbytes) > MAPPED:
+                self.release()
+                read = 0
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True), indices
 
     def _slices(self) -> Sequence[Tensor]:
@@ -113,7 +119,7 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> ShuffledBatches:
         rank, processes = self.trainer.global_rank, self.trainer.world_size
-        return (WholeEpochs if self.whole_epochs else ShuffledBatches)(
+        batches = (WholeEpochs if self.whole_epochs else ShuffledBatches)(
             self.images,
             self.labels,
             self.parts["train"],
@@ -124,6 +130,8 @@ class ImageData(LightningDataModule):
             self.trainer.strategy.root_device,
             shuffle=not self.trainer.overfit_batches,  # the same batches in each epoch
         )
+        batches.release = self._release
+        return batches
 
     def val_dataloader(self) -> Batches | list:
         return self._evaluation_batches("validation")
@@ -136,4 +144,10 @@ class ImageData(LightningDataModule):
         indices, rank, processes = self.parts[part], self.trainer.global_rank, self.trainer.world_size
         n_batches = ceil(len(indices) / (EVALUATION_BATCH * processes))
         device = self.trainer.strategy.root_device
-        return Batches(self.images, self.labels, indices[rank::processes], n_batches, device) if n_batches else []
+        batches = Batches(self.images, self.labels, indices[rank::processes], n_batches, device)
+        batches.release = self._release
+        return batches if n_batches else []
+
+    def _release(self) -> None:
+        """Of pictures in a mapped file no more than some are in memory."""
+        release(self.dataset.images)

@@ -85,7 +85,7 @@ def _find_pairs(dataset: Dataset, too_large: bool) -> tuple[list[Pair], list[Pai
         named = [classes[labels[number]] for number in (first, second)]
         return Pair(first, second, *places, *named, round(correlation, 5))
 
-    groups = group_same(images)
+    groups = group_same(dataset.digests)
     same = [describe(*pair, 1.0) for pair in find_same(groups)]
     if too_large:
         return same, [], Counter()

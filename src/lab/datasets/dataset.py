@@ -3,19 +3,24 @@
 import functools
 import hashlib
 import os
+import warnings
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from omegaconf import DictConfig, OmegaConf
-from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
+from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from lab.config.instantiate import instantiate
 from lab.config.schema import CONF, MOST_CLASSES, data_folder
+from lab.datasets.pictures import blocks
 from lab.datasets.readers import Arrays
+from lab.decode import digest
 from lab.errors import UserError
 
+MOST_FOLDS = 20  # of which some are held out where groups stay together
 Parts = dict[str, npt.NDArray[np.int64]]  # "train", "validation", "test": indices into the data set
 
 
@@ -31,6 +36,9 @@ class Dataset:
     is_sample: bool = False
     folds: list[Parts] = field(default_factory=list)  # of a cross-validation, nothing dropped
     files: list[str] | None = None  # where each image is a file of its own, [n]
+    groups: npt.NDArray[np.int64] | None = None  # [n], as of Arrays
+    known_digests: list[str] | None = None  # [n], as of Arrays
+    skipped: list[str] | None = None  # files, as of Arrays
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,21 +53,30 @@ class Dataset:
 
     def fingerprint(self, indices: npt.NDArray[np.int64]) -> str:
         """SHA-256 of the images and labels at `indices`."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images[indices]))
-        digest.update(self.labels[indices])
-        return digest.hexdigest()
+        found = hashlib.sha256()
+        for images in blocks(self.images, indices):
+            found.update(np.ascontiguousarray(images))
+        found.update(self.labels[indices])
+        return found.hexdigest()
+
+    @functools.cached_property
+    def digests(self) -> list[str]:
+        """Of each image's pixels, [n]: the same for the same pixels."""
+        return self.known_digests or [digest(image.tobytes()) for image in self.images]
 
     @functools.cached_property
     def sha256(self) -> str:
         """Of all images and labels, and of which image is in which part."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images))
+        # the images may be more than can be read at each start, and are then known by their digests
+        known = "".join(self.known_digests).encode() if self.known_digests else np.ascontiguousarray(self.images)
+        found = hashlib.sha256(known)
         for numbers in (self.labels, *self.parts.values()):
-            digest.update(np.ascontiguousarray(numbers))
-        return digest.hexdigest()
+            found.update(np.ascontiguousarray(numbers))
+        return found.hexdigest()
 
     def leaked(self) -> npt.NDArray[np.bool_]:
         """Which images of the training part, [n], are also in the validation or the test part."""
-        groups = group_same(self.images)
+        groups = group_same(self.digests)
         held_out = np.concatenate([groups[indices] for part, indices in self.parts.items() if part != "train"])
         return np.isin(groups[self.parts["train"]], held_out)
 
@@ -75,15 +92,29 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
         source = _without_addresses(source, config.root in (None, os.environ.get("LAB_DATA")))
     whole = {"sample": False} if config.root and "sample" in source else {}
     arrays = instantiate("data.source", source, Arrays, root=root, **whole)
+    if arrays.classes and config.classes:
+        raise UserError(f"data.classes={config.classes}: data={config.name} names its classes itself")
     parts, folds = _split_as_told(arrays, config), []
     if config.folds:
-        folds = make_folds(parts, arrays.labels, config.folds, config.fold_seed, config.stratify_folds)
+        folds = make_folds(parts, arrays.labels, config.folds, config.fold_seed, config.stratify_folds, arrays.groups)
         parts = dict(folds[config.fold])
     name = config.name + ("_sample" if arrays.is_sample else "")
     classes = arrays.classes or _name_classes(arrays.labels, config)
     if len(found := np.unique(arrays.labels[parts["train"]])) == 1:
         raise UserError(f"data={config.name}: all images to train on are of one class, '{classes[found[0]]}'")
-    dataset = Dataset(name, arrays.images, arrays.labels, classes, parts, arrays.is_sample, folds, arrays.files)
+    dataset = Dataset(
+        name,
+        arrays.images,
+        arrays.labels,
+        classes,
+        parts,
+        arrays.is_sample,
+        folds,
+        arrays.files,
+        arrays.groups,
+        arrays.digests,
+        arrays.skipped,
+    )
     if config.drop_duplicates:
         parts["train"] = parts["train"][~dataset.leaked()]
         if not len(parts["train"]):
@@ -92,7 +123,10 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
 
 
 def _without_addresses(source: DictConfig, may_fill: bool) -> DictConfig:
-    """`source` without addresses, unless conf/data/ has the same and it `may_fill`: a download could write anywhere."""
+    """`source` without addresses, unless conf/data/ has the same and it `may_fill`: a download could write anywhere.
+
+    Nor does it say where decoded pictures are kept.
+    """
 
     def without_sums(node: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in node.items() if key not in ("sample", "md5")}
@@ -100,7 +134,7 @@ def _without_addresses(source: DictConfig, may_fill: bool) -> DictConfig:
     ours = [OmegaConf.to_container(OmegaConf.load(path)).get("source", {}) for path in (CONF / "data").glob("*.yaml")]
     if may_fill and without_sums(OmegaConf.to_container(source)) in map(without_sums, ours):
         return source
-    empty = {key: nothing for key, nothing in (("mirrors", []), ("url", "")) if key in source}
+    empty = {key: nothing for key, nothing in (("mirrors", []), ("url", ""), ("cache", None)) if key in source}
     return OmegaConf.create(OmegaConf.to_container(source) | empty)
 
 
@@ -138,6 +172,10 @@ def split(arrays: Arrays, validation: float | None, test: float | None, seed: in
     train, own_validation, own_test = np.split(indices, cuts)
     if test is None and arrays.is_sample:
         test = 0.2
+    if test is None and "test" not in own:
+        test = arrays.lacking
+    if validation is None and "validation" not in own:
+        validation = arrays.lacking
     if test is not None and "test" in own:
         raise UserError(f"data.test={test}: this data set has its own test part: leave it null")
     if test is None and "test" not in own:
@@ -147,43 +185,92 @@ def split(arrays: Arrays, validation: float | None, test: float | None, seed: in
     if validation is not None:
         train = np.concatenate([train, own_validation])
     n_validation, n_test = (round(len(train) * (fraction or 0)) for fraction in (validation, test))
-    held_out = train[:0]
+    held_out, drawing = train[:0], (seed, stratify, arrays.groups)
     if n_validation + n_test:
-        train, held_out = _draw(train, arrays.labels, n_validation + n_test, seed, stratify)
+        train, held_out = _draw(train, arrays.labels, n_validation + n_test, *drawing)
     if n_validation and n_test:
-        held_out, own_test = _draw(held_out, arrays.labels, n_test, seed, stratify)
+        held_out, own_test = _draw(held_out, arrays.labels, n_test, *drawing)
     elif n_test:
         held_out, own_test = held_out[:0], held_out
     return {"train": train, "validation": own_validation if validation is None else held_out, "test": own_test}
 
 
-def make_folds(parts: Parts, labels: npt.NDArray, folds: int, seed: int, stratify: bool) -> list[Parts]:
+def make_folds(
+    parts: Parts, labels: npt.NDArray, folds: int, seed: int, stratify: bool, groups: npt.NDArray | None = None
+) -> list[Parts]:
     """For each fold its parts: it for validation, the other folds to train on; the test part is in none of them.
 
-    The images lie in the data set's own order, so that on MNIST the folds are lab A's: KFold(5, shuffle, 1).
+    The images lie in the data set's own order, so that on MNIST the folds are lab A's: KFold(5, shuffle, 1). Images of
+    one of the `groups` [n] are in one fold.
     """
     images = np.sort(np.concatenate([parts["train"], parts["validation"]]))
-    splitter = (StratifiedKFold if stratify else KFold)(folds, shuffle=True, random_state=seed)
+    together, alone = _tell_apart(images, groups)
+    held_out = [together[:0]] * folds
     try:
-        return [
-            {"train": images[train], "validation": images[held_out], "test": parts["test"]}
-            for train, held_out in splitter.split(images, labels[images])
-        ]
+        if len(alone) or not len(together):
+            splitter = (StratifiedKFold if stratify else KFold)(folds, shuffle=True, random_state=seed)
+            held_out = [alone[fold] for _, fold in splitter.split(alone, labels[alone])]
+        if len(together):
+            grouped = _group_folds(together, labels, groups, folds, seed, stratify)
+            held_out = [np.sort(np.concatenate(pair)) for pair in zip(held_out, grouped, strict=True)]
     except ValueError as error:
         raise UserError(f"data.folds={folds}: {error}") from None
+    if not all(map(len, held_out)):
+        raise UserError(f"data.folds={folds}: more than the groups of images allow, for a group is in one fold")
+    return [{"train": images[~np.isin(images, fold)], "validation": fold, "test": parts["test"]} for fold in held_out]
 
 
-def _draw(indices: npt.NDArray, labels: npt.NDArray, held_out: int, seed: int, stratify: bool) -> list[npt.NDArray]:
-    try:
-        return train_test_split(
-            indices, test_size=held_out, random_state=seed, stratify=labels[indices] if stratify else None
-        )
-    except ValueError as error:
-        raise UserError(f"{len(indices)} images cannot be split with {held_out} held out: {error}") from None
+def _draw(
+    indices: npt.NDArray,
+    labels: npt.NDArray,
+    held_out: int,
+    seed: int,
+    stratify: bool,
+    groups: npt.NDArray | None,
+) -> list[npt.NDArray]:
+    """`indices` as those to keep and those `held_out`: so many, or nearly so where groups must stay together."""
+    together, alone = _tell_apart(indices, groups)
+    drawn = kept = together[:0]
+    if len(together):
+        share = Fraction(held_out / len(indices)).limit_denominator(MOST_FOLDS) or Fraction(1, MOST_FOLDS)
+        folds = _group_folds(together, labels, groups, share.denominator, seed, stratify)
+        drawn, kept = (np.concatenate(some or [kept]) for some in (folds[: share.numerator], folds[share.numerator :]))
+    left = min(max(held_out - len(drawn), 0), len(alone))
+    if 0 < left < len(alone) or not len(together):
+        try:
+            keep, draw = train_test_split(
+                alone, test_size=left, random_state=seed, stratify=labels[alone] if stratify else None
+            )
+        except ValueError as error:
+            raise UserError(f"{len(indices)} images cannot be split with {held_out} held out: {error}") from None
+    else:
+        keep, draw = (alone[left:], alone[:left])
+    return [np.concatenate([kept, keep]), np.concatenate([drawn, draw])] if len(together) else [keep, draw]
 
 
-def group_same(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """A number [n] for each image [n, h, w, c], the same for the same pixels."""
-    known: dict[bytes, int] = {}
-    digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
-    return np.array([known.setdefault(digest, len(known)) for digest in digests], np.int64)
+def _tell_apart(indices: npt.NDArray, groups: npt.NDArray | None) -> tuple[npt.NDArray, npt.NDArray]:
+    """Those of a group of several images, and those that stand alone; among `indices`."""
+    if groups is None:
+        return indices[:0], indices
+    _, number, counts = np.unique(groups[indices], return_inverse=True, return_counts=True)
+    shared = counts[number] > 1
+    return indices[shared], indices[~shared]
+
+
+def _group_folds(
+    indices: npt.NDArray, labels: npt.NDArray, groups: npt.NDArray, folds: int, seed: int, stratify: bool
+) -> list[npt.NDArray]:
+    """`indices` in so many folds, each group in one of them."""
+    if folds < 2:
+        return [indices]
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    known = labels[indices] if stratify else np.zeros(len(indices), np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a class with fewer images than folds
+        return [indices[fold] for _, fold in splitter.split(indices, known, groups[indices])]
+
+
+def group_same(digests: list[str]) -> npt.NDArray[np.int64]:
+    """A number [n] for each image, the same for the same pixels, as its digest tells."""
+    known: dict[str, int] = {}
+    return np.array([known.setdefault(each, len(known)) for each in digests], np.int64)

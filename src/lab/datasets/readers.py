@@ -31,6 +31,9 @@ class Arrays:
     classes: list[str] | None = None  # where the files name them
     files: list[str] | None = None  # of a picture each, [n]
     groups: npt.NDArray[np.int64] | None = None  # [n]; images of one group stay together in every split
+    digests: list[str] | None = None  # of each image's pixels, [n], where they are known
+    skipped: list[str] | None = None  # files that are left out, for they are broken
+    lacking: float | None = None  # the fraction for each part that the set lacks, where nobody says another
 
 
 def idx(

@@ -72,6 +72,8 @@ def describe(
             "width": width,
             "colour": {1: "grey", 3: "RGB"}.get(channels, "raw"),
             "picture": run.config.data.picture,
+            # as pictures were fitted for training; without it a JPEG is unpacked whole, and cropped
+            **({"fit": run.config.data.fit} if run.config.data.fit else {}),
         },
         "metrics": {"part": part.replace("_", "-"), **result[part][weights]},
         "parameters": result["parameters"],

@@ -71,6 +71,7 @@ def describe(run: Run) -> dict[str, Any]:
             "classes": dataset.classes,
             "split": {key: data[key] for key in ("validation", "test", "split_seed", "stratify", *folds)},
             "sha256": dataset.sha256,
+            **({"skipped": dataset.skipped} if dataset.skipped else {}),  # files that were broken
         },
         "monitor": run.config.monitor or "accuracy",
         "seed": run.config.seed,

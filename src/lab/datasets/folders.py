@@ -1,0 +1,203 @@
+"""A folder of pictures: where its classes and parts stand, what is wrong with it, which pictures belong together."""
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from lab.config.schema import MOST_CLASSES
+from lab.datasets.pictures import read_pictures
+from lab.datasets.readers import Arrays
+from lab.decode import PICTURES
+from lab.errors import UserError, printable
+from lab.files import MOST_TEXT, open_plain
+
+PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+LACKING = 0.15  # of the pictures, for each part that a folder has not
+SHOWN = 10  # broken files
+
+
+@dataclass
+class Picture:
+    """A file that is to be a picture."""
+
+    file: str  # relative to the folder, with slashes
+    label: str
+    part: str = "train"
+    group: str = ""
+
+
+def folder(
+    root: Path,
+    table: str | None = None,
+    size: int | str = 64,
+    fit: str = "crop",
+    colour: str = "rgb",
+    picture: str = "photo",
+    group: str | None = None,
+    skip_broken: bool = False,
+    cache: str | None = None,
+) -> Arrays:
+    """Pictures of any format and size: `CLASS/picture`, or `train|validation|val|valid|test/CLASS/picture`.
+
+    `table` is a CSV file in `root` instead, with the columns file, label and perhaps part and group. `size` is
+    "HEIGHTxWIDTH" or one number for both. Files in whose names `group` finds the same stay together in every split.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder: data.root=FOLDER names that of the pictures")
+    pictures = list(_list_table(root, table) if table else _list_folders(root))
+    order = ("train", "validation", "test")
+    pictures.sort(key=lambda each: order.index(each.part))  # keeps the order in each
+    classes = _name_classes(root, pictures)
+    files, labels = [each.file for each in pictures], [each.label for each in pictures]
+    place = Path(cache).expanduser() if cache else None
+    read = read_pictures(root, files, labels, _input(size, fit, colour, picture), place)
+    broken = {files[number]: why for number, why in read.broken.items()}
+    if broken and not skip_broken:
+        named = "; ".join(f"{printable(file)} ({why})" for file, why in list(broken.items())[:SHOWN])
+        raise UserError(
+            f"{root}: {len(broken):,} of {len(files):,} pictures are broken: {named}"
+            f"{'; ...' if len(broken) > SHOWN else ''}: data.skip_broken=true leaves them out"
+        )
+    kept = [each for each in pictures if each.file not in broken]
+    _name_classes(root, kept, classes)
+    return Arrays(
+        read.images,
+        np.array([classes.index(each.label) for each in kept], np.int64),
+        {part: count for part in order if (count := sum(each.part == part for each in kept)) or part == "train"},
+        classes=classes,
+        files=[each.file for each in kept],
+        groups=_group(kept, group, read.digests),
+        digests=read.digests,
+        skipped=list(broken),
+        lacking=LACKING,
+    )
+
+
+def _list_folders(root: Path) -> Iterator[Picture]:
+    """By part, class and name, as names sort."""
+    inside = [each for each in _visible(root) if each.is_dir()]
+    parts = [each for each in inside if each.name.lower() in PARTS]
+    if not parts:
+        yield from _list_classes(root, "", "train")
+        return
+    for each in inside:
+        if each not in parts and any(map(_is_picture, _visible(each.path))):
+            raise UserError(f"{each.path}: pictures beside {parts[0].name}: a class lies in the folder of a part")
+    for each in parts:
+        yield from _list_classes(root, f"{each.name}/", PARTS[each.name.lower()])
+
+
+def _list_classes(root: Path, place: str, part: str) -> Iterator[Picture]:
+    for each in _visible(root / place):
+        if each.is_dir():
+            files = dict(_walk(each, f"{place}{each.name}/"))
+            pictures = [file for file, entry in files.items() if _is_picture(entry)]
+            if not pictures:
+                others = ", ".join(sorted({Path(file).suffix or Path(file).name for file in files})[:SHOWN])
+                raise UserError(
+                    f"{each.path}: a class without pictures{f', there are only {others}' if others else ''}: remove "
+                    f"the folder, or put some of {' '.join(PICTURES)} into it"
+                )
+            for file in pictures:
+                yield Picture(file, each.name, part)
+
+
+def _walk(place: os.DirEntry, name: str) -> Iterator[tuple[str, os.DirEntry]]:
+    """Files beneath `place`, whose own path is `name`, as names sort, each with its path."""
+    for each in _visible(place.path):
+        if not each.is_dir():
+            yield name + each.name, each
+        elif not each.is_symlink():
+            yield from _walk(each, f"{name}{each.name}/")
+
+
+def _visible(place: Path | str) -> list[os.DirEntry]:
+    """What lies there and is not hidden, by name."""
+    with os.scandir(place) as entries:
+        return sorted((each for each in entries if not each.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
+
+
+def _is_picture(entry: os.DirEntry) -> bool:
+    return entry.name.lower().endswith(PICTURES)
+
+
+def _list_table(root: Path, table: str) -> Iterator[Picture]:
+    """In the order of its rows."""
+    path, seen = root / table, set()
+    try:
+        with open_plain(path, MOST_TEXT) as opened:
+            rows = csv.DictReader(opened.read().decode("utf-8-sig").splitlines(), strict=True)
+            if not {"file", "label"} <= set(rows.fieldnames or ()):
+                raise UserError(f"{path}: its first line must name the columns file,label[,part][,group]")
+            for row in rows:
+                file, label = (row["file"] or "").strip().replace("\\", "/"), (row["label"] or "").strip()
+                part = PARTS.get((row.get("part") or "train").strip().lower())
+                where = f"{path}, line {rows.line_num}: {printable(file)}"
+                if not file or not label or not part:
+                    raise UserError(f"{where}: needs a file, a label, and of parts one of {', '.join(PARTS)}")
+                if Path(file).is_absolute() or ".." in Path(file).parts:
+                    raise UserError(f"{where}: must be a path in {root}")
+                if file in seen:
+                    raise UserError(f"{where}: is listed twice")
+                seen.add(file)
+                yield Picture(file, label, part, (row.get("group") or "").strip())
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file: data.source.table names one in data.root") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not a table in UTF-8, separated by commas ({error})") from None
+
+
+def _name_classes(root: Path, pictures: Sequence[Picture], known: Sequence[str] = ()) -> list[str]:
+    """In the order of their names, or of their numbers; UserError where a class of `known` has gone."""
+    classes = sorted({each.label for each in pictures})
+    if all(re.fullmatch(r"\d{1,9}", name) for name in classes):
+        classes.sort(key=int)
+    if gone := [name for name in known if name not in classes]:
+        raise UserError(f"{root}: no picture of class {gone[0]} can be read")
+    if not classes:
+        raise UserError(f"{root}: no pictures: each class is a folder in it, CLASS/picture.jpg or train/CLASS/...")
+    if len(classes) == 1:
+        raise UserError(f"{root}: one class only, {printable(classes[0])}: a network tells two or more apart")
+    if len(classes) > MOST_CLASSES:
+        raise UserError(f"{root}: {len(classes):,} classes: {MOST_CLASSES:,} at most")
+    for name in classes:
+        if printable(name) != name:
+            raise UserError(f"{root}: class {printable(name)} has characters that cannot be printed: rename it")
+    return classes
+
+
+def _input(size: int | str, fit: str, colour: str, picture: str) -> dict[str, int | str]:
+    """As the metadata of an exported model says it."""
+    height, width = ([int(side) for side in str(size).split("x")] * 2)[:2]
+    channels, name = {"grey": (1, "grey"), "rgb": (3, "RGB")}[colour]
+    return {"channels": channels, "height": height, "width": width, "colour": name, "picture": picture, "fit": fit}
+
+
+def _group(pictures: Sequence[Picture], pattern: str | None, digests: Sequence[str]) -> npt.NDArray[np.int64] | None:
+    """A number for each, the same for those with one group or the same pixels; None where each stands alone."""
+    if pattern:
+        try:
+            found = [re.search(pattern, Path(each.file).name) for each in pictures]
+        except re.error as error:
+            raise UserError(f"data.group={pattern}: not a regular expression ({error})") from None
+        if not any(found):
+            example = Path(pictures[0].file).name
+            raise UserError(f"data.group={pattern}: is in no file's name, as in {printable(example)}")
+        names = ["\0".join(map(str, match.groups() or [match[0]])) if match else "" for match in found]
+    else:
+        names = [each.group for each in pictures]
+    # a name and pixels are the two ends of an edge: what hangs together is a group
+    by_name = np.unique([f"={name}" if name else str(number) for number, name in enumerate(names)], return_inverse=True)
+    by_pixels = np.unique(digests, return_inverse=True)
+    count = len(pictures)
+    ends = by_name[1], by_pixels[1] + count
+    groups = connected_components(coo_array((np.ones(count), ends), (2 * count, 2 * count)), False)[1][by_name[1]]
+    return groups.astype(np.int64) if len(np.unique(groups)) < count else None
