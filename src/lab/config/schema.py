@@ -61,6 +61,12 @@ class Recipe:
     )
     augment: Augment = field(default_factory=Augment)
     schedule: Optional[dict[str, Any]] = None
+    train: Optional[str] = option(
+        None,
+        "2",
+        "of a pretrained network: head, all, or its last 2 blocks too, at a tenth of the head's rate",
+        Rule(lambda part: part in ("head", "all") or part.isdecimal(), "head, all, or a number of blocks"),
+    )
 
 
 @dataclass
@@ -119,7 +125,7 @@ class Train:
     early_stopping: Optional[int] = option(
         None, "5", "stop after five epochs without a lower validation loss", AT_LEAST_1
     )
-    weights: Optional[str] = option(None, "FILE", "ImageNet's weights for model=resnet50, where there is no network")
+    weights: Optional[str] = option(None, "FILE", "a pretrained network's weights, where they cannot be fetched")
     histograms: bool = option(False, "true", "weight histograms in TensorBoard")
     tune: Optional[str] = option(None, "lr", "suggest a learning rate and stop", one_of("lr"))
     rerun: bool = option(False, "true", "with -m: the finished jobs too")

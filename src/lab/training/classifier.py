@@ -64,7 +64,8 @@ class Classifier(LightningModule):
     """`net` maps images uint8 or float [n, c, h, w] to logits [n, classes]; `augment` changes those it trains on.
 
     Logs the Score of each part once an epoch, as train_loss, val_accuracy, ... Training metrics are of the weights as
-    they were at each batch, with dropout, as Keras prints them. After a test `outputs` holds the test's Outputs.
+    they were at each batch, with dropout, as Keras prints them. What is frozen of `net`, a Network, has seen the images
+    before, unless `augment` changes them. After a test `outputs` holds the test's Outputs.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, step: int) -> Tensor:
         """The loss of one batch, the `step`th of its epoch from 0 on."""
         images, labels, _ = batch
-        loss = self._score(self.net(self.augment(images) if self.augment else images), labels, self.train_score)
+        logits = self.net(self.augment(images)) if self.augment else self.net.answer(images)
+        loss = self._score(logits, labels, self.train_score)
         if (loss.is_cpu or (step + 1) % STEPS_UNWATCHED == 0) and not loss.item() < MOST_LOSS:
             self.stop_diverged(f"loss is {loss.item():.3g} at step {step + 1}")
         return loss
@@ -101,11 +103,11 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         images, labels, _ = batch
-        self._score(self.net(images), labels, self.val_score)
+        self._score(self.net.answer(images), labels, self.val_score)
 
     def test_step(self, batch: Batch, _: int) -> None:
         images, labels, indices = batch
-        logits = self.net(images)
+        logits = self.net.answer(images)
         self._score(logits, labels, self.test_score)
         self.test_outputs.update(logits, indices)
 
@@ -113,6 +115,9 @@ class Classifier(LightningModule):
         loss = F.cross_entropy(logits, labels)
         score.update(loss, logits, labels)
         return loss
+
+    def on_fit_start(self) -> None:
+        self.trainer.datamodule.compute_features()
 
     def on_train_start(self) -> None:
         """What a checkpoint has restored fits the parameters: a fused step would read on beyond its end."""

@@ -9,7 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.tuner import Tuner
 
 from lab.config.overrides import command_line
-from lab.datasets.batches import ImageData
 from lab.display.figures import learning_rates
 from lab.errors import UserError
 from lab.files import write_csv
@@ -28,9 +27,8 @@ def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
     endless = OmegaConf.merge(config, {"trainer": {"max_epochs": -1}})  # on a small data set the steps take many
     trainer = make_trainer(endless, folder, [], keeps_best=False)
     claim(folder, config)
-    data = ImageData(run.dataset, config.model.batch_size, config.seed)
     try:
-        found = Tuner(trainer).lr_find(run.classifier, datamodule=data, update_attr=False, **RANGE)
+        found = Tuner(trainer).lr_find(run.classifier, datamodule=run.data(), update_attr=False, **RANGE)
     except SystemExit:  # Lightning makes it of Ctrl-C, and says nothing
         raise KeyboardInterrupt from None
     rates, losses = found.results["lr"], found.results["loss"]
