@@ -136,7 +136,9 @@ def _check_together(config: DictConfig) -> None:
         if data[key] and key not in data.source:
             raise UserError(f"data.{key}={data[key]}: is for data=folder, not for data={data.name}")
     if config.weights is not None and "weights" not in model.net:
-        raise UserError(f"weights={config.weights}: model={model.name} takes none, only model=resnet50")
+        raise UserError(f"weights={config.weights}: model={model.name} takes none, only model=resnet50 or pretrained")
+    if model.train is not None and "train" not in model.net:
+        raise UserError(f"model.train={model.train}: model={model.name} trains as a whole: leave it out")
     if isinstance(trainer.devices, int) and trainer.devices > 1 and model.batch_size % trainer.devices:
         share = model.batch_size // trainer.devices * trainer.devices or trainer.devices
         raise UserError(

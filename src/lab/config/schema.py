@@ -87,6 +87,12 @@ class Recipe:
     average: Optional[float] = option(
         None, "0.999", "validate, test and export a moving average of the weights, which keeps so much a step", BETWEEN
     )
+    train: Optional[str] = option(
+        None,
+        "2",
+        "of a pretrained network: head, all, or its last 2 blocks too, at a tenth of the head's rate",
+        Rule(lambda part: part in ("head", "all") or part.isdecimal(), "head, all, or a number of blocks"),
+    )
 
 
 @dataclass
@@ -160,7 +166,7 @@ class Train:
         "what the best epoch and a sweep's winner are chosen by, on validation; else accuracy",
         one_of("balanced_accuracy", "macro_f1"),
     )
-    weights: Optional[str] = option(None, "FILE", "ImageNet's weights for model=resnet50, where there is no network")
+    weights: Optional[str] = option(None, "FILE", "a pretrained network's weights, where they cannot be fetched")
     histograms: bool = option(False, "true", "weight histograms in TensorBoard")
     tune: Optional[str] = option(None, "lr", "suggest a learning rate and stop", one_of("lr"))
     show_test: bool = option(False, "true", "with -m: test accuracy for every setting; else the winner's alone")

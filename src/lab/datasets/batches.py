@@ -1,28 +1,41 @@
 """How the images reach the network: one indexed slice a batch, no workers, no copies."""
 
+import contextlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from math import ceil
+from contextlib import AbstractContextManager
+from math import ceil, prod
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
 from lab.datasets.dataset import Dataset
 from lab.datasets.pictures import MAPPED, release
+from lab.display.terminal import make_bar
 from lab.errors import UserError
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, c, h, w], labels int64 [n], their indices int64 [n]
+Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, c, h, w] or features, labels int64 [n], indices int64 [n]
 EVALUATION_BATCH = 256
 MOST_BYTES_ON_GPU = 2**30
+MOST_BYTES_IN_MEMORY = 2**30  # of features
 
 
 class Batches:
     """One pass over a part, in `n_batches` batches of one size within one, on `device`: every image once, in order."""
 
     def __init__(
-        self, images: Tensor, labels: Tensor, indices: Tensor, n_batches: int, device: torch.device | None = None
+        self,
+        images: "Tensor | Features",
+        labels: Tensor,
+        indices: Tensor,
+        n_batches: int,
+        device: torch.device | None = None,
     ) -> None:
         self.images, self.labels, self.indices = images, labels, indices
         self.n_batches, self.device = n_batches, device
@@ -36,7 +49,7 @@ class Batches:
         read = 0
         for indices in self._slices():
             there = indices.to(self.images.device)
-            images, labels = self.images[there].permute(0, 3, 1, 2), self.labels[there]
+            images, labels = self.images[there].movedim(-1, 1), self.labels[there]
             if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
                 images, labels = images.pin_memory(), labels.pin_memory()  # else the copy waits for the GPU
             self.advance(len(indices))
@@ -57,7 +70,7 @@ class ShuffledBatches(Batches):
 
     def __init__(
         self,
-        images: Tensor,
+        images: "Tensor | Features",
         labels: Tensor,
         indices: Tensor,
         batch_size: int,
@@ -90,14 +103,87 @@ class WholeEpochs(ShuffledBatches):
         yield super().__iter__()
 
 
+class Features:
+    """What the frozen layers of `net` make of each of `images` [n, h, w, c], computed once: [n, ..., channels].
+
+    Indexed like the images. Kept in memory, of large ones in a file that is mapped into it; where that would take too
+    much of the disk they are computed each time, to the same bits.
+    """
+
+    def __init__(self, images: Tensor, net: nn.Module) -> None:
+        self.images, self.net = images, net
+        self.kept: Tensor | None = None
+        self.is_known = torch.zeros(len(images), dtype=torch.bool)
+        self.precision: Callable[[], AbstractContextManager] = contextlib.nullcontext
+
+    @property
+    def device(self) -> torch.device:
+        return self.kept.device if self.kept is not None else self.images.device
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        if not self.is_known[indices.cpu()].all():
+            features = self._compute(indices)
+            if not self._keep(indices, features):
+                return features
+        return self.kept[indices.to(self.kept.device)]
+
+    def compute(self, indices: Tensor) -> None:
+        """Those at `indices`, under a bar."""
+        missing = indices[~self.is_known[indices]]
+        with make_bar(len(missing), " images", rank_zero_only.rank == 0) as bar:
+            bar.set_description("features", refresh=False)
+            for some in missing.split(EVALUATION_BATCH):
+                if not self._keep(some, self._compute(some)):
+                    return
+                bar.update(len(some))
+
+    def _compute(self, indices: Tensor) -> Tensor:
+        device = next(self.net.parameters()).device
+        images = self.images[indices.to(self.images.device)].movedim(-1, 1).to(device)
+        with torch.no_grad(), self.precision():
+            return self.net.features(images).movedim(1, -1)
+
+    def _keep(self, indices: Tensor, features: Tensor) -> bool:
+        if self.kept is None:
+            self.kept = _reserve((len(self.images), *features.shape[1:]), features.dtype)
+        if self.kept is None:
+            return False
+        self.kept[indices.cpu()] = features.cpu()
+        self.is_known[indices.cpu()] = True
+        return True
+
+
+def _reserve(size: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+    """Zeros in memory, or in a file without a name; None where half of the disk's free space is too little."""
+    numbers = prod(size)
+    if numbers * dtype.itemsize <= MOST_BYTES_IN_MEMORY:
+        return torch.zeros(size, dtype=dtype)
+    if numbers * dtype.itemsize > shutil.disk_usage(tempfile.gettempdir()).free // 2:
+        return None
+    with tempfile.NamedTemporaryFile() as file:
+        os.posix_fallocate(file.fileno(), 0, numbers * dtype.itemsize)  # a full disk ends the run here, in a line
+        return torch.from_file(file.name, shared=True, size=numbers, dtype=dtype).view(size)
+
+
 class ImageData(LightningDataModule):
     """A data set and its parts, as batches. The class's name is a key in checkpoints."""
 
     def __init__(
-        self, dataset: Dataset, batch_size: int, seed: int, tested: str = "test", whole_epochs: bool = False
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int,
+        tested: str = "test",
+        whole_epochs: bool = False,
+        features: Features | None = None,
+        changes: bool = False,
     ) -> None:
-        """`batch_size` is that of all processes of a distributed run together, `tested` the part to test on."""
+        """`batch_size` is that of all processes of a distributed run together, `tested` the part to test on.
+
+        `features` take the images' place, in training unless it `changes` the images.
+        """
         super().__init__()
+        self.features, self.changes = features, changes
         self.dataset = dataset
         self.images, self.labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
         self.parts = {part: torch.from_numpy(indices) for part, indices in dataset.parts.items()}
@@ -116,11 +202,19 @@ class ImageData(LightningDataModule):
         device = self.trainer.strategy.root_device
         if device.type != "cpu" and self.images.nbytes <= MOST_BYTES_ON_GPU:
             self.images, self.labels = self.images.to(device), self.labels.to(device)
+        if self.features:
+            self.features.precision = self.trainer.precision_plugin.forward_context
+
+    def compute_features(self) -> None:
+        """Before the first epoch, of all images that an ordinary run sees: else batch by batch."""
+        if self.features and self.whole_epochs:
+            seen = ["validation"] if self.changes else ["train", "validation"]
+            self.features.compute(torch.cat([self.parts[part] for part in seen]))
 
     def train_dataloader(self) -> ShuffledBatches:
         rank, processes = self.trainer.global_rank, self.trainer.world_size
         batches = (WholeEpochs if self.whole_epochs else ShuffledBatches)(
-            self.images,
+            self.images if self.changes else self.features or self.images,
             self.labels,
             self.parts["train"],
             max(self.batch_size // processes, 1),
@@ -144,7 +238,8 @@ class ImageData(LightningDataModule):
         indices, rank, processes = self.parts[part], self.trainer.global_rank, self.trainer.world_size
         n_batches = ceil(len(indices) / (EVALUATION_BATCH * processes))
         device = self.trainer.strategy.root_device
-        batches = Batches(self.images, self.labels, indices[rank::processes], n_batches, device)
+        images = self.features or self.images
+        batches = Batches(images, self.labels, indices[rank::processes], n_batches, device)
         batches.release = self._release
         return batches if n_batches else []
 

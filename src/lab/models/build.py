@@ -1,6 +1,7 @@
 """From an architecture to a network for images of one shape: shapes found, weights drawn, parameters counted."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ class Layer:
     parameters: int
 
 
+PIECE = 16  # images that frozen layers take at a time on a CPU: their maps stay in its cache
 KNOWN_TO_ONEDNN = (nn.ReLU, nn.MaxPool2d, nn.BatchNorm2d, nn.Flatten, nn.Linear)
 
 
@@ -27,6 +29,9 @@ class Network(nn.Sequential):
 
     A ReLU before a max pooling runs after it, on a quarter of the numbers for 2x2: the largest of some numbers stays
     the largest. The same outputs and gradients, up to rounding.
+
+    The first `frozen` layers, those before any that trains, are another network's: `features` is what they make of
+    images, `answer` goes on from there. Whatever is frozen stays in evaluation mode.
     """
 
     def __init__(self, *layers: nn.Module) -> None:
@@ -35,12 +40,55 @@ class Network(nn.Sequential):
         for place in range(len(layers) - 1):
             if isinstance(self.order[place], nn.ReLU) and isinstance(self.order[place + 1], nn.MaxPool2d):
                 self.order[place : place + 2] = self.order[place + 1], self.order[place]
+        trains = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in self.order]
+        before = self.order[: trains.index(True)] if True in trains else []
+        self.frozen = max((place + 1 for place, layer in enumerate(before) if is_frozen(layer)), default=0)
 
     def forward(self, images: Tensor) -> Tensor:
-        onednn = _gains_by_onednn(images)
-        for layer in self.order:
-            images = layer(_lay_out(images, layer) if onednn else images)
-        return images.to_dense() if images.is_mkldnn else images
+        return self.answer(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images [n, c, h, w] as they are where nothing is frozen, else [n, channels, ...].
+
+        On a CPU in pieces of one size, the last one filled up: a convolution of fewer images rounds otherwise. So an
+        image has the same features, to the last bit, whatever is computed with it.
+        """
+        layers = self.order[: self.frozen]
+        if not layers or images.device.type != "cpu" or torch.jit.is_tracing():
+            return _run(layers, images)
+        features = []
+        with torch.no_grad():
+            for some in images.split(PIECE):
+                size = (PIECE, *some.shape[1:])
+                piece = torch.zeros(size, dtype=some.dtype).contiguous(memory_format=torch.channels_last)
+                piece[: len(some)] = some
+                features.append(_run(layers, piece)[: len(some)].movedim(1, -1).contiguous())
+            return torch.cat(features).movedim(-1, 1)
+
+    def answer(self, features: Tensor) -> Tensor:
+        """Logits [n, classes] for what `features` gives."""
+        return _run(self.order[self.frozen :], features)
+
+    def train(self, mode: bool = True) -> "Network":
+        """But for what is frozen: its batch normalisation keeps its statistics."""
+        super().train(mode)
+        for module in self.modules():
+            if is_frozen(module):
+                module.training = False
+        return self
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Whether it has weights, none of which trains."""
+    weights = list(module.parameters())
+    return bool(weights) and not any(weight.requires_grad for weight in weights)
+
+
+def _run(layers: Sequence[nn.Module], images: Tensor) -> Tensor:
+    onednn = _gains_by_onednn(images)
+    for layer in layers:
+        images = layer(_lay_out(images, layer) if onednn else images)
+    return images.to_dense() if images.is_mkldnn else images
 
 
 def _gains_by_onednn(images: Tensor) -> bool:

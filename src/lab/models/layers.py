@@ -1,7 +1,7 @@
 """What torch lacks: layers as Keras declares them, uint8 images in, HOG, ImageNet's ResNet50 without its head."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -94,6 +94,29 @@ class Resize(nn.Module):
         return F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=False)
 
 
+class Normalise(nn.Module):
+    """Less the `mean` of each channel, divided by its `deviation`; one channel becomes as many as there are means."""
+
+    def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.deviation
+
+
+class SameConv2d(nn.Conv2d):
+    """TensorFlow's "same" padding: of an uneven number of zeros the last one is to the right and at the bottom."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        edges = []  # left, right, top, bottom
+        for side, kernel, stride in zip(images.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            missing = max((math.ceil(int(side) / stride) - 1) * stride + kernel - int(side), 0)
+            edges += [missing // 2, missing - missing // 2]
+        return super().forward(torch.constant_pad_nd(images, edges))  # see Pad
+
+
 class Hog(nn.Module):
     """Histogram of oriented gradients: [n, c, h, w] to [n, orientations, h // cell, w // cell].
 
@@ -144,7 +167,7 @@ class ImageNetResNet50(nn.Module):
         self.backbone = resnet50()
         try:
             if weights is not False:
-                self.backbone.load_state_dict(_read_weights(Path(weights) if weights else _download_weights()))
+                self.backbone.load_state_dict(read_weights(Path(weights) if weights else _download_weights()))
         except (RuntimeError, TypeError):
             raise UserError(f"weights={weights}: not the weights of torchvision's ResNet50") from None
         self.backbone.fc = nn.Identity()
@@ -160,8 +183,13 @@ class ImageNetResNet50(nn.Module):
         return self.backbone((images - self.mean) / self.std)  # one channel becomes three here
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict of torch.save or safetensors; nothing in it is run. UserError where it is neither."""
     try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # of the extra [pretrained]
+
+            return load_file(path)
         with open_plain(path) as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:

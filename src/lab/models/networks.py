@@ -6,6 +6,7 @@ Counts and figures of each: conf/model/. Keras' defaults (initialisation, batch 
 
 from torch.nn import AdaptiveAvgPool2d, AvgPool2d, Dropout, Flatten, MaxPool2d, ReLU, Sequential, Sigmoid
 
+from lab.models.backbone import make_backbone
 from lab.models.layers import BatchNorm, BatchNorm1d, Conv, Dense, Hog, ImageNetResNet50, Pad, Resize, he_uniform
 
 # Lab A: cross-validated on MNIST
@@ -327,6 +328,17 @@ def resnet50(classes, weights=None):
         ImageNetResNet50(weights),
         Dense(256), ReLU(),
         Dense(128), ReLU(),
+        Dense(classes),
+    )
+
+
+# Networks by name, which have seen ImageNet
+
+
+def pretrained(classes, name, weights=None, size=None, train="head", hidden=()):
+    return Sequential(
+        *make_backbone(name, weights, size, train),
+        *(layer for units in hidden for layer in (Dense(units), ReLU())),
         Dense(classes),
     )
 

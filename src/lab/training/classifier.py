@@ -88,7 +88,8 @@ class Classifier(LightningModule):
     and labels or shares; validation and test are scored by plain cross-entropy.
 
     Logs the Score of each part once an epoch, as train_loss, val_accuracy, ... Training metrics are of the weights as
-    they were at each batch, with dropout, as Keras prints them. After a test `outputs` holds the test's Outputs.
+    they were at each batch, with dropout, as Keras prints them. What is frozen of `net`, a Network, has seen the images
+    before, unless `augment` changes them. After a test `outputs` holds the test's Outputs.
     """
 
     def __init__(
@@ -107,6 +108,11 @@ class Classifier(LightningModule):
         self.train_score, self.val_score, self.test_score = Score(), ClassScore(classes), ClassScore(classes)
         self.test_outputs = Outputs()
 
+    @property
+    def changes_images(self) -> bool:
+        """Whether it trains on other images than the data set's, of which no features are known."""
+        return self.augment is not None or self.mix is not None
+
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
@@ -115,7 +121,7 @@ class Classifier(LightningModule):
         images, labels, _ = batch
         images = self.augment(images) if self.augment else images
         images, targets = self.mix(images, labels) if self.mix else (images, labels)
-        logits = self.net(images)
+        logits = self.net(images) if self.changes_images else self.net.answer(images)
         loss = self.train_loss(logits, targets)
         self.train_score.update(loss, logits, targets.argmax(1) if self.mix else labels)
         if (loss.is_cpu or (step + 1) % STEPS_UNWATCHED == 0) and not loss.item() < MOST_LOSS:
@@ -132,14 +138,17 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         images, labels, _ = batch
-        logits = self.net(images)
+        logits = self.net.answer(images)
         self.val_score.update(F.cross_entropy(logits, labels), logits, labels)
 
     def test_step(self, batch: Batch, _: int) -> None:
         images, labels, indices = batch
-        logits = self.net(images)
+        logits = self.net.answer(images)
         self.test_score.update(F.cross_entropy(logits, labels), logits, labels)
         self.test_outputs.update(logits, indices)
+
+    def on_fit_start(self) -> None:
+        self.trainer.datamodule.compute_features()
 
     def on_train_start(self) -> None:
         """What a checkpoint has restored fits the parameters: a fused step would read on beyond its end."""

@@ -10,7 +10,6 @@ from pytorch_lightning import Trainer
 from torch import nn
 
 from lab.config.schema import data_folder
-from lab.datasets.batches import ImageData
 from lab.errors import UserError, first_line
 from lab.models.build import all_finite
 from lab.runs.folder import read_config, read_exported, read_result
@@ -53,12 +52,16 @@ def load_exported(path: Path, root: Path | None = None) -> Run:
 class Exported(nn.Module):
     """Class probabilities as logits, whose softmax they are."""
 
+    frozen = 0
+
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.module(images).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+    answer = forward
 
 
 def load_weights(run: Run, path: Path) -> None:
@@ -95,9 +98,8 @@ def predict(
     By `trainer` with the weights of `checkpoint`, else with those that the run has, in the precision it had.
     """
     trainer = trainer or _make_tester(run.config.trainer.precision, run.config.trainer.accelerator)
-    data = ImageData(run.dataset, run.config.model.batch_size, run.config.seed, tested=part)
     try:
-        trainer.test(run.classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+        trainer.test(run.classifier, datamodule=run.data(part), ckpt_path=checkpoint, weights_only=True, verbose=False)
     except SystemExit:  # Lightning makes it of Ctrl-C, and says nothing
         raise KeyboardInterrupt from None
     logged = read_metrics(trainer)

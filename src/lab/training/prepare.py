@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lab.config.instantiate import instantiate
 from lab.datasets.augment import augment, mix
+from lab.datasets.batches import Features, ImageData
 from lab.datasets.dataset import Dataset, load
 from lab.errors import UserError
 from lab.models.build import Layer, build
@@ -36,6 +37,19 @@ class Run:
     dataset: Dataset
     classifier: Classifier
     layers: list[Layer]
+
+    def data(self, tested: str = "test", whole_epochs: bool = False) -> ImageData:
+        """Its batches; see ImageData."""
+        recipe, changes = self.config.model, self.classifier.changes_images
+        return ImageData(
+            self.dataset, recipe.batch_size, self.config.seed, tested, whole_epochs, self.features, changes
+        )
+
+    @functools.cached_property
+    def features(self) -> Features | None:
+        """What the network's frozen layers make of the images, where it has any."""
+        net = self.classifier.net
+        return Features(torch.from_numpy(self.dataset.images), net) if net.frozen else None
 
 
 def prepare(config: DictConfig, untrusted: bool = False) -> Run:
@@ -93,18 +107,21 @@ def make_optimizer(config: DictConfig, net: nn.Module, clips: bool = False) -> O
     """Fused where torch has it and nothing speaks against it: the same sums in fewer passes over memory.
 
     Keras' l2(x) adds x * w ** 2 to the loss: the same gradient as a weight decay of 2 x, on top of the recipe's own.
+    Layers with a `rate_factor` learn at so much of the recipe's rate.
     """
     fuses = "fused" in _parameters(torch.optim, config._target_)
     fused = fuses and not clips and not {"fused", "foreach", "differentiable"} & set(config)
-    groups: dict[float, list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in net.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
                 l2 = getattr(module, "l2", 0.0) if name == "weight" else 0.0
-                groups.setdefault(l2, []).append(parameter)
+                groups.setdefault((l2, getattr(module, "rate_factor", 1.0)), []).append(parameter)
+    groups = dict(sorted(groups.items(), key=lambda group: -group[0][1]))  # the recipe's own rate is the first
     params = [{"params": params} for params in groups.values()]
     optimizer = instantiate("model.optimizer", config, Optimizer, params, **({"fused": True} if fused else {}))
-    for l2, group in zip(groups, optimizer.param_groups, strict=True):
+    for (l2, factor), group in zip(groups, optimizer.param_groups, strict=True):
+        group["lr"] *= factor
         if l2:
             group["weight_decay"] = group.get("weight_decay", 0) + 2 * l2
     return optimizer
@@ -114,7 +131,11 @@ def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict
     """One that knows its end is told it in steps and goes step by step, the others epoch by epoch."""
     known = _parameters(torch.optim.lr_scheduler, config._target_)
     ends = {key: steps for key in ("total_steps", "T_max") if key in known and key not in config}
-    scheduler = instantiate("model.schedule", config, LRScheduler, optimizer, **ends)
+    peaks = {}
+    if isinstance(config.get("max_lr"), int | float):  # each group's own
+        shares = [group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
+        peaks = {"max_lr": [config.max_lr * share for share in shares]}
+    scheduler = instantiate("model.schedule", config, LRScheduler, optimizer, **ends, **peaks)
     return {"scheduler": scheduler, "interval": "step" if ends else "epoch"}
 
 

@@ -13,7 +13,6 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from lab.config.overrides import resume_command
-from lab.datasets.batches import ImageData
 from lab.display.figures import confusion, curves
 from lab.errors import UserError, explain, first_line
 from lab.evaluation.metrics import evaluate, print_confused
@@ -91,7 +90,7 @@ def _fit(run: Run, trainer: Trainer, epochs: Epochs, last: Path) -> None:
     done = _check_checkpoints(run, last) if last.exists() else None
     if whole := fits_whole_epochs(trainer_options(run.config), trainer, run.classifier.optimizer):
         run.classifier = WholeEpochsClassifier(run.classifier)
-    data = ImageData(run.dataset, run.config.model.batch_size, run.config.seed, whole_epochs=whole)
+    data = run.data(whole_epochs=whole)
     try:
         with _trainers_words():
             checkpoint = None if done is None else last
@@ -120,7 +119,7 @@ def _check_checkpoints(run: Run, last: Path) -> int:
 def _try(run: Run, trainer: Trainer, folder: Path) -> None:
     """trainer.fast_dev_run: some batches of each part, and nothing that stays."""
     with _trainers_words():
-        trainer.fit(run.classifier, datamodule=ImageData(run.dataset, run.config.model.batch_size, run.config.seed))
+        trainer.fit(run.classifier, datamodule=run.data())
         predict(run, "test", trainer)
     with contextlib.suppress(OSError):  # with files in it, it stays
         folder.rmdir()

@@ -11,7 +11,6 @@ from pytorch_lightning.tuner import Tuner, lr_finder
 from tqdm import tqdm
 
 from lab.config.overrides import command_line
-from lab.datasets.batches import ImageData
 from lab.display.figures import learning_rates
 from lab.errors import UserError
 from lab.files import write_csv
@@ -32,9 +31,8 @@ def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
     trainer = make_trainer(endless, folder, [], keeps_best=False)
     claim(folder, config)
     lr_finder.tqdm = functools.partial(tqdm, disable=None, leave=False)  # Lightning's fills a file with its steps
-    data = ImageData(run.dataset, config.model.batch_size, config.seed)
     try:
-        found = Tuner(trainer).lr_find(run.classifier, datamodule=data, update_attr=False, **RANGE)
+        found = Tuner(trainer).lr_find(run.classifier, datamodule=run.data(), update_attr=False, **RANGE)
     except SystemExit:  # Lightning makes it of Ctrl-C, and says nothing
         raise KeyboardInterrupt from None
     rates, losses = found.results["lr"], found.results["loss"]
