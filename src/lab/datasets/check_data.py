@@ -17,6 +17,7 @@ from lab.files import write_csv, write_json
 LEAST = 0.99  # correlation of near-duplicates
 MOST_PIXELS = 10**9  # of which 4 bytes each fit into memory
 SHOWN = 12  # pairs, in the picture
+PAIRS = "pairs side by side, the same or nearly (r: correlation of the pixels)"
 PARTS = ("train", "validation", "test", "not used")
 
 
@@ -58,7 +59,7 @@ def check_data(name: str, dataset: Dataset, scale: float, folder: Path) -> None:
     numbers = ", ".join(map(str, constant[:10]))
     print(f"Images of one colour: {len(constant)}" + (f", no. {numbers}" if constant else ""))
     write_csv([asdict(pair) for pair in same + alike], folder / "pairs.csv")
-    _draw(dataset, same + alike, constant, f"{name}: what was found", folder / "check.png")
+    _draw(dataset, same + alike, constant, name, folder / "check.png")
     classes = {part: dict(zip(dataset.classes, count.tolist(), strict=True)) for part, count in counts.items()}
     found = {
         "same": len(same),
@@ -122,7 +123,7 @@ def _print_pairs(places: dict[str, dict[str, int]]) -> None:
         print(f"No two images are the same, or nearly (correlation of their pixels {LEAST} or more).")
 
 
-def _draw(dataset: Dataset, pairs: Sequence[Pair], constant: Sequence[int], title: str, path: Path) -> None:
+def _draw(dataset: Dataset, pairs: Sequence[Pair], constant: Sequence[int], name: str, path: Path) -> None:
     shown, captions = [], []
     for pair in sorted(pairs, key=Pair.order)[:SHOWN]:
         shown += [pair.first, pair.second]
@@ -132,4 +133,6 @@ def _draw(dataset: Dataset, pairs: Sequence[Pair], constant: Sequence[int], titl
         shown.append(number)
         captions.append(f"{dataset.classes[dataset.labels[number]]}, of one colour\nno. {number}")
     if shown:
-        gallery(dataset.images[shown], captions, title, path, columns=6)
+        what = [f"{len(some):,} {kind}" for some, kind in ((pairs, PAIRS), (constant, "images of one colour")) if some]
+        most = f"; the first {SHOWN} of them" if max(len(pairs), len(constant)) > SHOWN else ""
+        gallery(dataset.images[shown], captions, f"{name}: {' and '.join(what)}{most}", path, columns=6)
