@@ -144,16 +144,16 @@ def calibration(figures: dict[str, Any], title: str, path: Path) -> None:
     above.bar(middle, accuracy, width, color=BLUE, edgecolor="white", label="accuracy of the images in a bar")
     above.plot([0, 100], [0, 100], "--", color="black", lw=1, label="perfectly calibrated")
     ring = {"mfc": "white", "mec": ORANGE, "mew": 2, "ms": 6}
-    above.plot(confidence, accuracy, "o", label="the same, at their mean confidence", **ring)
+    above.plot(confidence, accuracy, "o", label="the same, at their mean confidence", clip_on=False, **ring)
     above.set(ylabel="accuracy (%): how often it is right", ylim=(0, 103))
     above.legend(loc="upper left", fontsize=9)
     below.bar(middle, [bin["images"] for bin in bins], width, color=GREY, edgecolor="white")
     below.set(yscale="log", xlim=(0, 100), ylabel="images (log)")
     below.set_xlabel("confidence (%): probability that it gives the class chosen")
     below.set_ylim(bottom=0.5)  # a bar of one image shows
-    _number_ticks(below.yaxis, "{x:,.0f}")
+    _number_ticks(below.yaxis, "{x:,.0f}", each=(1,))
     error = f"expected calibration error {figures['expected_calibration_error']:.2%}"
-    _save(figure, f"{title}\ncalibration: is it right as often as it is sure? {error}", path)
+    _save(figure, f"{title}\ncalibration: is it right as often as it is sure?\n{error}", path)
 
 
 def counts(by_part: Mapping[str, Sequence[int]], classes: Sequence[str], title: str, path: Path) -> None:
@@ -204,8 +204,8 @@ def filters(weights: npt.NDArray, total: int, title: str, path: Path) -> None:
     number, (height, width) = len(images), images.shape[1:3]
     fitting = range(max(math.isqrt(number), 1), math.isqrt(2 * number) + 2)
     columns = min(fitting, key=lambda count: (-number % count, abs(count - math.sqrt(1.5 * number))))
-    rows, side = -(-number // columns), min(1.4, 7 / columns)
-    size = max(side * columns + 1.5, 5), max(side * rows * height / width, 1.5) + 0.7
+    rows, side = -(-number // columns), min(1.4, 7.5 / columns)
+    size = max(side * columns + 2, 5), max(side * rows * height / width, 1.5) + 0.6
     figure, axis = plt.subplots(figsize=size)
     scale = {"cmap": "gray", "vmin": -limit, "vmax": limit}
     mosaic = _mosaic(images, columns, 1 if is_colour else np.nan)
@@ -311,10 +311,11 @@ def learning_rates(rates: Sequence[float], losses: Sequence[float], chosen: floa
     axis.plot(rates, losses, color=BLUE, lw=1.5)
     axis.axvline(chosen, color=ORANGE, ls="--", label=f"suggested, where it falls fastest: {chosen:.2g}")
     axis.set(xscale="log", xlabel="learning rate", ylabel="cross-entropy loss, smoothed")
-    axis.set_ylim(top=min(max(losses), 2 * losses[0]))
+    top = min(max(losses), 2 * losses[0])  # it ends where the loss explodes
+    axis.set_ylim(min(losses) - 0.05 * (top - min(losses)), top + 0.05 * (top - min(losses)))
     _number_ticks(axis.xaxis)
     axis.grid(alpha=0.3)
-    axis.legend()
+    figure.legend(**BELOW)
     _save(figure, title, path)
 
 
@@ -404,11 +405,11 @@ def _name_columns(axis: Axes, names: Sequence[str], room: float, size: float = 1
     axis.set_xticks(range(len(names)), names, fontsize=size, **turn)
 
 
-def _number_ticks(axis: Axis, form: str = "{x:g}") -> None:
-    """Of a logarithmic axis: matplotlib's own are formulas, which are not parsed here; at 1, 2 and 5 where few fit."""
+def _number_ticks(axis: Axis, form: str = "{x:g}", each: Sequence[int] = (1, 2, 5)) -> None:
+    """Of a logarithmic axis: matplotlib's own are formulas, which are not parsed here; so few that none overlap."""
     low, high = axis.get_view_interval()
-    few = LogLocator(subs=(1, 2, 5)) if high < 3000 * low else LogLocator(numticks=8)
-    axis.set_major_locator(few if high > 6 * low else MaxNLocator(4))
+    decades = LogLocator(subs=each) if high < 3000 * low else LogLocator(numticks=8)
+    axis.set_major_locator(decades if high > 6 * low else MaxNLocator(4))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(form)
 
