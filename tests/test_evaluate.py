@@ -140,11 +140,13 @@ def test_a_data_set_is_shown(here, tmp_path):
     check_pictures(tmp_path / "shown", {"images", "classes", "steps"})
 
 
-def test_the_images_shown_are_of_each_class():
-    labels = np.repeat(np.arange(4), 10)
-    parts = {"train": np.arange(40)[::-1], "validation": np.arange(0), "test": np.arange(0)}
-    dataset = Dataset("sorted", np.zeros((40, 2, 2, 1), np.uint8), labels, list("abcd"), parts)
-    assert first_of_each_class(dataset) == ([0, 10, 20, 30, 1, 11, 21, 31, 2, 12, 22, 32], 3)
+@pytest.mark.parametrize(("classes", "wanted"), [(2, [[0, 1, 2, 3, 4], [10, 11, 12, 13, 14]]), (30, range(0, 300, 10))])
+def test_the_images_shown_are_of_each_class(classes, wanted):
+    labels = np.repeat(np.arange(classes), 10)
+    parts = {"train": np.arange(10 * classes)[::-1], "validation": np.arange(0), "test": np.arange(0)}
+    images = np.zeros((10 * classes, 2, 2, 1), np.uint8)
+    dataset = Dataset("sorted", images, labels, [str(number) for number in range(classes)], parts)
+    assert first_of_each_class(dataset).tolist() == (wanted if classes == 2 else [list(wanted)])
 
 
 @pytest.mark.parametrize(

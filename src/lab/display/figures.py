@@ -233,7 +233,8 @@ def response(
     if several:
         spread = [float(np.std(scores[value], ddof=1)) if len(scores[value]) > 1 else 0.0 for value in values]
         for value in values:
-            axis.plot([value] * len(scores[value]), scores[value], "o", color=GREY, ms=5, label="a seed each")
+            points = {"color": GREY, "mec": "black", "mew": 0.5, "ms": 5, "zorder": 3, "label": "a seed each"}
+            axis.plot([value] * len(scores[value]), scores[value], "o", **points)
         label = "their mean ± standard deviation"
         axis.errorbar(values, means, spread, fmt="-", color=BLUE, lw=1.8, capsize=4, label=label)
         handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))  # one for all points

@@ -35,13 +35,11 @@ def show_data(config: DictConfig, folder: Path) -> None:
     shape = "x".join(map(str, dataset.shape))
     print_classes(f"{name}: {len(images):,} images of {shape}", dataset.counts(), classes)
     print(f"Pixels: {images.dtype}, from {images.min()} to {images.max()}")
-    by_class, each = first_of_each_class(dataset)
-    captions = [f"{classes[dataset.labels[number]]}\nno. {number}" for number in by_class]
+    chosen = first_of_each_class(dataset)
+    captions = [f"{classes[dataset.labels[number]]}\nno. {number}" for number in chosen.flat]
+    title = f"{name}: the first training images of each class"
+    gallery(images[chosen.ravel()], captions, title, folder / "images.png", columns=min(chosen.shape[1], 10))
     steps = convolve_and_pool(images[0])
-    title = (
-        f"{name}: training images of each class, the first {each}" if each > 1 else f"{name}: an image of each class"
-    )
-    gallery(images[by_class], captions, title, folder / "images.png", columns=min(len(by_class) // each, 10))
     counts(dataset.counts(), classes, f"{name}: images of each class", folder / "classes.png")
     title = f"{name}: what a layer does to image no. 0 ({classes[dataset.labels[0]]})"
     gallery(list(steps.values()), list(steps), title, folder / "steps.png", columns=4)
@@ -70,13 +68,15 @@ def show_run(folder: Path, image: int, root: Path | None) -> None:
     _finish(folder, figures)
 
 
-def first_of_each_class(dataset: Dataset, most: int = 3) -> tuple[list[int], int]:
-    """The first training images of every class, row by row one of each, and how many of each; of many classes one."""
+def first_of_each_class(dataset: Dataset) -> npt.NDArray[np.int64]:
+    """Training images, as a page holds them: five in a row for each class, three in a column, of many classes one."""
     training = np.sort(dataset.parts["train"])
     of_class = [training[dataset.labels[training] == label] for label in range(len(dataset.classes))]
     of_class = [numbers for numbers in of_class if len(numbers)][:MOST_IMAGES]
-    each = min([most if len(of_class) <= 10 else 1, *map(len, of_class)])
-    return [int(numbers[row]) for row in range(each) for numbers in of_class], each
+    most = 5 if len(of_class) <= 5 else 3 if len(of_class) <= 10 else 1
+    each = min([most, *map(len, of_class)])
+    chosen = np.stack([numbers[:each] for numbers in of_class])
+    return chosen if most == 5 else chosen.T
 
 
 def convolve_and_pool(image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray]:
