@@ -92,8 +92,8 @@ def test_a_confusion_matrix_has_counts_and_shares_and_tells_its_scale(drawn, tmp
 
 
 def test_filters_have_a_scale_and_maps_fit_a_page(drawn, tmp_path):
-    for channels in (1, 3):
-        weights = np.linspace(-0.5, 0.5, 40 * channels * 9).reshape(40, channels, 3, 3)
+    for channels, side in ((1, 28), (3, 3)):
+        weights = np.linspace(-0.5, 0.5, 40 * channels * side**2).reshape(40, channels, side, side)
         figures.filters(weights, 64, "title", tmp_path / "filters.png")
         _, scale = drawn["filters.png"].axes
         assert scale.get_ylim() == (-0.5, 0.5) and "weight" in texts(drawn["filters.png"])

@@ -95,7 +95,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(5.0, min(0.55 * len(classes) + 2, 14))
-    figure, axis = plt.subplots(figsize=(side + 1, side))
+    figure, axis = plt.subplots(figsize=(side + 1, side), layout="compressed")
     image = axis.imshow(shares * 100, cmap="Blues", norm=PowerNorm(0.35, 0, 100))
     names, cell = [_clip(name) for name in classes], (side - 2) / len(classes)  # inches
     if len(classes) <= MOST_TICKS:
@@ -206,20 +206,21 @@ def filters(weights: npt.NDArray, total: int, title: str, path: Path) -> None:
     columns = min(fitting, key=lambda count: (-number % count, abs(count - math.sqrt(1.5 * number))))
     rows, side = -(-number // columns), min(1.4, 7.5 / columns)
     size = max(side * columns + 2, 5), max(side * rows * height / width, 1.5) + 0.6
-    figure, axis = plt.subplots(figsize=size)
+    figure, axis = plt.subplots(figsize=size, layout="compressed")  # for axes of a fixed shape
     scale = {"cmap": "gray", "vmin": -limit, "vmax": limit}
     mosaic = _mosaic(images, columns, 1 if is_colour else np.nan)
     shown = axis.imshow(mosaic, interpolation="nearest", **scale)
     starts = range(0, number, columns)
-    named = [f"{start} to {min(start + columns, number) - 1}" if columns > 1 else str(start) for start in starts]
+    named = [
+        f"no. {start} to {min(start + columns, number) - 1}" if columns > 1 else f"no. {start}" for start in starts
+    ]
     axis.set_yticks((np.arange(rows) + 0.5) * len(mosaic) / rows - 0.5, named, fontsize=8)
     axis.xaxis.set_major_locator(NullLocator())
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_ylabel("filter" if total == number else f"filter, {number} of {total} shown")
     of_colour = "red, green and blue each: weight from dark to bright" if is_colour else "weight"
-    figure.colorbar(shown, ax=axis, label=of_colour, shrink=0.9, format="{x:.2g}")
-    _save(figure, title, path)
+    figure.colorbar(shown, ax=axis, label=of_colour, shrink=0.9, fraction=0.05, format="{x:.2g}")
+    _save(figure, title if total == number else f"{title}\n{number} of {total} shown", path)
 
 
 def response(
