@@ -210,10 +210,7 @@ def filters(weights: npt.NDArray, total: int, title: str, path: Path) -> None:
     scale = {"cmap": "gray", "vmin": -limit, "vmax": limit}
     mosaic = _mosaic(images, columns, 1 if is_colour else np.nan)
     shown = axis.imshow(mosaic, interpolation="nearest", **scale)
-    starts = range(0, number, columns)
-    named = [
-        f"no. {start} to {min(start + columns, number) - 1}" if columns > 1 else f"no. {start}" for start in starts
-    ]
+    named = [f"from no. {start}" for start in range(0, number, columns)]
     axis.set_yticks((np.arange(rows) + 0.5) * len(mosaic) / rows - 0.5, named, fontsize=8)
     axis.xaxis.set_major_locator(NullLocator())
     axis.tick_params(length=0)
@@ -232,12 +229,12 @@ def response(
     several = any(len(seeds) > 1 for seeds in scores.values())
     means = [float(np.mean(scores[value])) for value in values]
     if several:
-        spread = [float(np.std(scores[value], ddof=1)) if len(scores[value]) > 1 else 0.0 for value in values]
+        deviations = [float(np.std(scores[value], ddof=1)) if len(scores[value]) > 1 else 0.0 for value in values]
         for value in values:
             points = {"color": GREY, "mec": "black", "mew": 0.5, "ms": 5, "zorder": 3, "label": "a seed each"}
             axis.plot([value] * len(scores[value]), scores[value], "o", **points)
         label = "their mean ± standard deviation"
-        axis.errorbar(values, means, spread, fmt="-", color=BLUE, lw=1.8, capsize=4, label=label)
+        axis.errorbar(values, means, deviations, fmt="-", color=BLUE, lw=1.8, capsize=4, label=label)
         handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))  # one for all points
         axis.legend(handles.values(), handles.keys())
     else:
