@@ -9,6 +9,7 @@ import numpy as np
 
 from lab.datasets.dataset import Dataset, group_same
 from lab.datasets.duplicates import find_alike, find_constant, find_same
+from lab.datasets.pictures import blocks
 from lab.display.figures import gallery
 from lab.display.terminal import make_bar, print_classes, print_table
 from lab.errors import printable
@@ -42,9 +43,11 @@ class Pair:
 def check_data(name: str, dataset: Dataset, folder: Path) -> None:
     """Print what is there, leave check.json, pairs.csv and a sheet of what was found in `folder`."""
     images, counts = dataset.images, dataset.counts()
-    shape, least, greatest = list(dataset.shape), images.min(), images.max()
+    shape = list(dataset.shape)
+    least, greatest, sums = zip(*((some.min(), some.max(), some.sum()) for some in blocks(images)), strict=True)
+    least, greatest, mean = min(least), max(greatest), sum(map(int, sums)) / images.size
     print_classes(f"{name}: {len(images):,} images of {'x'.join(map(str, shape))}", counts, dataset.classes)
-    print(f"Pixels: {images.dtype}, from {least} to {greatest}, mean {images.mean():.1f}")
+    print(f"Pixels: {images.dtype}, from {least} to {greatest}, mean {mean:.1f}")
     too_large = images.size > MOST_PIXELS
     same, alike, nearly = _find_pairs(dataset, too_large)
     places = _count_places(same, nearly)
