@@ -127,7 +127,7 @@ class Data:
     )
     fit: Optional[str] = option(None, "pad", "else crop, or stretch", one_of("crop", "pad", "stretch"))
     colour: Optional[str] = option(None, "grey", "else rgb", one_of("rgb", "grey"))
-    group: Optional[str] = option(None, "'person(\\d+)'", "what this finds in files' names stays in one part")
+    group: Optional[str] = option(None, "\"'person(\\d+)'\"", "what this finds in files' names stays in one part")
     skip_broken: bool = option(False, "true", "leave out what is no picture; result.json lists it")
     cache: Optional[str] = option(None, "FOLDER", "where they are kept decoded; else your cache folder")
     drop_duplicates: bool = option(False, "true", "train on no image that is in the validation or test part too")
