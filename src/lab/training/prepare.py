@@ -149,7 +149,7 @@ def _silence_libraries() -> None:
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # its table is what was asked for
     for message in (
         ".*torch.jit",  # TensorBoard's graph is traced, and devices read nothing newer
-        "Converting a tensor to a Python boolean",
+        "Converting a tensor to a Python (boolean|integer)",
         "Found .* module.* in eval mode",  # the frozen backbone
         ".*LeafSpec",
         ".*sync_dist=True",  # Score has added up the processes
