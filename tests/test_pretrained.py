@@ -78,8 +78,6 @@ def test_features_are_the_same_bits_kept_in_memory_in_a_file_or_not_at_all(here,
         assert all(torch.equal(value, other["state_dict"][name]) for name, value in runs[0]["state_dict"].items())
     results = [read_result(tmp_path / name) for name in ("memory", "file", "none")]
     assert results[0]["test"] == results[1]["test"] == results[2]["test"]
-    here("evaluate", tmp_path / "memory")
-    here("export", tmp_path / "memory")
 
 
 def test_an_images_features_do_not_depend_on_the_images_beside_it(weights):

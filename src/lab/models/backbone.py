@@ -82,7 +82,10 @@ def _check_hub(config: Any) -> None:
     """Raise what the hub says where it has to be asked: timm's own download tries again for a minute."""
     import huggingface_hub
 
-    file = {"repo_id": f"{config.hf_hub_id}{config.architecture}.{config.tag}", "filename": "model.safetensors"}
+    if not config or not config.hf_hub_id:  # timm has another address, or says that there are none
+        return
+    name = f"{config.architecture}.{config.tag}" if config.hf_hub_id.endswith("/") else ""
+    file = {"repo_id": f"{config.hf_hub_id}{name}", "filename": "model.safetensors"}
     if not isinstance(huggingface_hub.try_to_load_from_cache(**file), str):
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(**file))
 
