@@ -19,6 +19,7 @@ from lab.files import write_csv, write_json
 LEAST = 0.99  # correlation of near-duplicates
 MOST_PIXELS = 10**9  # of which 4 bytes each fit into memory
 SHOWN = 12  # pairs, in the picture
+PAIRS = "pairs side by side, the same or nearly (r: correlation of the pixels)"
 PARTS = ("train", "validation", "test", "not used")
 
 
@@ -67,7 +68,7 @@ def check_data(name: str, dataset: Dataset, scale: float, folder: Path) -> None:
     _print_files(dataset, same, divided)
     rows = [{key: value for key, value in asdict(pair).items() if value is not None} for pair in same + alike]
     write_csv(rows, folder / "pairs.csv")
-    _draw(dataset, same + alike, constant, f"{name}: what was found", folder / "check.png")
+    _draw(dataset, same + alike, constant, name, folder / "check.png")
     classes = {part: dict(zip(dataset.classes, count.tolist(), strict=True)) for part, count in counts.items()}
     found = {
         "same": len(same),
@@ -159,7 +160,7 @@ def _print_pairs(places: dict[str, dict[str, int]]) -> None:
         print(f"No two images are the same, or nearly (correlation of their pixels {LEAST} or more).")
 
 
-def _draw(dataset: Dataset, pairs: Sequence[Pair], constant: Sequence[int], title: str, path: Path) -> None:
+def _draw(dataset: Dataset, pairs: Sequence[Pair], constant: Sequence[int], name: str, path: Path) -> None:
     shown, captions = [], []
     for pair in sorted(pairs, key=Pair.order)[:SHOWN]:
         shown += [pair.first, pair.second]
@@ -173,4 +174,6 @@ def _draw(dataset: Dataset, pairs: Sequence[Pair], constant: Sequence[int], titl
         shown.append(number)
         captions.append(f"{dataset.classes[dataset.labels[number]]}, of one colour\n{_name(dataset, number)}")
     if shown:
-        gallery(dataset.images[shown], captions, title, path, columns=6)
+        what = [f"{len(some):,} {kind}" for some, kind in ((pairs, PAIRS), (constant, "images of one colour")) if some]
+        most = f"; the first {SHOWN} of them" if max(len(pairs), len(constant)) > SHOWN else ""
+        gallery(dataset.images[shown], captions, f"{name}: {' and '.join(what)}{most}", path, columns=6)

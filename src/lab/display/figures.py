@@ -1,7 +1,8 @@
 """Arrays in, a figure to hand in out: 150 dots an inch, told apart by the colour-blind and in grey."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,89 +14,120 @@ matplotlib.rcdefaults()  # whatever a matplotlibrc in the current directory says
 matplotlib.use("agg")  # no display
 matplotlib.rcParams["text.parse_math"] = False  # a class may be named $
 matplotlib.rcParams["figure.constrained_layout.use"] = True
+matplotlib.rcParams["axes.formatter.useoffset"] = False  # 98.1 and 98.2, not 0.1 and 0.2 beside "+98"
+matplotlib.rcParams["axes.axisbelow"] = True  # no grid over bars
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from lab.files import atomic_write
 
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#999999"  # of Okabe and Ito
 MOST_TICKS = 20
+MOST_CLASSES = 100  # whose names fit beside a matrix
+LONG = 20  # letters of a class's name
+BELOW = {"loc": "outside lower center", "ncols": 4, "fontsize": 9, "frameon": False}  # where a legend hides nothing
+PAGE = 8.3, 11.7  # inches
+OWN_SCALE = "each map from its least value, black, to its greatest, white"
 
 
 def curves(histories: Sequence[Sequence[dict[str, float]]], title: str, path: Path) -> None:
     """Loss and accuracy, training and validation, an epoch each, as labs A to E draw them; a line for each history."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+    epochs = [row["epoch"] for history in histories for row in history]
+    size = 4 if max(epochs) - min(epochs) < 40 else 0
+    of_all = f", each of {len(histories)} folds" if len(histories) > 1 else ""
     for axis, metric, percent in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
         for part, name, style, colour in (("train", "training", "o-", BLUE), ("val", "validation", "s--", ORANGE)):
+            label = name + of_all
             for history in histories:
                 rows = [row for row in history if f"{part}_{metric}" in row]
                 values = [row[f"{part}_{metric}"] * percent for row in rows]
                 if rows:
-                    axis.plot([row["epoch"] for row in rows], values, style, color=colour, ms=4, lw=1.2, label=name)
-                    name = None  # one entry in the legend for all
+                    axis.plot([row["epoch"] for row in rows], values, style, color=colour, ms=size, lw=1.2, label=label)
+                    label = None  # one entry in the legend for all
         axis.set(xlabel="epoch", ylabel="cross-entropy loss" if metric == "loss" else "accuracy (%)")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        if max(epochs) - min(epochs) < 10:
+            axis.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)  # a single one stands in the middle
         axis.grid(alpha=0.3)
         axis.legend()
     _save(figure, title, path)
 
 
-def box_plot(scores: Mapping[str, Sequence[float]], ylabel: str, title: str, path: Path) -> None:
-    """A box for each list of scores: quartiles and median, every score a point, the mean a diamond."""
-    figure, axis = plt.subplots(figsize=(max(4.5, 1.5 * len(scores) + 2), 4.5))
+def box_plot(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, path: Path) -> None:
+    """A box for each list of scores, the first on top: quartiles, median, mean; every score a point."""
+    figure, axis = plt.subplots(figsize=(8, 1.8 + 0.6 * len(scores)))
     median, diamond = {"color": ORANGE, "lw": 2}, {"marker": "D", "mfc": "white", "mec": "black"}
-    whole = {"widths": 0.4, "whis": (0, 100), "showmeans": True}
-    axis.boxplot(list(scores.values()), tick_labels=list(scores), **whole, medianprops=median, meanprops=diamond)
+    whole = {"widths": 0.4, "whis": (0, 100), "showmeans": True, "orientation": "horizontal"}
+    names = [textwrap.fill(name, 2 * LONG) for name in scores]
+    parts = axis.boxplot(list(scores.values()), tick_labels=names, **whole, medianprops=median, meanprops=diamond)
     for place, values in enumerate(scores.values(), 1):
-        axis.plot(np.full(len(values), place + 0.27), values, "o", color=BLUE, ms=5)
-    axis.set_ylabel(ylabel)
-    axis.grid(axis="y", alpha=0.3)
+        (points,) = axis.plot(values, np.full(len(values), place + 0.32), "o", color=BLUE, ms=5)
+    axis.set(xlabel=xlabel, ylim=(len(scores) + 0.6, 0.6))
+    axis.grid(axis="x", alpha=0.3)
+    handles = {"a fold each": points, "mean": parts["means"][0], "median": parts["medians"][0]}
+    handles["box: the middle half"] = plt.Rectangle((0, 0), 1, 1, fill=False)
+    figure.legend(handles.values(), handles.keys(), **BELOW)
     _save(figure, title, path)
 
 
 def intervals(estimates: Mapping[str, tuple[float, float, float]], xlabel: str, title: str, path: Path) -> None:
     """A point with its interval in each row: value, low, high."""
-    figure, axis = plt.subplots(figsize=(8, 1.6 + 0.45 * len(estimates)))
+    figure, axis = plt.subplots(figsize=(8, 1.3 + 0.4 * len(estimates)))
     values, low, high = np.array(list(estimates.values())).T
     rows = np.arange(len(values))
     axis.errorbar(values, rows, xerr=[values - low, high - values], fmt="o", color=BLUE, capsize=4)
-    for row, value in zip(rows, values, strict=True):
-        axis.annotate(f"{value:.2f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=9)
-    axis.set_yticks(rows, estimates)
-    axis.set(ylim=(len(values) - 0.5, -0.6), xlabel=xlabel)
+    _write_scores(axis, values)
+    axis.set_yticks(rows, [textwrap.fill(name, 2 * LONG) for name in estimates])
+    axis.set(ylim=(len(values) - 0.5, -0.5), xlabel=xlabel)
     axis.grid(axis="x", alpha=0.3)
     _save(figure, title, path)
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path) -> None:
-    """Images a cell; coloured by the share of the row, small shares spread out so that mistakes show."""
+    """Images a cell and their share of the row; coloured by it, small shares spread out so that mistakes show."""
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(5.0, min(0.55 * len(classes) + 2, 14))
     figure, axis = plt.subplots(figsize=(side + 1, side))
     image = axis.imshow(shares * 100, cmap="Blues", norm=PowerNorm(0.35, 0, 100))
+    names = [_clip(name) for name in classes]
     if len(classes) <= MOST_TICKS:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.3 else "black"
             if count:
-                cell = axis.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=8)
+                told = f"{count:,}\n{shares[row, column]:.1%}"
+                cell = axis.text(column, row, told, ha="center", va="center", color=colour, fontsize=7, linespacing=1.3)
                 cell.set_in_layout(False)  # it lies within the axes: measuring it takes half the time of drawing
-        ticks, tilt = range(len(classes)), 45 if max(map(len, classes)) > 3 else 0
-        axis.set_xticks(ticks, classes, rotation=tilt, ha="right" if tilt else "center")
-        axis.set_yticks(ticks, classes)
+    if len(classes) <= MOST_CLASSES:
+        small = min(10, 0.7 * 72 * (side - 2) / len(classes))
+        tilt = 0 if max(map(len, names)) <= 3 else 45 if len(classes) <= MOST_TICKS else 90
+        axis.set_xticks(
+            range(len(classes)), names, rotation=tilt, ha="right" if tilt == 45 else "center", fontsize=small
+        )
+        if tilt == 45:
+            plt.setp(axis.get_xticklabels(), rotation_mode="anchor")
+        axis.set_yticks(range(len(classes)), names, fontsize=small)
     axis.set(xlabel="predicted class", ylabel="true class")
-    figure.colorbar(image, ax=axis, label="share of the true class (%)", shrink=0.8, ticks=[0, 1, 5, 20, 50, 100])
-    _save(figure, title, path)
+    told = "share of the row, the images of a true class (%);\nsmall shares are spread out, so that mistakes show"
+    figure.colorbar(image, ax=axis, label=told, shrink=0.8, ticks=[0, 1, 5, 20, 50, 100])
+    cells = ": images, and their share of the row" if len(classes) <= MOST_TICKS else ""
+    _save(figure, f"{title}\nconfusion matrix{cells}", path)
 
 
 def gallery(images: Sequence[npt.NDArray], captions: Sequence[str], title: str, path: Path, columns: int = 5) -> None:
     """Images, as show_image takes them, with a caption each."""
-    rows = max(-(-len(images) // columns), 1)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, 2.25 * rows + 0.5), squeeze=False)
+    columns = max(min(columns, len(images)), 1)
+    rows, side = max(-(-len(images) // columns), 1), min(1.9, 10 / columns)
+    captions = ["\n".join(_wrap(caption, int(side * 13))) for caption in captions]
+    height, width = images[0].shape[:2] if len(images) else (1, 1)
+    below = max([0, *(caption.count("\n") + 1 for caption in captions)])
+    size = max(columns * side, 3.8), rows * (side * min(height / width, 2) + 0.17 * below + 0.1) + 0.35
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         show_image(axis, image)
         axis.set_title(caption, fontsize=9)
@@ -107,100 +139,176 @@ def gallery(images: Sequence[npt.NDArray], captions: Sequence[str], title: str, 
 def calibration(figures: dict[str, Any], title: str, path: Path) -> None:
     """Reliability plot: accuracy against the probability of the class chosen, and how many images have it."""
     bins, width = figures["bins"], 100 * figures["bin_width"]
-    figure, (above, below) = plt.subplots(2, 1, figsize=(5.5, 6.5), height_ratios=(3, 1), sharex=True)
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6.5, 6.5), height_ratios=(3, 1), sharex=True)
     middle = [bin["from"] * 100 + width / 2 for bin in bins]
     accuracy, confidence = ([bin[key] * 100 for bin in bins] for key in ("accuracy", "confidence"))
-    above.bar(middle, accuracy, width, color=BLUE, edgecolor="white", label="accuracy")
+    above.bar(middle, accuracy, width, color=BLUE, edgecolor="white", label="accuracy of the images in a bar")
     above.plot([0, 100], [0, 100], "--", color="black", lw=1, label="perfectly calibrated")
-    above.plot(confidence, accuracy, "o", color=ORANGE, label="at the mean probability")
-    above.set_ylabel("accuracy (%)")
-    above.legend()
+    ring = {"mfc": "white", "mec": ORANGE, "mew": 2, "ms": 6}
+    above.plot(confidence, accuracy, "o", label="the same, at their mean confidence", **ring)
+    above.set(ylabel="accuracy (%): how often it is right", ylim=(0, 103))
+    above.legend(loc="upper left", fontsize=9)
     below.bar(middle, [bin["images"] for bin in bins], width, color=GREY, edgecolor="white")
-    below.set(yscale="log", ylabel="images", xlabel="probability of the class chosen (%)")
+    below.set(yscale="log", xlim=(0, 100), ylabel="images (log)")
+    below.set_xlabel("confidence (%): probability that it gives the class chosen")
     below.set_ylim(bottom=0.5)  # a bar of one image shows
     _number_ticks(below.yaxis, "{x:,.0f}")
-    _save(figure, title, path)
+    error = f"expected calibration error {figures['expected_calibration_error']:.2%}"
+    _save(figure, f"{title}\ncalibration: is it right as often as it is sure? {error}", path)
 
 
 def counts(by_part: Mapping[str, Sequence[int]], classes: Sequence[str], title: str, path: Path) -> None:
     """Images a class, a bar for each part."""
-    figure, axis = plt.subplots(figsize=(min(max(7, 0.7 * len(classes) + 2), 30), 4))
+    width = min(max(7, 0.7 * len(classes) + 2), 30)
+    figure, axis = plt.subplots(figsize=(width, 4))
     for number, ((part, heights), colour) in enumerate(zip(by_part.items(), (BLUE, ORANGE, GREY), strict=False)):
         places = np.arange(len(classes)) + (number - (len(by_part) - 1) / 2) * 0.27
         axis.bar(places, heights, 0.27, color=colour, hatch=("", "//", "..")[number], edgecolor="white", label=part)
+    names = [_clip(name) for name in classes]
     if len(classes) <= MOST_TICKS:
-        axis.set_xticks(range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 5 else 0)
+        tilted = max(map(len, names)) > 11 * (width - 1) / len(classes)
+        axis.set_xticks(range(len(classes)), names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
+        if tilted:
+            plt.setp(axis.get_xticklabels(), rotation_mode="anchor")
     axis.set(xlabel="class", ylabel="images")
-    figure.legend(loc="outside right upper")
+    axis.yaxis.set_major_formatter("{x:,.0f}")
+    axis.grid(axis="y", alpha=0.3)
+    figure.legend(**BELOW)
     _save(figure, title, path)
 
 
 def maps(panels: Mapping[str, npt.NDArray], title: str, path: Path) -> None:
-    """Row by row, each under its name: an image [h, w, c] in its colours, or feature maps [n, h, w] in grey."""
-    rows = []
-    for name, panel in panels.items():
-        images = panel[None] if panel.dtype == np.uint8 else panel
-        rows += [("" if start else name, images[start : start + 8]) for start in range(0, len(images), 8)]
-    figure, axes = plt.subplots(len(rows), 8, figsize=(10, 1.3 * len(rows) + 0.6), squeeze=False)
-    for line, (name, images) in zip(axes, rows, strict=True):
-        line[0].set_title(name, fontsize=9, loc="left")
-        for axis, image in zip(line, images, strict=False):
-            show_image(axis, image)
-        for axis in line:
-            axis.axis("off")
+    """On one page, each under its name: an image [h, w, c] in its colours, or feature maps [n, h, w] in grey."""
+    images = {name: panel[None] if panel.dtype == np.uint8 else panel for name, panel in panels.items()}
+    for columns in (8, 16):
+        rows = [-(-len(panel) // columns) * panel.shape[1] / panel.shape[2] for panel in images.values()]
+        heights = [row * (PAGE[0] - 0.3) / columns + 0.3 for row in rows]
+        if sum(heights) + 0.6 <= PAGE[1]:
+            break
+    size = PAGE[0], min(sum(heights) + 0.6, PAGE[1])
+    figure, axes = plt.subplots(len(images), 1, figsize=size, height_ratios=heights, squeeze=False)
+    for axis, (name, panel) in zip(axes.flat, images.items(), strict=True):
+        if panel.dtype == np.uint8:
+            show_image(axis, _mosaic(panel, columns, white=255))
+        else:
+            least, greatest = panel.min((1, 2), keepdims=True), panel.max((1, 2), keepdims=True)
+            show_image(axis, _mosaic((panel - least) / np.maximum(greatest - least, 1e-12), columns))
+        axis.set_title(name, fontsize=8, loc="left", pad=2)
+        axis.set_anchor("W")
+        axis.axis("off")
+    _save(figure, f"{title}\n{OWN_SCALE}", path)
+
+
+def filters(weights: npt.NDArray, total: int, title: str, path: Path) -> None:
+    """Weights [n, c, h, w] of the first filters of `total`, on one scale: three channels in colour, others' mean."""
+    limit = float(np.abs(weights).max()) or 1.0
+    is_colour = weights.shape[1] == 3
+    images = (weights.transpose(0, 2, 3, 1) / limit + 1) / 2 if is_colour else weights.mean(1)
+    limit = limit if is_colour else float(np.abs(images).max()) or 1.0
+    number, (height, width) = len(images), images.shape[1:3]
+    fitting = range(max(math.isqrt(number), 1), math.isqrt(2 * number) + 2)
+    columns = min(fitting, key=lambda count: (-number % count, abs(count - math.sqrt(1.5 * number))))
+    rows, side = -(-number // columns), min(1.4, 7 / columns)
+    size = max(side * columns + 1.5, 5), max(side * rows * height / width, 1.5) + 0.7
+    figure, axis = plt.subplots(figsize=size)
+    scale = {"cmap": "gray", "vmin": -limit, "vmax": limit}
+    shown = axis.imshow(_mosaic(images, columns, 1 if is_colour else np.nan), interpolation="nearest", **scale)
+    gap = _gap(height)
+    starts = range(0, number, columns)
+    named = [f"{start} to {min(start + columns, number) - 1}" if columns > 1 else str(start) for start in starts]
+    axis.set_yticks([row * (height + gap) + height / 2 for row in range(rows)], named, fontsize=8)
+    axis.xaxis.set_major_locator(NullLocator())
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set_ylabel("filter" if total == number else f"filter, {number} of {total} shown")
+    of_colour = "red, green and blue each: weight from dark to bright" if is_colour else "weight"
+    figure.colorbar(shown, ax=axis, label=of_colour, shrink=0.9, format="{x:.2g}")
     _save(figure, title, path)
 
 
 def response(
-    lines: Mapping[str, Sequence[tuple[float, float]]], xlabel: str, log: bool, ylabel: str, title: str, path: Path
+    scores: Mapping[float, Sequence[float]], xlabel: str, log: bool, ylabel: str, title: str, path: Path
 ) -> None:
-    """What a value swept does: points (value, score), a line for each seed, their mean thick."""
+    """What a value swept does: its scores, a seed each, as points; a line joins their means, with their spread."""
     figure, axis = plt.subplots(figsize=(6.5, 4.2))
-    several = len(lines) > 1
-    for (seed, points), style in zip(lines.items(), itertools.cycle(("o-", "s-", "^-", "v-", "D-")), strict=False):
-        label = f"seed {seed}" if several else None
-        axis.plot(*zip(*points, strict=True), style, color=GREY if several else BLUE, ms=5, lw=1.2, label=label)
-    values = sorted({x for points in lines.values() for x, _ in points})
+    values = sorted(scores)
+    several = any(len(seeds) > 1 for seeds in scores.values())
+    means = [float(np.mean(scores[value])) for value in values]
     if several:
-        scores = {x: [y for points in lines.values() for value, y in points if value == x] for x in values}
-        axis.plot(values, [np.mean(scores[x]) for x in values], "-", color=BLUE, lw=2.5, label="mean")
-        axis.legend()
+        spread = [float(np.std(scores[value], ddof=1)) if len(scores[value]) > 1 else 0.0 for value in values]
+        for value in values:
+            axis.plot([value] * len(scores[value]), scores[value], "o", color=GREY, ms=5, label="a seed each")
+        label = "their mean ± standard deviation"
+        axis.errorbar(values, means, spread, fmt="-", color=BLUE, lw=1.8, capsize=4, label=label)
+        handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))  # one for all points
+        axis.legend(handles.values(), handles.keys())
+    else:
+        axis.plot(values, means, "o-", color=BLUE, ms=5, lw=1.2)
     if log:
         axis.set_xscale("log")
         _number_ticks(axis.xaxis)
     if len(values) <= MOST_TICKS / 2:
-        axis.set_xticks(values, [f"{x:g}" for x in values])
+        axis.set_xticks(values, _thin(np.log(values) if log else values, [f"{x:g}" for x in values]))
         axis.minorticks_off()
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.grid(alpha=0.3)
     _save(figure, title, path)
 
 
+def spread(scores: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, title: str, path: Path) -> None:
+    """Of each seed its scores, joined by nothing, for no seed is more than another; mean and standard deviation."""
+    figure, axis = plt.subplots(figsize=(6.5, 4.2))
+    places = [place for place, of_seed in enumerate(scores.values()) for _ in of_seed]
+    values = [score for of_seed in scores.values() for score in of_seed]
+    axis.plot(places, values, "o", color=BLUE, ms=6)
+    if len(values) > 1:
+        mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+        axis.axhline(mean, color=BLUE, lw=1.2, label=f"mean {mean:.2f}")
+        label = f"± standard deviation {deviation:.2f}"
+        axis.axhspan(mean - deviation, mean + deviation, color=GREY, alpha=0.25, lw=0, label=label)
+        axis.legend()
+    every = -(-len(scores) // MOST_TICKS)
+    axis.set_xticks(range(0, len(scores), every), list(scores)[::every])
+    axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.5, len(scores) - 0.5))
+    axis.grid(alpha=0.3, axis="y")
+    _save(figure, title, path)
+
+
 def heat_map(
-    values: Sequence[Sequence[float]], ticks: Mapping[str, Sequence[str]], name: str, title: str, path: Path
+    values: Sequence[Sequence[float]],
+    rows: tuple[str, Sequence[str]],
+    columns: tuple[str, Sequence[str]],
+    name: str,
+    title: str,
+    path: Path,
 ) -> None:
-    """Scores [rows, columns] of two swept values, the best framed; `ticks` of the rows' key, then of the columns'."""
-    table, ((ylabel, rows), (xlabel, columns)) = np.array(values, float), ticks.items()
+    """Scores [rows, columns] of two swept values, the best framed; of both their label and the values."""
+    table, (ylabel, rows), (xlabel, columns) = np.array(values, float), rows, columns
     figure, axis = plt.subplots(figsize=(max(4.5, 0.9 * len(columns) + 2.5), max(3.5, 0.6 * len(rows) + 1.8)))
     shown = axis.imshow(table, cmap="cividis", aspect="auto")
     figure.colorbar(shown, label=name)
     middle = (np.nanmin(table) + np.nanmax(table)) / 2
     for (row, column), score in np.ndenumerate(table):
-        text, colour = "-" if np.isnan(score) else f"{score:.2f}", "black" if score > middle else "white"
+        text, colour = "-" if np.isnan(score) else f"{score:.2f}", "white" if score <= middle else "black"
         axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
     row, column = np.unravel_index(np.nanargmax(table), table.shape)
-    axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", lw=3))
-    axis.set_yticks(range(len(rows)), rows)
-    axis.set_xticks(range(len(columns)), columns, rotation=45 if max(map(len, columns)) > 6 else 0)
+    axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", lw=3, clip_on=False))
+    axis.set_yticks(range(len(rows)), [_clip(row) for row in rows])
+    tilted = max(map(len, columns)) > 6
+    names = [_clip(column) for column in columns]
+    axis.set_xticks(range(len(columns)), names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
+    if tilted:
+        plt.setp(axis.get_xticklabels(), rotation_mode="anchor")
     axis.set(ylabel=ylabel, xlabel=xlabel)
-    _save(figure, title, path)
+    _save(figure, f"{title}\nframed: the best", path)
 
 
 def ranking(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, path: Path) -> None:
-    """A line for each name, the first on top: its scores as points, their mean a bar."""
-    figure, axis = plt.subplots(figsize=(7, max(2.5, 0.32 * len(scores) + 1.2)))
+    """A line for each name, the first on top: its scores as points, the mean of several a bar, and in numbers."""
+    figure, axis = plt.subplots(figsize=(7, max(2.2, 0.32 * len(scores) + 1.2)))
     _draw_points(scores, axis)
-    axis.set_xlabel(xlabel)
+    _write_scores(axis, [float(np.mean(values)) for values in scores.values()])
+    axis.set(xlabel=xlabel, ylim=(len(scores) - 0.5, -0.5))
     axis.grid(alpha=0.3)
     _save(figure, title, path)
 
@@ -209,7 +317,7 @@ def learning_rates(rates: Sequence[float], losses: Sequence[float], chosen: floa
     """Training loss while the learning rate grew, and the one suggested."""
     figure, axis = plt.subplots(figsize=(6.5, 4.2))
     axis.plot(rates, losses, color=BLUE, lw=1.5)
-    axis.axvline(chosen, color=ORANGE, ls="--", label=f"suggested: {chosen:.2g}")
+    axis.axvline(chosen, color=ORANGE, ls="--", label=f"suggested, where it falls fastest: {chosen:.2g}")
     axis.set(xscale="log", xlabel="learning rate", ylabel="cross-entropy loss, smoothed")
     axis.set_ylim(top=min(max(losses), 2 * losses[0]))
     _number_ticks(axis.xaxis)
@@ -220,25 +328,23 @@ def learning_rates(rates: Sequence[float], losses: Sequence[float], chosen: floa
 
 def published(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Published error rates as rings, measured ones as points, a seed each; rows in two columns, logarithmic."""
-    middle = (len(rows) + 1) // 2
-    figure, axes = plt.subplots(1, 2, figsize=(10, max(3.0, 0.24 * middle + 1.2)))
-    ring = {"mfc": "none", "mec": ORANGE, "ms": 9, "mew": 1.6}
-    for axis, half in zip(axes, (rows[:middle], rows[middle:]), strict=True):
+    halves = [half for half in (rows[: (len(rows) + 1) // 2], rows[(len(rows) + 1) // 2 :]) if half]
+    size = 5 + 5 * (len(halves) > 1), 0.24 * len(halves[0]) + 1.5
+    figure, axes = plt.subplots(1, len(halves), figsize=size, sharex=True, squeeze=False)
+    ring, handles = {"mfc": "none", "mec": ORANGE, "ms": 9, "mew": 1.6}, {}
+    for axis, half in zip(axes.flat, halves, strict=True):
         for place, row in enumerate(half):
             errors = [max(100 - score, 0.01) for score in row["scores"]]
             axis.plot(errors, [place] * len(errors), "o", color=BLUE, ms=4, label="measured, a seed each")
             if row["published"] is not None:
                 axis.plot(100 - row["published"], place, "o", label="published", **ring)
         axis.set_yticks(range(len(half)), [row["name"] for row in half], fontsize=8)
-        axis.set(xscale="log", xlabel="error (%)")
-        axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # all nine would overlap
-        _number_ticks(axis.xaxis, minor="{x:g}")
-        axis.tick_params(axis="x", which="both", labelsize=7)
-        axis.invert_yaxis()
+        axis.set(xscale="log", xlabel="error (%), logarithmic", ylim=(len(half) - 0.4, -0.6))
+        _number_ticks(axis.xaxis)
+        axis.tick_params(axis="x", labelsize=8)
         axis.grid(alpha=0.3)
-        if half:
-            handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
-            axis.legend(handles.values(), handles.keys(), fontsize=8)
+        handles |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(handles.values(), handles.keys(), **BELOW)
     _save(figure, title, path)
 
 
@@ -246,40 +352,91 @@ def rungs(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Accuracy, a point a seed, parameters and seconds of each network."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 0.4 * len(rows) + 1.6), sharey=True)
     _draw_points({row["name"]: row["scores"] for row in rows}, axes[0])
-    axes[0].set_xlabel("test accuracy (%), a seed each, and their mean")
+    axes[0].set(xlabel="test accuracy (%)", ylim=(len(rows) - 0.5, -0.5))
     axes[1].barh(range(len(rows)), [row["parameters"] / 1000 for row in rows], color=BLUE, height=0.6)
     axes[1].set_xlabel("parameters (thousands)")
     axes[2].barh(range(len(rows)), [row["seconds"] for row in rows], color=BLUE, height=0.6)
-    axes[2].set_xlabel("seconds")
+    axes[2].set_xlabel("training time (s)")
+    for axis in axes[1:]:
+        axis.xaxis.set_major_formatter("{x:,g}")
     for axis in axes:
         axis.grid(alpha=0.3, axis="x")
-    _save(figure, title, path)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+    _save(figure, f"{title}: accuracy, size and training time", path)
 
 
 def show_image(axis: Axes, image: npt.NDArray) -> None:
     """uint8 [h, w, 1 or 3] as it is, floats [h, w] from their least, black, to their greatest, white."""
     is_bytes = image.dtype == np.uint8
     limits = {"vmin": 0, "vmax": 255} if is_bytes else {}
-    axis.imshow(image[..., 0] if is_bytes and image.shape[-1] != 3 else image, cmap="gray", **limits)
+    pixels = image[..., 0] if is_bytes and image.shape[-1] != 3 else image
+    axis.imshow(pixels, cmap="gray", interpolation="nearest", **limits)
+
+
+def _mosaic(images: npt.NDArray, columns: int, white: float = np.nan) -> npt.NDArray:
+    """[n, h, w, ...] side by side, `columns` in a row, with a gap of `white`."""
+    (number, height, width), gap = images.shape[:3], _gap(images.shape[1])
+    rows, columns = -(-number // columns), min(columns, number)
+    shape = rows * (height + gap) - gap, columns * (width + gap) - gap, *images.shape[3:]
+    whole = np.full(shape, white, images.dtype)
+    for place, image in enumerate(images):
+        top, left = place // columns * (height + gap), place % columns * (width + gap)
+        whole[top : top + height, left : left + width] = image
+    return whole
+
+
+def _gap(height: int) -> int:
+    return max(1, height // 12)
 
 
 def _draw_points(scores: Mapping[str, Sequence[float]], axis: Axes) -> None:
-    """A line for each name, the first on top: its scores as points, their mean a bar."""
+    """A line for each name, the first on top: its scores as points, the mean of several a bar."""
+    several = any(len(values) > 1 for values in scores.values())
     for place, values in enumerate(scores.values()):
-        axis.plot(values, [place] * len(values), "o", color=BLUE, ms=5)
-        axis.plot(np.mean(values), place, "|", color=ORANGE, ms=14, mew=3)
-    axis.set_yticks(range(len(scores)), list(scores))
-    axis.invert_yaxis()
+        (points,) = axis.plot(values, [place] * len(values), "o", color=BLUE, ms=5)
+        if several:
+            (bar,) = axis.plot(np.mean(values), place, "|", color=ORANGE, ms=14, mew=3)
+    if several:
+        axis.figure.legend([points, bar], ["a seed each", "their mean"], **BELOW)
+    axis.set_yticks(range(len(scores)), [textwrap.fill(name, 2 * LONG) for name in scores])
 
 
-def _number_ticks(axis: Axis, major: str = "{x:g}", minor: str = "") -> None:
-    """Of a logarithmic axis: matplotlib's own are formulas, which are not parsed here."""
-    axis.set_major_formatter(major)
-    axis.set_minor_formatter(minor)
+def _write_scores(axis: Axes, scores: Sequence[float]) -> None:
+    """At the right of each row."""
+    for row, score in enumerate(scores):
+        axis.annotate(f"{score:.2f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+
+
+def _number_ticks(axis: Axis, form: str = "{x:g}") -> None:
+    """Of a logarithmic axis: matplotlib's own are formulas, which are not parsed here; at 1, 2 and 5 where few fit."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 3000 * low else (1,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(form)
+
+
+def _thin(places: Sequence[float], names: Sequence[str]) -> list[str]:
+    """`names` of those at ascending `places` that do not overlap; "" for the others."""
+    kept, room = [], 0.08 * (places[-1] - places[0])
+    last = -math.inf
+    for place, name in zip(places, names, strict=True):
+        kept.append(name if place - last >= room else "")
+        last = place if kept[-1] else last
+    return kept
+
+
+def _clip(name: str) -> str:
+    return name if len(name) <= LONG else f"{name[: LONG - 1]}…"
+
+
+def _wrap(text: str, letters: int) -> Iterable[str]:
+    """Its lines, the long ones broken."""
+    for line in text.splitlines():
+        yield from textwrap.wrap(line, letters) or [""]
 
 
 def _save(figure: Figure, title: str, path: Path) -> None:
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle("\n".join(_wrap(title, int(figure.get_figwidth() * 12))), fontsize=11)
     with atomic_write(path) as beside:
         figure.savefig(beside, dpi=150, format="png")
     plt.close(figure)

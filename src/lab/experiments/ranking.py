@@ -9,7 +9,8 @@ from typing import Any
 
 from lab.config.overrides import command_line
 from lab.datasets.pitfalls import largest_class
-from lab.display.figures import heat_map, ranking, response
+from lab.display.figures import heat_map, ranking, response, spread
+from lab.display.labels import label
 from lab.display.terminal import print_notes, print_table, warn
 from lab.experiments.jobs import Job, is_of_sample
 from lab.files import write_csv
@@ -41,6 +42,11 @@ class Setting:
     def spread(self, name: str) -> float:
         """The sample's standard deviation over the seeds."""
         return stdev(scores[name] for scores in self.scores) if len(self.scores) > 1 else math.nan
+
+    def name(self) -> str:
+        """As a figure calls it: small_pool, learning rate 0.01"""
+        told = (value if key in ("model", "data") else f"{label(key)} {value}" for key, value in self.values.items())
+        return ", ".join(told) or "this recipe"
 
     def __str__(self) -> str:
         return ", ".join(f"{short(key)}={value}" for key, value in self.values.items()) or "this recipe"
@@ -134,7 +140,7 @@ def _print(settings: Sequence[Setting], title: str, metric: str, shows_test: boo
             else:
                 cells.append(f"{value:.0f}" if name == "seconds" else f"{value:.4f}")
         rows.append(cells if has_seeds else [*cells, setting.jobs[0].folder.name])
-    columns = [*map(short, settings[0].values), *["seeds"] * has_seeds, *(HEADINGS[name] for name in names)]
+    columns = [*map(label, settings[0].values), *["seeds"] * has_seeds, *(HEADINGS[name] for name in names)]
     spare = ["folder", *(HEADINGS[name] for name in ("test_loss", "seconds", "val_loss"))]
     print_table(title, columns if has_seeds else [*columns, "folder"], rows, spare=spare)
 
@@ -215,26 +221,29 @@ def _numbers(values: Sequence[str]) -> list[float] | None:
 
 
 def _draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: str, path: Path) -> None:
-    """Accuracy against the value swept; a heat map of two; else a ranking."""
+    """Accuracy against the value swept; the spread over seeds; a heat map of two; else a ranking."""
     metric = metric if metric in _common(settings) else "test_accuracy"
     shown = f"{metric.replace('val_', 'validation ').replace('_', ' ')} (%)"
     keys = [key for key in swept if key != "seed"] or list(swept)
-    axes = [_numbers([job.values[key] for setting in settings for job in setting.jobs]) for key in keys]
-    if len(keys) == 1 and axes[0]:
-        lines: dict[str, list[tuple[float, float]]] = {}
+    title = f"{title}, by {' and '.join(map(label, keys))}"
+    numbers = [_numbers([job.values[key] for setting in settings for job in setting.jobs]) for key in keys]
+    if len(keys) == 1 and numbers[0]:
+        scores: dict[str, list[float]] = {}
         for setting in settings:
-            for job, scores in zip(setting.jobs, setting.scores, strict=True):
-                seed = job.values.get("seed", "") if keys != ["seed"] else ""
-                lines.setdefault(seed, []).append((float(job.values[keys[0]]), scores[metric] * 100))
-        log = is_logarithmic(axes[0]) and keys != ["seed"]
-        response({seed: sorted(line) for seed, line in lines.items()}, keys[0], log, shown, title, path)
+            for job, of_job in zip(setting.jobs, setting.scores, strict=True):
+                scores.setdefault(job.values[keys[0]], []).append(of_job[metric] * 100)
+        scores = {value: scores[value] for value in sorted(scores, key=float)}
+        if keys[0].endswith(("seed", "fold")):
+            spread(scores, label(keys[0]), shown, title, path)
+        else:
+            log = is_logarithmic(numbers[0])
+            response({float(value): of for value, of in scores.items()}, label(keys[0]), log, shown, title, path)
     elif len(keys) == 2:
-        ticks = {}
-        for key, axis in zip(keys, axes, strict=True):
-            ticks[key] = sorted(dict.fromkeys(setting.values[key] for setting in settings), key=float if axis else None)
-        scores = {tuple(setting.values[key] for key in keys): setting.mean(metric) * 100 for setting in settings}
-        values = [[scores.get((row, column), math.nan) for column in ticks[keys[1]]] for row in ticks[keys[0]]]
-        heat_map(values, ticks, shown, title, path)
+        values = [list(dict.fromkeys(setting.values[key] for setting in settings)) for key in keys]
+        rows, columns = (sorted(of, key=float if axis else None) for of, axis in zip(values, numbers, strict=True))
+        means = {tuple(setting.values[key] for key in keys): setting.mean(metric) * 100 for setting in settings}
+        table = [[means.get((row, column), math.nan) for column in columns] for row in rows]
+        heat_map(table, (label(keys[0]), rows), (label(keys[1]), columns), shown, title, path)
     else:
-        points = {str(setting): [scores[metric] * 100 for scores in setting.scores] for setting in settings}
+        points = {setting.name(): [scores[metric] * 100 for scores in setting.scores] for setting in settings}
         ranking(points, shown, title, path)

@@ -250,7 +250,9 @@ def _medical(row: Row) -> str:
 
 def _shown(row: Row) -> dict[str, Any]:
     """What the figure shows of it."""
-    known = {"name": row.name, "scores": row.by_seed(), "published": row.published}
+    network = row.run.partition(" ")[0].removeprefix("model=")
+    name = row.name if row.name.startswith(network) else f"{row.name} {network}"  # a rung is called as its network
+    known = {"name": name, "scores": row.by_seed(), "published": row.published}
     return known | {"parameters": row.parameters(), "seconds": row.seconds()}
 
 

@@ -103,9 +103,11 @@ def _draw(evaluation: dict[str, Any], predictions: Predictions, run: Run, folder
         for row, name in zip(worst, names, strict=True)
     ]
     confusion(evaluation["confusion"], classes, title, folder / f"confusion{name}.png")
-    shown = f"{title}\nthe {len(worst)} surest mistakes" + (
-        "" if files else f", numbered within the {evaluation['part']} part"
-    )
+    total = int((~predictions.correct()).sum())
+    shown = f"the {len(worst)} surest of {total:,} mistakes" if total > len(worst) else f"its {total} mistakes"
+    shown = f"{title}\n{shown if total else 'no mistakes'}"
+    if total and not files:
+        shown += f", numbered within the {evaluation['part']} part"
     gallery(run.dataset.images[images], captions, shown, folder / f"mistakes{name}.png")
     calibration(evaluation["calibration"], title, folder / f"calibration{name}.png")
 

@@ -9,12 +9,13 @@ import numpy.typing as npt
 import torch
 from matplotlib.image import imread
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
+from lab.datasets.dataset import Dataset
 from lab.datasets.dataset import load as load_data
-from lab.display.figures import counts, gallery, maps
+from lab.display.figures import counts, filters, gallery, maps
 from lab.display.terminal import print_classes
 from lab.errors import UserError
 from lab.runs.folder import read_result
@@ -23,19 +24,26 @@ from lab.training.prepare import Run
 
 EDGES = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])  # Sobel's, dark to bright
 
+MOST_FILTERS = 64
+MOST_IMAGES = 40  # of a data set
+
 
 def show_data(config: DictConfig, folder: Path) -> None:
-    """Draw the first images, the classes, a convolution and a pooling of the data set `config`, a Data, names."""
+    """Draw images of each class, its size, a convolution and a pooling of the data set `config`, a Data, names."""
     dataset = load_data(config)
     name, images, classes = config.name, dataset.images, dataset.classes
     shape = "x".join(map(str, dataset.shape))
     print_classes(f"{name}: {len(images):,} images of {shape}", dataset.counts(), classes)
     print(f"Pixels: {images.dtype}, from {images.min()} to {images.max()}")
-    captions = [f"{classes[label]} (no. {number})" for number, label in enumerate(dataset.labels[:9])]
+    by_class, each = first_of_each_class(dataset)
+    captions = [f"{classes[dataset.labels[number]]}\nno. {number}" for number in by_class]
     steps = convolve_and_pool(images[0])
-    gallery(images[:9], captions, f"{name}: the first nine images", folder / "images.png", columns=3)
-    counts(dataset.counts(), classes, f"{name}: images a class", folder / "classes.png")
-    title = f"{name}: what a layer does to image no. 0"
+    title = (
+        f"{name}: training images of each class, the first {each}" if each > 1 else f"{name}: an image of each class"
+    )
+    gallery(images[by_class], captions, title, folder / "images.png", columns=min(len(by_class) // each, 10))
+    counts(dataset.counts(), classes, f"{name}: images of each class", folder / "classes.png")
+    title = f"{name}: what a layer does to image no. 0 ({classes[dataset.labels[0]]})"
     gallery(list(steps.values()), list(steps), title, folder / "steps.png", columns=4)
     _finish(folder, ["images", "classes", "steps"])
 
@@ -52,20 +60,30 @@ def show_run(folder: Path, image: int, root: Path | None) -> None:
     pixels, label = dataset.images[image], dataset.classes[dataset.labels[image]]
     panels = {f"image no. {image}, class {label}": pixels} | feature_maps(run, pixels)
     maps(panels, f"{title}: what its layers make of an image", folder / "feature_maps.png")
-    if first := filters(run):
+    if first := first_weights(run):
         name, weights = first
-        captions = [str(number) for number in range(min(len(weights), 64))]
-        gallery(weights[:64], captions, f"{title}: weights of {name}", folder / "filters.png", columns=8)
+        title = f"{title}: weights of its first layer, {name}"
+        filters(weights[:MOST_FILTERS], len(weights), title, folder / "filters.png")
         figures.append("filters")
     else:
         print("No layer reads the pixels themselves: there are no filters to show.")
     _finish(folder, figures)
 
 
+def first_of_each_class(dataset: Dataset, most: int = 3) -> tuple[list[int], int]:
+    """The first training images of every class, row by row one of each, and how many of each; of many classes one."""
+    training = np.sort(dataset.parts["train"])
+    of_class = [training[dataset.labels[training] == label] for label in range(len(dataset.classes))]
+    of_class = [numbers for numbers in of_class if len(numbers)][:MOST_IMAGES]
+    each = min([most if len(of_class) <= 10 else 1, *map(len, of_class)])
+    return [int(numbers[row]) for row in range(each) for numbers in of_class], each
+
+
 def convolve_and_pool(image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray]:
     """An image [h, w, c], its edges, and these pooled 2x2, under names that state the sizes."""
-    grey = torch.from_numpy(image).float().mean(2)[None]
-    edges = F.conv2d(grey[None], EDGES[None, None], padding=1)[0].relu()
+    grey = torch.from_numpy(image).float().mean(2)[None, None]
+    around = F.pad(grey, (1, 1, 1, 1), mode="replicate")  # zeros would be an edge
+    edges = F.conv2d(around, EDGES[None, None])[0].relu()
     smallest = min(image.shape[:2]) < 2  # a row or a column, which is pooled along
     steps = {
         "image": image,
@@ -76,8 +94,8 @@ def convolve_and_pool(image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray]:
     return {f"{name}\n{step.shape[0]}x{step.shape[1]}": step for name, step in steps.items()}
 
 
-def filters(run: Run) -> tuple[str, list[npt.NDArray]] | None:
-    """Name and weights of the first layer that reads pixels: [h, w] floats, or of three channels uint8 [h, w, 3].
+def first_weights(run: Run) -> tuple[str, npt.NDArray] | None:
+    """Name and weights [n, c, h, w] of the first layer that reads pixels.
 
     None where no layer does: after a HOG, say.
     """
@@ -87,7 +105,7 @@ def filters(run: Run) -> tuple[str, list[npt.NDArray]] | None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             weights = layer.weight.detach()
             weights = weights if weights.ndim == 4 else weights.unflatten(1, run.dataset.shape)
-            return f"{name} {type(layer).__name__}", [_picture(weight) for weight in weights]
+            return f"{name} {type(layer).__name__}", weights.numpy()
     return None
 
 
@@ -100,8 +118,9 @@ def feature_maps(run: Run, image: npt.NDArray[np.uint8], most: int = 16) -> dict
         outputs = layer(outputs)
         if outputs.ndim != 4:
             break
-        shape = "x".join(map(str, outputs.shape[1:]))
-        maps[f"{number} {type(layer).__name__}: {shape}"] = outputs[0, :most].numpy()
+        shape, total = "x".join(map(str, outputs.shape[1:])), outputs.shape[1]
+        shown = f", {most} of {total} maps shown" if total > most else ""
+        maps[f"{number} {type(layer).__name__}: {shape}{shown}"] = outputs[0, :most].float().numpy()
     return maps
 
 
@@ -111,11 +130,3 @@ def _finish(folder: Path, figures: list[str]) -> None:
         for figure in figures:
             writer.add_image(figure, imread(folder / f"{figure}.png"), dataformats="HWC")
     print(f"Figures: {', '.join(f'{figure}.png' for figure in figures)} in {folder}")
-
-
-def _picture(weight: Tensor) -> npt.NDArray:
-    """Of [c, h, w]: colours where there are three channels, else their mean."""
-    if len(weight) != 3:
-        return weight.mean(0).numpy()
-    spread = (weight - weight.min()) / (weight.max() - weight.min()).clamp(min=1e-12)
-    return (spread * 255).byte().permute(1, 2, 0).numpy()

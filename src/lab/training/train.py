@@ -168,7 +168,8 @@ def _write(
     result |= {key: evaluation[key] for key in ("auc", "threshold") if key in evaluation}
     if "test" in scores:
         name, test = f"{result['model']} on {result['data']['name']}", result["test"]["last"]
-        title = f"{name}: test accuracy {test['accuracy']:.2%} after {test['epoch']} epochs"
+        passes = "1 epoch" if test["epoch"] == 1 else f"{test['epoch']} epochs"
+        title = f"{name}: test accuracy {test['accuracy']:.2%} after {passes}"
         curves([epochs.rows], title, folder / "curves.png")
         confusion(evaluation["confusion"], run.dataset.classes, title, folder / "confusion.png")
         log_hyperparameters(run, result)
