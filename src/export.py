@@ -16,4 +16,5 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, or one fold's")
     parser.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch; else the last")
     parser.add_argument("--root", type=Path, help="where the data lies; else where it lay, else $LAB_DATA")
+    parser.add_networks()
     run_parser(parser, export)

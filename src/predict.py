@@ -8,6 +8,7 @@ import argparse
 import base64
 import contextlib
 import csv
+import functools
 import glob
 import io
 import json
@@ -228,6 +229,7 @@ def tensor(content):
     return torch.ByteTensor(torch.ByteStorage.from_buffer(content))
 
 
+@functools.lru_cache(maxsize=None)
 def version(text):
     """(1, 10) of 1.10.0a0+git: NVIDIA's wheels are snapshots."""
     return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in text.split(".")[:2])

@@ -123,8 +123,10 @@ def test_every_network_is_exported_and_agrees(recipe, tmp_path):
         pytest.skip(f"{recipe} is too large for an ordinary test")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [f"model={recipe}"])
-    if recipe == "resnet50":
+    if "weights" in config.model.net:
         config.model.net.weights = False
+    if recipe == "pretrained":
+        config.model.net.name = "test_resnet"
     torch.manual_seed(1)
     side, channels = (28, 1) if recipe.startswith(("lenet5", "hog")) else (32, 3)
     config.model.name, config.data.classes = recipe, ["a", "b", "c", "d"]

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, read_result, squares
+from conftest import PROJECT, read_csv, read_result, squares
 from PIL import Image
 
 from lab.datasets import folder, pictures
@@ -140,26 +140,35 @@ def test_a_table_names_files_labels_parts_and_groups(place):
             folder(place, table="labels.csv", size=8)
 
 
-def test_what_is_no_data_set_is_refused_in_a_line(refused, place):
-    root = f"data.root={place}"
-    assert "data.root is missing" in refused(*SHORT)
-    assert "there is no such folder" in refused(*SHORT, root)
+def test_what_is_no_data_set_is_refused_in_a_line(place):
+    def told(**options):
+        with pytest.raises(UserError) as refused:
+            folder(place, size=8, **options)
+        return str(refused.value)
+
+    assert "there is no such folder" in told()
     place.mkdir()
-    assert "no pictures: each class is a folder in it" in refused(*SHORT, root)
+    assert "no pictures: each class is a folder in it" in told()
     write_classes(place, 3, ["cat"])
-    assert "one class only, cat" in refused(*SHORT, root)
+    assert "one class only, cat" in told()
     (place / "dog").mkdir()
     (place / "dog" / "a.heic").touch()
-    assert "dog: a class without pictures, there are only .heic" in refused(*SHORT, root)
+    assert "dog: a class without pictures, there are only .heic" in told()
     shutil.copy(place / "cat" / "00.png", place / "dog" / "b.png")
-    told = refused(*SHORT, root)
-    assert "cat/00.png (the same file as b.png of class dog); dog/b.png (the same file as 00.png of class cat)" in told
+    twins = "cat/00.png (the same file as b.png of class dog); dog/b.png (the same file as 00.png of class cat)"
+    assert twins in told()
+    write(place / "dog" / "c.png")
+    assert len(folder(place, size=8, skip_broken=True).labels) == 3
+    assert "data.group=[: not a regular expression" in told(group="[", skip_broken=True)
+    assert "is in no file's name, as in 01.png" in told(group="person", skip_broken=True)
     write_classes(place, 3, part="train")
-    assert "cat: pictures beside train" in refused(*SHORT, root)
-    assert "data.size=0" in refused(*SHORT, root, "data.size=0")
+    assert "cat: pictures beside train" in told()
+
+
+def test_keys_of_pictures_are_checked(refused):
+    assert "data.root is missing" in refused(*SHORT, "data.root=null")
+    assert "data.size=0" in refused(*SHORT, "data.root=here", "data.size=0")
     assert "data.size=64: is for data=folder" in refused("data=cifar4", "data.size=64")
-    assert "data.group=[: not a regular" in refused(*SHORT, f"data.root={place}/train", "data.group='['")
-    assert "is in no file's name, as in 00.png" in refused(*SHORT, f"data.root={place}/train", "data.group=person")
 
 
 def test_broken_files_are_named_or_left_out_and_listed(refused, train_here, place, tmp_path):
@@ -235,7 +244,10 @@ def test_pictures_are_decoded_once_and_anew_when_they_change(place, capsys, monk
     np.testing.assert_array_equal(third.images[1:], first.images[1:])
     assert (third.images[0] != first.images[0]).any()
     assert len([path for path in kept.iterdir() if path.name != ".lock"]) == 2, "what it was before has gone"
-    next(kept.glob("*.npy")).write_bytes(b"damaged")
+    (written,) = kept.glob("*.npy")
+    content = written.read_bytes()
+    written.unlink()  # it is still mapped
+    written.write_bytes(content[:-100])
     np.testing.assert_array_equal(folder(place, size=16).images, third.images)
 
 
@@ -244,3 +256,17 @@ def test_a_cache_that_cannot_be_written_is_one_line(refused, place, tmp_path):
     (tmp_path / "file").touch()
     told = refused(*SHORT, f"data.root={place}", f"data.cache={tmp_path}/file")
     assert "data.cache=FOLDER names another place" in told
+
+
+def test_check_data_names_files_and_finds_groups_that_are_divided(here, place, tmp_path):
+    for part, number in (("train", 1), ("train", 2), ("test", 2), ("test", 3)):
+        for name in ("cat", "dog"):
+            for picture in range(6):
+                write(place / part / name / f"{name}{number}_{picture}.png", size=(8, 8))
+    shutil.copy(place / "train" / "cat" / "cat1_0.png", place / "test" / "cat" / "copy.png")
+    root = ("data=folder", f"data.root={place}", "data.size=8", r"data.group='([a-z]+\d)'")
+    told = " ".join(here("check_data", *root, "hydra.run.dir=out").out.split())
+    assert "The same: train/cat/cat1_0.png and test/cat/copy.png (cat, train; cat, test)" in told
+    assert "Groups that lie in several parts: 3" in told and "test: test/dog/dog2_0.png" in told
+    pairs = read_csv(tmp_path / "out" / "pairs.csv")
+    assert [(row["first_file"], row["second_file"]) for row in pairs] == [("train/cat/cat1_0.png", "test/cat/copy.png")]

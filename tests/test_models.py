@@ -54,6 +54,12 @@ COUNTS = {
     "cnn": (CIFAR, 4, 28_612, 28_612),
     "cnn_augmented": (CIFAR, 4, 28_612, 28_612),
     "resnet50": (CIFAR, 4, 24_119_108, 557_956),
+    "efficientnet_lite0": (CIFAR, 4, 3_418_148, 5_124),
+    "efficientnet_lite4": (CIFAR, 4, 11_843_060, 5_124),
+    "mobilenet_v3_small": (CIFAR, 4, 1_534_068, 4_100),
+    "resnet18": (CIFAR, 4, 11_188_164, 2_052),
+    "resnet50_timm": (CIFAR, 4, 23_569_348, 8_196),
+    "pretrained": (CIFAR, 4, 11_188_164, 2_052),
 }
 # ours: conf/model has them, the labs have no count of them
 OURS = {"alexnet": (CIFAR, 4), "pneumonia": (MNIST, 2), "fast99": (MNIST, 10), "best": (MNIST, 10)}
@@ -161,8 +167,10 @@ def test_the_faster_order_and_layout_round_no_worse_than_the_layers_as_written(n
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_are_as_keras_counts_them(name, recipe, imagenet_weights):
     shape, classes, total, trainable = COUNTS[name]
-    weights = [f"weights={imagenet_weights}"] if name == "resnet50" else []
-    net = make(recipe(name, *weights), shape, classes).net
+    config = recipe(name, *(["model.net.name=resnet18"] if name == "pretrained" else []))
+    if "weights" in config.model.net:
+        config.model.net.weights = str(imagenet_weights) if name == "resnet50" else False
+    net = make(config, shape, classes).net
     assert (count_parameters(net), count_parameters(net, trainable_only=True)) == (total, trainable)
 
 

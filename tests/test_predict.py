@@ -43,8 +43,10 @@ def write_model(path, recipe="small_pool", size=DIGIT, changes=None):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [f"model={recipe}"])
     config.model.name = recipe
-    if recipe == "resnet50":
+    if "weights" in config.model.net:
         config.model.net.weights = False
+    if recipe == "pretrained":
+        config.model.net.name = "test_resnet"
     torch.manual_seed(1)
     shape, classes = (size["channels"], size["height"], size["width"]), ["ant", "bee", "cow", "<dog>"]
     deployed = Deployed(build_classifier(config, shape, 4)[0].net.eval()).eval()

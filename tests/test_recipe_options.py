@@ -148,7 +148,7 @@ def test_what_misleads_is_named_at_the_start_at_the_end_and_by_check_data(here, 
         "4 channels",
     ):
         assert any(words in note for note in notes), words
-    assert "balanced" in told and "macro F1" in told
+    assert "balanced" in told and "macro" in told
     checked = here("check_data", *data, "model.scale=255").out
     assert [line for line in checked.splitlines() if line.startswith("Note: ")] == notes[:half]
     evaluated = here("evaluate", "run").out
@@ -181,6 +181,6 @@ def test_a_table_never_cuts_a_number_on_a_narrow_terminal(capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", str(width))
         print_table("deep on mnist", columns, rows, spare=["folder", "seconds"])
         told = capsys.readouterr().out
-        assert all(cell in told for row in rows for cell in row[:2]), told
+        assert all(cell in " ".join(told.split()) for row in rows for cell in row[:2]), told
         assert ("folder" in told) == (width != 40), told
         assert width < 40 or max(map(len, told.splitlines())) <= width

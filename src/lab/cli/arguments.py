@@ -7,11 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from lab.config.own import name_networks
 from lab.errors import explain, printable, tell
 
 
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line, exit code 1."""
+
+    def add_networks(self) -> None:
+        """For a command that builds a run's network again."""
+        self.add_argument("--networks", type=Path, metavar="FILE", help="of a run with networks=FILE: it, or its copy")
 
     def error(self, message: str) -> NoReturn:
         raise SystemExit(f"error: {message}; see --help")
@@ -27,9 +32,10 @@ def refuse_unprintable() -> None:
 def run_parser(parser: Parser, task: Callable[..., None]) -> None:
     """Call `task` with what the parser made of the command line, as keyword arguments."""
     refuse_unprintable()
-    given = parser.parse_args()
+    given = vars(parser.parse_args())
     try:
-        task(**vars(given))
+        name_networks(given.pop("networks", None))
+        task(**given)
     except Exception as error:
         if explain(error) is None and os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

@@ -23,6 +23,7 @@ from lab.cli.arguments import Parser, refuse_unprintable
 from lab.cli.help import help_text
 from lab.config.checks import check
 from lab.config.overrides import known_keys, nearest, quoted, replace_schedule, with_plus
+from lab.config.own import name_networks
 from lab.config.schema import CONF, SCHEMAS, Train, run_folder
 from lab.errors import explain, first_line, tell, was_interrupted
 
@@ -50,6 +51,8 @@ def run_command(task: Callable[[DictConfig], None], name: str) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a machine that shuts down asks as Ctrl-C does
     job = _Job(task, SCHEMAS[name], show_traceback)
     try:
+        named = [word.partition("=")[2].strip("'\"") for word in sys.argv[1:] if word.startswith("networks=")]
+        name_networks(Path(named[-1]).expanduser() if named and named[-1] != "null" else None)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
     except Exception as error:
         if show_traceback:

@@ -165,7 +165,8 @@ def _check_mode(config: DictConfig, schema: type) -> None:
     """Resumed, tuned, or one of a sweep."""
     is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     if config.resume:
-        others = [word for word in HydraConfig.get().overrides.task if not word.startswith("resume=")]
+        typed = HydraConfig.get().overrides.task
+        others = [word for word in typed if not word.startswith(("resume=", "networks="))]
         if others or is_multirun or schema is CrossValidate:
             raise UserError(f"resume=RUN goes on as RUN/config.yaml says: leave out {(*others, '-m')[0]}")
     if config.tune and not _is_on_one_device(config):

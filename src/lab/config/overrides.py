@@ -44,7 +44,9 @@ def command_line(overrides: Iterable[str], *more: str) -> str:
 def resume_command(folder: Path) -> str:
     """What to type to go on with the run of `folder`, for the shell and for Hydra's grammar."""
     plain = re.fullmatch(r"[\w./~-]+", str(folder), re.ASCII)
-    return "python src/train.py " + shlex.quote(f"resume={folder}" if plain else quoted("resume", str(folder)))
+    words = [f"resume={folder}" if plain else quoted("resume", str(folder))]
+    words += [f"networks={folder / 'networks.py'}"] if (folder / "networks.py").exists() else []
+    return "python src/train.py " + shlex.join(words)
 
 
 def replace_schedule(config: DictConfig) -> None:
@@ -81,7 +83,8 @@ def nearest(key: str, known: Iterable[str]) -> str:
 
 
 def _read(group: str, name: str) -> DictConfig:
-    config = OmegaConf.load(CONF / group / f"{name}.yaml")
+    path = CONF / group / f"{name}.yaml"
+    config = OmegaConf.load(path) if path.exists() else OmegaConf.create()  # of networks=FILE there is none
     return OmegaConf.merge({"schedule": None}, config) if group in ("model", "schedule") else config
 
 

@@ -127,7 +127,7 @@ class Data:
     )
     fit: Optional[str] = option(None, "pad", "else crop, or stretch", one_of("crop", "pad", "stretch"))
     colour: Optional[str] = option(None, "grey", "else rgb", one_of("rgb", "grey"))
-    group: Optional[str] = option(None, "'person(\\d+)'", "what this finds in files' names stays in one part")
+    group: Optional[str] = option(None, "\"'person(\\d+)'\"", "what this finds in files' names stays in one part")
     skip_broken: bool = option(False, "true", "leave out what is no picture; result.json lists it")
     cache: Optional[str] = option(None, "FOLDER", "where they are kept decoded; else your cache folder")
     drop_duplicates: bool = option(False, "true", "train on no image that is in the validation or test part too")
@@ -167,6 +167,9 @@ class Train:
         one_of("balanced_accuracy", "macro_f1"),
     )
     weights: Optional[str] = option(None, "FILE", "a pretrained network's weights, where they cannot be fetched")
+    networks: Optional[str] = option(
+        None, "mine.py", "a file with networks of your own: model=NAME for its function NAME(classes)"
+    )
     histograms: bool = option(False, "true", "weight histograms in TensorBoard")
     tune: Optional[str] = option(None, "lr", "suggest a learning rate and stop", one_of("lr"))
     show_test: bool = option(False, "true", "with -m: test accuracy for every setting; else the winner's alone")
@@ -245,10 +248,11 @@ def fingerprint(config: DictConfig) -> str:
     What is off counts like what is not there, so that fingerprints outlive new options. The precision that speed=fast
     has chosen does not count: another machine chooses another.
     """
-    decisive = [key.name for key in fields(Train) if key.name not in ("rerun", "show_test")]
+    decisive = [key.name for key in fields(Train) if key.name not in ("rerun", "show_test", "networks")]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
     for places, key in ((content["data"], "root"), (content["data"], "cache"), (content["data"]["source"], "cache")):
         places.pop(key, None)
+    content["model"]["net"].pop("file", None)  # of the user's own, which has a checksum
     if content["speed"]:
         content["trainer"]["precision"] = "32-true"
     return hashlib.sha256(json.dumps(_switched_on(content), sort_keys=True).encode()).hexdigest()[:8]

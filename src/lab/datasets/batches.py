@@ -24,6 +24,7 @@ Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, c, h, w] or features, 
 EVALUATION_BATCH = 256
 MOST_BYTES_ON_GPU = 2**30
 MOST_BYTES_IN_MEMORY = 2**30  # of features
+MOST_OF_DISK = 0.5  # of what is free, for features
 
 
 class Batches:
@@ -154,11 +155,11 @@ class Features:
 
 
 def _reserve(size: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-    """Zeros in memory, or in a file without a name; None where half of the disk's free space is too little."""
+    """Zeros in memory, or in a file without a name; None where the disk has too little."""
     numbers = prod(size)
     if numbers * dtype.itemsize <= MOST_BYTES_IN_MEMORY:
         return torch.zeros(size, dtype=dtype)
-    if numbers * dtype.itemsize > shutil.disk_usage(tempfile.gettempdir()).free // 2:
+    if numbers * dtype.itemsize > shutil.disk_usage(tempfile.gettempdir()).free * MOST_OF_DISK:
         return None
     with tempfile.NamedTemporaryFile() as file:
         os.posix_fallocate(file.fileno(), 0, numbers * dtype.itemsize)  # a full disk ends the run here, in a line

@@ -9,9 +9,11 @@ import numpy as np
 
 from lab.datasets.dataset import Dataset, group_same
 from lab.datasets.duplicates import find_alike, find_constant, find_same
+from lab.datasets.pictures import blocks
 from lab.datasets.pitfalls import find_pitfalls
 from lab.display.figures import gallery
 from lab.display.terminal import make_bar, print_classes, print_notes, print_table
+from lab.errors import printable
 from lab.files import write_csv, write_json
 
 LEAST = 0.99  # correlation of near-duplicates
@@ -32,6 +34,8 @@ class Pair:
     first_class: str
     second_class: str
     correlation: float
+    first_file: str | None = None  # where each image is a file of its own
+    second_file: str | None = None
 
     def order(self) -> tuple[bool, bool, float]:
         """Contradicting before others, of several parts before those of one, the same before nearly."""
@@ -44,9 +48,11 @@ def check_data(name: str, dataset: Dataset, scale: float, folder: Path) -> None:
     `scale` is what pixels will be divided by.
     """
     images, counts = dataset.images, dataset.counts()
-    shape, least, greatest = list(dataset.shape), images.min(), images.max()
+    shape = list(dataset.shape)
+    least, greatest, sums = zip(*((some.min(), some.max(), some.sum()) for some in blocks(images)), strict=True)
+    least, greatest, mean = min(least), max(greatest), sum(map(int, sums)) / images.size
     print_classes(f"{name}: {len(images):,} images of {'x'.join(map(str, shape))}", counts, dataset.classes)
-    print(f"Pixels: {images.dtype}, from {least} to {greatest}, mean {images.mean():.1f}")
+    print(f"Pixels: {images.dtype}, from {least} to {greatest}, mean {mean:.1f}")
     pitfalls = find_pitfalls(dataset, scale)
     print_notes(pitfalls)
     too_large = images.size > MOST_PIXELS
@@ -56,9 +62,12 @@ def check_data(name: str, dataset: Dataset, scale: float, folder: Path) -> None:
     if too_large:
         print("Near-duplicates were not looked for: the data set is too large.")
     constant = find_constant(images).tolist()
-    numbers = ", ".join(map(str, constant[:10]))
-    print(f"Images of one colour: {len(constant)}" + (f", no. {numbers}" if constant else ""))
-    write_csv([asdict(pair) for pair in same + alike], folder / "pairs.csv")
+    numbers = ", ".join(_name(dataset, number) for number in constant[:10])
+    print(f"Images of one colour: {len(constant)}" + (f", {numbers}" if constant else ""))
+    divided = _find_divided(dataset)
+    _print_files(dataset, same, divided)
+    rows = [{key: value for key, value in asdict(pair).items() if value is not None} for pair in same + alike]
+    write_csv(rows, folder / "pairs.csv")
     _draw(dataset, same + alike, constant, name, folder / "check.png")
     classes = {part: dict(zip(dataset.classes, count.tolist(), strict=True)) for part, count in counts.items()}
     found = {
@@ -68,6 +77,7 @@ def check_data(name: str, dataset: Dataset, scale: float, folder: Path) -> None:
         "pairs": places,
         "constant": constant,
         "pitfalls": pitfalls,
+        **({"divided_groups": divided} if dataset.groups is not None else {}),
     }
     about = {"data": name, "shape": shape, "pixels": [int(least), int(greatest)], "classes": classes}
     write_json(about | found, folder / "check.json")
@@ -84,7 +94,8 @@ def _find_pairs(dataset: Dataset, too_large: bool) -> tuple[list[Pair], list[Pai
     def describe(first: int, second: int, correlation: float) -> Pair:
         places = [PARTS[part_of[number]] for number in (first, second)]
         named = [classes[labels[number]] for number in (first, second)]
-        return Pair(first, second, *places, *named, round(correlation, 5))
+        files = [dataset.files[number] for number in (first, second)] if dataset.files else []
+        return Pair(first, second, *places, *named, round(correlation, 5), *files)
 
     groups = group_same(dataset.digests)
     same = [describe(*pair, 1.0) for pair in find_same(groups)]
@@ -95,6 +106,32 @@ def _find_pairs(dataset: Dataset, too_large: bool) -> tuple[list[Pair], list[Pai
     alike = [describe(int(first), int(second), correlation) for first, second, correlation in nearest.tolist()]
     nearly = {_join(PARTS[one], PARTS[other]): int(count) for (one, other), count in np.ndenumerate(counts) if count}
     return same, alike, Counter(nearly)
+
+
+def _name(dataset: Dataset, number: int) -> str:
+    return printable(dataset.files[number]) if dataset.files else f"no. {number}"
+
+
+def _find_divided(dataset: Dataset) -> list[dict[str, str]]:
+    """A file in each part of every group that lies in several: what is trained on tells what is tested."""
+    if dataset.groups is None:
+        return []
+    first: dict[int, dict[str, str]] = {}
+    for part, indices in dataset.parts.items():
+        for number in indices.tolist():
+            first.setdefault(int(dataset.groups[number]), {}).setdefault(part, _name(dataset, number))
+    return [files for files in first.values() if len(files) > 1]
+
+
+def _print_files(dataset: Dataset, same: Sequence[Pair], divided: Sequence[dict[str, str]]) -> None:
+    """The first of the files that are the same, and of the groups that lie in several parts."""
+    for pair in sorted(same, key=Pair.order)[:SHOWN] if dataset.files else ():
+        places = f"{pair.first_class}, {pair.first_part}; {pair.second_class}, {pair.second_part}"
+        print(f"The same: {_name(dataset, pair.first)} and {_name(dataset, pair.second)} ({places})")
+    if divided:
+        print(f"Groups that lie in several parts: {len(divided):,}")
+    for files in divided[:SHOWN]:
+        print("  " + ", ".join(f"{part}: {file}" for part, file in files.items()))
 
 
 def _count_places(same: Sequence[Pair], nearly: Counter[str]) -> dict[str, dict[str, int]]:
@@ -127,11 +164,15 @@ def _draw(dataset: Dataset, pairs: Sequence[Pair], constant: Sequence[int], name
     shown, captions = [], []
     for pair in sorted(pairs, key=Pair.order)[:SHOWN]:
         shown += [pair.first, pair.second]
-        captions.append(f"{pair.first_class}, {pair.first_part}\nno. {pair.first}, r {pair.correlation:.3f}")
-        captions.append(f"{pair.second_class}, {pair.second_part}\nno. {pair.second}, r {pair.correlation:.3f}")
+        captions.append(
+            f"{pair.first_class}, {pair.first_part}\n{_name(dataset, pair.first)}, r {pair.correlation:.3f}"
+        )
+        captions.append(
+            f"{pair.second_class}, {pair.second_part}\n{_name(dataset, pair.second)}, r {pair.correlation:.3f}"
+        )
     for number in constant[:SHOWN]:
         shown.append(number)
-        captions.append(f"{dataset.classes[dataset.labels[number]]}, of one colour\nno. {number}")
+        captions.append(f"{dataset.classes[dataset.labels[number]]}, of one colour\n{_name(dataset, number)}")
     if shown:
         what = [f"{len(some):,} {kind}" for some, kind in ((pairs, PAIRS), (constant, "images of one colour")) if some]
         most = f"; the first {SHOWN} of them" if max(len(pairs), len(constant)) > SHOWN else ""

@@ -232,7 +232,8 @@ def _draw(
     together, alone = _tell_apart(indices, groups)
     drawn = kept = together[:0]
     if len(together):
-        share = Fraction(held_out / len(indices)).limit_denominator(MOST_FOLDS) or Fraction(1, MOST_FOLDS)
+        most = min(MOST_FOLDS, len(np.unique(groups[together])))
+        share = Fraction(held_out / len(indices)).limit_denominator(most) or Fraction(1, most)
         folds = _group_folds(together, labels, groups, share.denominator, seed, stratify)
         drawn, kept = (np.concatenate(some or [kept]) for some in (folds[: share.numerator], folds[share.numerator :]))
     left = min(max(held_out - len(drawn), 0), len(alone))
@@ -260,14 +261,18 @@ def _tell_apart(indices: npt.NDArray, groups: npt.NDArray | None) -> tuple[npt.N
 def _group_folds(
     indices: npt.NDArray, labels: npt.NDArray, groups: npt.NDArray, folds: int, seed: int, stratify: bool
 ) -> list[npt.NDArray]:
-    """`indices` in so many folds, each group in one of them."""
-    if folds < 2:
-        return [indices]
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    known = labels[indices] if stratify else np.zeros(len(indices), np.int64)
+    """`indices` in so many folds, each group in one of them; the last ones are empty where groups are fewer."""
+    several = min(folds, len(np.unique(groups[indices])))
+    empty = [indices[:0]] * (folds - several)
+    if several < 2:
+        return [indices, *empty]
+    known = labels[indices]
+    if not stratify or np.bincount(known).max() < several:
+        known = np.zeros_like(known)
+    splitter = StratifiedGroupKFold(several, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a class with fewer images than folds
-        return [indices[fold] for _, fold in splitter.split(indices, known, groups[indices])]
+        return [indices[fold] for _, fold in splitter.split(indices, known, groups[indices])] + empty
 
 
 def group_same(digests: list[str]) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import PIL
 import pooch
 from filelock import FileLock
-from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor, as_completed
+from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, Future, ProcessPoolExecutor, wait
 
 from lab.decode import decode_into
 from lab.display.terminal import make_bar
@@ -28,6 +28,7 @@ from lab.files import atomic_write, read_text, write_json
 
 VERSION = 1  # of what the files here mean
 CHUNK = 16  # pictures that a process decodes before it reports
+IDLE = 10  # seconds, after which a process ends whose parent was killed
 FEW_BYTES = 4_000_000  # of files, which this process decodes before another one has started
 MOST_INDEX = 2**32  # bytes
 LEFT_OVER = r"\.[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{16}\.(npy|json)"  # by a killed process
@@ -185,15 +186,23 @@ def _decode_chunks(
     else:
         yield from ((number * CHUNK, decode_into(*task)) for number, task in enumerate(tasks))
         return
-    pool = ProcessPoolExecutor(joblib.cpu_count())
     try:
-        running = {pool.submit(decode_into, *task): number * CHUNK for number, task in enumerate(tasks)}
-        for future in as_completed(running):
-            yield running[future], future.result()
+        with ProcessPoolExecutor(workers := joblib.cpu_count(), timeout=IDLE) as pool:
+            running: dict[Future, int] = {}
+            for number, task in enumerate(tasks):
+                if len(running) >= 2 * workers:  # no more, for whoever interrupts waits for them
+                    yield from _finish(running)
+                running[pool.submit(decode_into, *task)] = number * CHUNK
+            while running:
+                yield from _finish(running)
     except BrokenProcessPool:
         raise UserError("a process that decoded pictures was killed (no memory left?)") from None
-    finally:
-        pool.shutdown(kill_workers=True)
+
+
+def _finish(running: dict[Future, int]) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+    """Wait for one of `running`, take out those that are done."""
+    for future in wait(running, return_when=FIRST_COMPLETED).done:
+        yield running.pop(future), future.result()
 
 
 def _close_ranks(file: Path, start: int, good: Sequence[int], size: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What a command prints: tables, a progress bar, a warning."""
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
@@ -36,7 +37,7 @@ def print_table(
     print(title)
     for cells in (*rows, *totals):
         told = (f"{' '.join(column.split())} {cell}" for column, cell in zip(columns, cells, strict=True) if cell)
-        print(f"- {', '.join(told)}")
+        print(textwrap.fill(f"- {', '.join(told)}", console.width, subsequent_indent="  ", break_long_words=False))
 
 
 def _make_table(

@@ -76,7 +76,9 @@ class Job:
             told = f"{name}: {scores['images']:,} images held out, loss {scores['loss']:.4f}"
             return f"> {scores['accuracy'] * 100:.3f}   {told}, {seconds}"
         validation = result["validation"].get("last")
-        score = f"validation accuracy {validation['accuracy'] * 100:.3f} %" if validation else "no validation part"
+        metric = result.get("monitor", "accuracy")
+        told = f"validation {metric.replace('_', ' ')}"
+        score = f"{told} {validation[metric] * 100:.3f} %" if validation else "no validation part"
         return f"{self.folder.name}: {score}, {seconds}"
 
 

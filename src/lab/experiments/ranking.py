@@ -21,6 +21,8 @@ HEADINGS = {  # of the last epoch's scores
     "val_macro_f1": "validation\nmacro F1 %",
     "val_loss": "validation\nloss",
     "test_accuracy": "test\naccuracy %",
+    "test_balanced_accuracy": "test balanced\naccuracy %",
+    "test_macro_f1": "test\nmacro F1 %",
     "test_loss": "test\nloss",
     "seconds": "seconds",
 }
@@ -125,7 +127,8 @@ def _common(settings: Sequence[Setting]) -> list[str]:
 def _print(settings: Sequence[Setting], title: str, metric: str, shows_test: bool) -> None:
     """Where there are seeds, their number; else the run's folder."""
     has_seeds = any(len(setting.jobs) > 1 for setting in settings)
-    told = {metric, "val_accuracy", "val_loss", "seconds", *(["test_accuracy", "test_loss"] if shows_test else [])}
+    told = {metric, "val_accuracy", "val_loss", "seconds"}
+    told |= {"test_accuracy", "test_loss", metric.replace("val_", "test_")} if shows_test else set()
     names = [name for name in _common(settings) if name in told]
     rows = []
     for setting in settings:
@@ -148,8 +151,8 @@ def _conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
         return ["No winner: there is no validation part to choose by, and test images are not for choosing."]
     best = settings[0]
     name = metric.removeprefix("val_").replace("_", " ")
-    test = f"test accuracy {best.mean('test_accuracy'):.2%}"
-    lines = [f"Best by validation {name}: {best}, {best.mean(metric):.2%}; {test}."]
+    test = f"{best.mean(metric.replace('val_', 'test_')):.2%}"
+    lines = [f"Best by validation {name}: {best}, {best.mean(metric):.2%}; on the test part {test}."]
     if len(settings) > 1:
         lines += _doubt(best, settings[1], metric)
     for key, value in best.values.items():

@@ -21,22 +21,12 @@ from torch import Tensor, nn
 from lab.config.schema import PROJECT
 from lab.errors import UserError, first_line
 from lab.files import atomic_write
+from lab.models.jetson import find_refused, trace
 from lab.training.prepare import Run
 
 FORMAT = 1
 OPSET = 13  # TensorRT 8.2, the Nano's last, reads no newer one
-NEWEST_FILE_VERSION = 6  # that the Nano's torch 1.10 reads
 ALIGNMENT = 64
-# what makes torch 1.10 refuse a file, or abort
-REFUSED = {
-    "_aa(": "antialiased resizing",
-    "scaled_dot_product": "attention",
-    "torch.pad(": "torch.nn.functional.pad",
-    "mkldnn": "an optimisation for one processor",
-    "prim.RaiseException": "an exception",
-    'torch.device("': "a device of its own",
-    "gelu(": "GELU",
-}
 
 
 class Deployed(nn.Module):
@@ -90,27 +80,13 @@ def describe(
 
 def write_torchscript(deployed: Deployed, images: Tensor, metadata: dict[str, Any], path: Path) -> None:
     """Trace on `images`, uint8, and write what an old torch reads; UserError names what it would refuse."""
-    archive = io.BytesIO()
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing is deprecated, and all that these devices read
-        torch.jit.save(torch.jit.trace(deployed, images), archive)
-    with zipfile.ZipFile(archive) as saved:
-        records = {
-            name: saved.read(name)
-            for name in saved.namelist()
-            if not name.endswith(".debug_pkl") and "/traced_inputs" not in name
-        }
+    records = trace(deployed, images)
+    if refused := find_refused(records):
+        raise UserError(f"model={metadata['model']} cannot be exported: {refused}")
     top = next(iter(records)).partition("/")[0]
-    code = {name: text.decode() for name, text in records.items() if name.endswith(".py")}
-    for text in code.values():
-        for part, meaning in REFUSED.items():
-            if part in text:
-                raise UserError(f"model={metadata['model']} cannot be exported: the Jetson's torch has no {meaning}")
-    file_version = int(records[f"{top}/version"])
-    if file_version > NEWEST_FILE_VERSION:
-        raise UserError(f"model={metadata['model']} cannot be exported: it needs TorchScript's version {file_version}")
     # padding="same" came with 1.9; everything else that passed is in 1.7
-    min_torch = "1.9" if any("_convolution_mode" in text for text in code.values()) else "1.7"
+    code = b"".join(record for name, record in records.items() if name.endswith(".py"))
+    min_torch = "1.9" if b"_convolution_mode" in code else "1.7"
     content = json.dumps(metadata | {"min_torch": min_torch}, allow_nan=False)
     records[f"{top}/extra/metadata.json"] = content.encode()
     with atomic_write(path) as beside:

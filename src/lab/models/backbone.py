@@ -60,6 +60,8 @@ def _load(name: str, weights: str | bool | None) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if downloads:
+                _check_hub(timm.get_pretrained_cfg(name))
             net = timm.create_model(name, pretrained=downloads, num_classes=0)
     except Exception as error:  # whatever timm's hub says
         if not downloads:
@@ -74,6 +76,18 @@ def _load(name: str, weights: str | bool | None) -> nn.Module:
         except (RuntimeError, TypeError, AttributeError):
             raise UserError(f"weights={path}: not the weights of timm's {name}") from None
     return net
+
+
+def _check_hub(config: Any) -> None:
+    """Raise what the hub says where it has to be asked: timm's own download tries again for a minute."""
+    import huggingface_hub
+
+    if not config or not config.hf_hub_id:  # timm has another address, or says that there are none
+        return
+    name = f"{config.architecture}.{config.tag}" if config.hf_hub_id.endswith("/") else ""
+    file = {"repo_id": f"{config.hf_hub_id}{name}", "filename": "model.safetensors"}
+    if not isinstance(huggingface_hub.try_to_load_from_cache(**file), str):
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(**file))
 
 
 def _find_packaged(name: str) -> Path | None:

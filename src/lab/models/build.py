@@ -1,7 +1,8 @@
 """From an architecture to a network for images of one shape: shapes found, weights drawn, parameters counted."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -50,20 +51,23 @@ class Network(nn.Sequential):
     def features(self, images: Tensor) -> Tensor:
         """Images [n, c, h, w] as they are where nothing is frozen, else [n, channels, ...].
 
-        On a CPU in pieces of one size, the last one filled up: a convolution of fewer images rounds otherwise. So an
-        image has the same features, to the last bit, whatever is computed with it.
+        On a CPU in pieces of one size, the last one filled up, each by one thread: of fewer images, or by more threads,
+        a convolution rounds otherwise. So in float32 an image has the same features, to the last bit, whatever is
+        computed with it.
         """
         layers = self.order[: self.frozen]
         if not layers or images.device.type != "cpu" or torch.jit.is_tracing():
             return _run(layers, images)
-        features = []
-        with torch.no_grad():
-            for some in images.split(PIECE):
-                size = (PIECE, *some.shape[1:])
-                piece = torch.zeros(size, dtype=some.dtype).contiguous(memory_format=torch.channels_last)
-                piece[: len(some)] = some
-                features.append(_run(layers, piece)[: len(some)].movedim(1, -1).contiguous())
-            return torch.cat(features).movedim(-1, 1)
+        autocast = {"enabled": torch.is_autocast_enabled("cpu"), "dtype": torch.get_autocast_dtype("cpu")}
+
+        def see(some: Tensor) -> Tensor:
+            size = (PIECE, *some.shape[1:])
+            piece = torch.zeros(size, dtype=some.dtype).contiguous(memory_format=torch.channels_last)
+            piece[: len(some)] = some
+            with torch.no_grad(), torch.autocast("cpu", **autocast):
+                return _run(layers, piece)[: len(some)].movedim(1, -1).contiguous()
+
+        return torch.cat(_with_one_thread_each(see, images.split(PIECE))).movedim(-1, 1)
 
     def answer(self, features: Tensor) -> Tensor:
         """Logits [n, classes] for what `features` gives."""
@@ -82,6 +86,19 @@ def is_frozen(module: nn.Module) -> bool:
     """Whether it has weights, none of which trains."""
     weights = list(module.parameters())
     return bool(weights) and not any(weight.requires_grad for weight in weights)
+
+
+def _with_one_thread_each(work: Callable[[Tensor], Tensor], pieces: Sequence[Tensor]) -> list[Tensor]:
+    """As many at a time as torch has threads, none of which waits for another."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return [work(piece) for piece in pieces]
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        return list(pool.map(work, pieces))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def _run(layers: Sequence[nn.Module], images: Tensor) -> Tensor:

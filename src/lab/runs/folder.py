@@ -14,13 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
+from lab.config import own
 from lab.config.checks import check_plain, check_values
 from lab.config.overrides import resume_command
 from lab.config.schema import CrossValidate, Train
 from lab.errors import UserError, first_line, printable
 from lab.files import LEFT_OVER, MOST_TEXT, atomic_write, open_plain, read_text, refuse_bomb
 
-TRUSTED = r"(lab\.models|lab\.datasets|torch\.optim(\.lr_scheduler)?)\.\w+"  # what a folder may name as _target_
+TRUSTED = (
+    r"(lab\.models(?!\.own$)|lab\.datasets|torch\.optim(\.lr_scheduler)?)\.\w+"  # what a folder may name as _target_
+)
 # options of Lightning's Trainer, and their values, that a folder may name
 OPTIONS = {"accelerator", "accumulate_grad_batches", "benchmark", "check_val_every_n_epoch", "detect_anomaly"}
 OPTIONS |= {"deterministic", "devices", "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val"}
@@ -132,7 +135,10 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictCon
         config = OmegaConf.merge(OmegaConf.structured(schema), saved)
         missing = OmegaConf.missing_keys(config)
         missing = missing or {key for key in NEEDED if OmegaConf.select(config, key) is None}
-        targets = list(_targets(OmegaConf.to_container(config, resolve=True)))
+        content = OmegaConf.to_container(config, resolve=True)
+        if is_own := content["model"]["net"].get("_target_") == own.TARGET:
+            content["model"]["net"] = {}
+        targets = list(_targets(content))
     except (*DAMAGE, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not the configuration of a run of this version ({first_line(error)})") from None
     if missing:
@@ -143,6 +149,8 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictCon
     for key, value in config.trainer.items():
         if key not in OPTIONS or not re.fullmatch(PLAIN, str(value)):
             raise UserError(f"{path}: trainer.{key}={printable(str(value))}: is not taken from a folder")
+    if is_own:
+        own.trust_named(config.model.net, path.parent)
     try:
         check_values(config)
     except (UserError, *DAMAGE, OmegaConfBaseException) as error:

@@ -92,15 +92,20 @@ def _with_threads(number: int) -> Iterator[None]:
 
 
 def _try(run: Run, ways: Mapping[Hashable, Callable[[], AbstractContextManager]]) -> dict[Hashable, float]:
-    """Steps a second, forward and backward, of a copy of the run's network, in each of the ways."""
+    """Steps a second, forward and backward, of a copy of the run's network, in each of the ways.
+
+    Without its frozen layers where these have seen the images already.
+    """
     device = _find_device(run.config)
-    indices = run.dataset.parts["train"][: run.config.model.batch_size]
-    images = torch.from_numpy(run.dataset.images[indices]).permute(0, 3, 1, 2).to(device)
-    labels, net = torch.from_numpy(run.dataset.labels[indices]).to(device), copy.deepcopy(run.classifier.net).to(device)
+    indices = torch.from_numpy(run.dataset.parts["train"][: run.config.model.batch_size])
+    labels, net = torch.from_numpy(run.dataset.labels)[indices].to(device), copy.deepcopy(run.classifier.net).to(device)
+    is_seen = run.features and bool(run.features.is_known[indices].all())
+    images = run.features[indices] if is_seen else torch.from_numpy(run.dataset.images)[indices]
+    images, answer = images.movedim(-1, 1).to(device), net.answer if is_seen else net
     steps, seconds = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0.0)
 
     def step() -> None:
-        F.cross_entropy(net(images), labels).backward()
+        F.cross_entropy(answer(images), labels).backward()
         if device.type != "cpu":
             torch.accelerator.synchronize()
 

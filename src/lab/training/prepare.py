@@ -158,9 +158,9 @@ def _silence_libraries() -> None:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # its table is what was asked for
+    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
     for message in (
         ".*torch.jit",  # TensorBoard's graph is traced, and devices read nothing newer
-        "Converting a tensor to a Python boolean",
         "Found .* module.* in eval mode",  # the frozen backbone
         ".*LeafSpec",
         ".*sync_dist=True",  # Score has added up the processes

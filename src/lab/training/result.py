@@ -1,5 +1,6 @@
 """What a run says of itself: at its start, at its end, in result.json, as TensorBoard's hyper-parameters."""
 
+import copy
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,9 @@ from omegaconf import OmegaConf
 from lab.config.schema import data_folder, fingerprint
 from lab.datasets.pitfalls import find_pitfalls, is_uneven
 from lab.display.terminal import print_classes, print_notes, print_table, warn
+from lab.errors import first_line
 from lab.models.build import count_parameters
+from lab.models.jetson import DEVICES, find_refused, trace
 from lab.training.load import SCORES
 from lab.training.prepare import Run
 
@@ -39,6 +42,8 @@ def print_start(run: Run) -> None:
     print_classes(f"{name}: {len(dataset.labels):,} images of {shape}", dataset.counts(), dataset.classes)
     print_notes(find_pitfalls(dataset, config.model.scale))
     _print_layers(run)
+    if config.model.train:
+        _print_devices(run)
     if config.trainer.max_epochs:
         print(f"trainer.max_epochs={config.trainer.max_epochs} wins over model.epochs={config.model.epochs}")
 
@@ -53,6 +58,16 @@ def _print_layers(run: Run) -> None:
     counts = (("total", total), ("trainable", trainable), ("not trainable", total - trainable))
     totals = [[name, "", f"{count:,}"] for name, count in counts]
     print_table(run.config.model.name, ["layer", "output shape", "parameters"], rows, totals)
+
+
+def _print_devices(run: Run) -> None:
+    """Of a network by name nobody has looked at what its export will run on."""
+    net = copy.deepcopy(run.classifier.net).cpu().eval()
+    try:
+        refused = find_refused(trace(net, run.classifier.example_input_array))
+    except Exception as error:  # whatever a network does that torch cannot trace
+        refused = f"it cannot be traced ({first_line(error)})"
+    print(f"Its export will run on {f'none of the Jetsons: {refused}' if refused else ', '.join(DEVICES)}")
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lab.config.overrides import resume_command
 from lab.display.figures import confusion, curves
 from lab.errors import UserError, explain, first_line
 from lab.evaluation.metrics import evaluate, print_confused
-from lab.files import write_json
+from lab.files import read_text, write_json, write_text
 from lab.runs.folder import claim, occupied, read_config
 from lab.runs.predictions import Predictions
 from lab.training.checkpoint import read_checkpoint
@@ -47,6 +47,8 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
     is_first = rank_zero_only.rank == 0  # of the processes of a distributed run
     if is_first and not resumes:
         claim(folder, config)
+        if config.networks:
+            write_text(read_text(Path(config.networks).expanduser()), folder / "networks.py")
     with _interruptible(folder, epochs), occupied(folder) if is_first else contextlib.nullcontext(), quiet_threads():
         if is_first:
             print_start(run)

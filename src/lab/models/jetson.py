@@ -1,0 +1,45 @@
+"""What a Jetson's torch reads: a network as TorchScript's records, and what of them it refuses."""
+
+import io
+import warnings
+import zipfile
+
+import torch
+from torch import Tensor, nn
+
+DEVICES = ("Nano", "Xavier", "Orin")  # the oldest torch, the Nano's 1.10, decides: what it reads they all read
+NEWEST_FILE_VERSION = 6  # that the Nano's torch 1.10 reads
+# what makes torch 1.10 refuse a file, or abort
+REFUSED = {
+    "_aa(": "antialiased resizing",
+    "scaled_dot_product": "attention",
+    "torch.pad(": "torch.nn.functional.pad",
+    "mkldnn": "an optimisation for one processor",
+    "prim.RaiseException": "an exception",
+    'torch.device("': "a device of its own",
+    "gelu(": "GELU",
+}
+
+
+def trace(module: nn.Module, images: Tensor) -> dict[str, bytes]:
+    """The records of its TorchScript file by name, without those that tell where it was made."""
+    archive = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and all that these devices read
+        torch.jit.save(torch.jit.trace(module, images, check_trace=False), archive)
+    with zipfile.ZipFile(archive) as saved:
+        return {
+            name: saved.read(name)
+            for name in saved.namelist()
+            if not name.endswith(".debug_pkl") and "/traced_inputs" not in name
+        }
+
+
+def find_refused(records: dict[str, bytes]) -> str | None:
+    """Why a Jetson's torch would refuse them, None where it reads them."""
+    for name, record in records.items():
+        refused = [meaning for part, meaning in REFUSED.items() if name.endswith(".py") and part in record.decode()]
+        if refused:
+            return f"the Jetson's torch has no {refused[0]}"
+    version = int(next(record for name, record in records.items() if name.endswith("/version")))
+    return f"it needs TorchScript's version {version}" if version > NEWEST_FILE_VERSION else None

@@ -1,0 +1,32 @@
+"""A network out of the user's own file."""
+
+import hashlib
+import runpy
+import traceback
+from pathlib import Path
+from typing import Any
+
+from torch.nn import Module, Sequential
+
+from lab.errors import UserError, first_line
+
+
+def own(classes: int, file: str, name: str, sha256: str, **options: Any) -> Sequential:
+    """What the function `name` in the Python file `file` makes for so many `classes`, given `options` too.
+
+    UserError where the file is not the one of `sha256` any more, and, with its line, where it fails.
+    """
+    path = Path(file)
+    if hashlib.sha256(path.read_text().encode()).hexdigest() != sha256:
+        raise UserError(f"{path}: it has changed since this run began: name the copy that the run keeps, networks.py")
+    try:
+        net = runpy.run_path(file)[name](classes, **options)
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        lines += [error.lineno] if isinstance(error, SyntaxError) else []
+        raise UserError(
+            f"{path}, line {lines[-1] if lines else 1}: {type(error).__name__}: {first_line(error)}"
+        ) from None
+    if not isinstance(net, Module):
+        raise UserError(f"{path}: {name} gives a {type(net).__name__}, must give a torch.nn.Module")
+    return net if isinstance(net, Sequential) else Sequential(net)
