@@ -116,6 +116,28 @@ def refused(here, capfd):
     return run
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures drawn in this process by their files' names, as matplotlib has them."""
+    from matplotlib.figure import Figure
+
+    figures, save = {}, Figure.savefig
+
+    def keep(figure, path, **options):
+        save(figure, path, **options)
+        figures[path.name.partition("-")[2]] = figure  # see atomic_write
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+def texts(figure):
+    """All that stands in it, in one line."""
+    from matplotlib.text import Text
+
+    return " ".join(" ".join(text.get_text() for text in figure.findobj(Text)).split())
+
+
 OFFLINE = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
 SMALL_MNIST = ("data=mnist", "data.source.md5=null", "data.validation=0.1")
 

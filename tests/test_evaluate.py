@@ -7,9 +7,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_MNIST, read_result
+from conftest import SMALL_MNIST, read_result, texts
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lab.datasets.dataset import Dataset
+from lab.training.show import first_of_each_class
 
 FAST = ("model.epochs=2", "model.batch_size=50")
 
@@ -33,7 +36,7 @@ def trained(runs, train_here):
     return run
 
 
-def test_a_run_is_evaluated_as_it_was_tested(trained, here, tmp_path):
+def test_a_run_is_evaluated_as_it_was_tested(trained, here, tmp_path, drawn):
     run = shutil.copytree(trained("conv", "model=small_pool"), tmp_path / "run")
     told = here("evaluate", run).out
     evaluation, test = json.loads((run / "evaluation.json").read_text()), read_result(run)["test"]["last"]
@@ -47,6 +50,10 @@ def test_a_run_is_evaluated_as_it_was_tested(trained, here, tmp_path):
     for figure in ("confusion", "mistakes", "calibration"):
         with Image.open(run / f"{figure}.png") as picture:
             assert picture.width > 600
+    mistakes = sum(pair["times"] for pair in evaluation["confused"])
+    assert f"the 25 surest of {mistakes} mistakes, numbered within the test part" in texts(drawn["mistakes.png"])
+    told = texts(drawn["calibration.png"])
+    assert "calibration: is it right" in told and "confidence (%)" in told and "accuracy (%)" in told
 
 
 def test_another_part_and_other_weights_are_written_beside(trained, here, tmp_path):
@@ -133,6 +140,13 @@ def test_a_data_set_is_shown(here, tmp_path):
     check_pictures(tmp_path / "shown", {"images", "classes", "steps"})
 
 
+def test_the_images_shown_are_of_each_class():
+    labels = np.repeat(np.arange(4), 10)
+    parts = {"train": np.arange(40)[::-1], "validation": np.arange(0), "test": np.arange(0)}
+    dataset = Dataset("sorted", np.zeros((40, 2, 2, 1), np.uint8), labels, list("abcd"), parts)
+    assert first_of_each_class(dataset) == ([0, 10, 20, 30, 1, 11, 21, 31, 2, 12, 22, 32], 3)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "figures"),
     [
@@ -142,11 +156,13 @@ def test_a_data_set_is_shown(here, tmp_path):
         ("cifar", ["model=small_pool", "data=cifar4"], {"feature_maps", "filters"}),
     ],
 )
-def test_a_run_shows_what_it_sees(trained, here, tmp_path, name, arguments, figures):
+def test_a_run_shows_what_it_sees(trained, here, tmp_path, name, arguments, figures, drawn):
     run = shutil.copytree(trained(name, *arguments), tmp_path / "run")
     told = here("show", run, "--image", 3).out
     assert ("there are no filters" in told) == ("filters" not in figures)
     check_pictures(run, figures)
+    if name == "conv":
+        assert "16 of 32 maps shown" in texts(drawn["feature_maps.png"])
 
 
 def check_pictures(folder, figures):

@@ -1,4 +1,4 @@
-"""The house is in order: style, who imports whom, the README's table."""
+"""The house is in order: style, who imports whom, the table of networks."""
 
 import ast
 import re
@@ -141,10 +141,10 @@ def test_every_option_of_the_trainers_yaml_is_lightnings():
         assert set(trainer) <= set(known)
 
 
-def test_the_readmes_table_names_every_network_with_its_parameters():
+def test_the_table_of_networks_names_every_network_with_its_parameters():
     from test_models import COUNTS
 
-    readme = (PROJECT / "README.md").read_text()
+    readme = (PROJECT / "docs" / "networks.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` .*?\| ([\d,]+) \|", readme, re.MULTILINE))
     assert rows.keys() == {path.stem for path in (CONF / "model").glob("*.yaml")}
     for name, (_, _, total, _) in COUNTS.items():

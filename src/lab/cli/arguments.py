@@ -34,8 +34,7 @@ def run_parser(parser: Parser, task: Callable[..., None]) -> None:
     refuse_unprintable()
     given = vars(parser.parse_args())
     try:
-        if networks := given.pop("networks", None):
-            name_networks(networks)
+        name_networks(given.pop("networks", None))
         task(**given)
     except Exception as error:
         if explain(error) is None and os.environ.get("HYDRA_FULL_ERROR") == "1":

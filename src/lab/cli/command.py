@@ -51,9 +51,8 @@ def run_command(task: Callable[[DictConfig], None], name: str) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a machine that shuts down asks as Ctrl-C does
     job = _Job(task, SCHEMAS[name], show_traceback)
     try:
-        for word in sys.argv[1:]:
-            if word.startswith("networks=") and word != "networks=null":
-                name_networks(Path(word.partition("=")[2].strip("'\"")).expanduser())
+        named = [word.partition("=")[2].strip("'\"") for word in sys.argv[1:] if word.startswith("networks=")]
+        name_networks(Path(named[-1]).expanduser() if named and named[-1] != "null" else None)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
     except Exception as error:
         if show_traceback:

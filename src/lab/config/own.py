@@ -17,8 +17,14 @@ RECIPE = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.001}, "epochs": 
 named: dict[Path, list[str]] = {}  # on this command line, with their functions: what a run's folder names is not run
 
 
-def name_networks(file: Path) -> None:
-    """Make a recipe, model=NAME, of each function NAME(classes) in `file`, a Python file, which is not run yet."""
+def name_networks(file: Path | None) -> None:
+    """Make a recipe, model=NAME, of each function NAME(classes) in `file`, a Python file, which is not run yet.
+
+    None where the command line names none.
+    """
+    named.clear()
+    if file is None:
+        return
     file = file.absolute()
     if file.suffix != ".py":
         raise UserError(f"networks={file}: must be a Python file, mine.py say")
@@ -35,7 +41,6 @@ def name_networks(file: Path) -> None:
             raise UserError(f"networks={file}: {name} is a network of this project: call yours otherwise")
         net = {"_target_": TARGET, "file": str(file), "name": name, "sha256": sha256(file)}
         ConfigStore.instance().store(name, {"net": net, **RECIPE}, "model")
-    named.clear()
     named[file] = names
 
 

@@ -15,6 +15,7 @@ matplotlib.use("agg")  # no display
 matplotlib.rcParams["text.parse_math"] = False  # a class may be named $
 matplotlib.rcParams["figure.constrained_layout.use"] = True
 matplotlib.rcParams["axes.formatter.useoffset"] = False  # 98.1 and 98.2, not 0.1 and 0.2 beside "+98"
+matplotlib.rcParams["axes.unicode_minus"] = False  # 1e-06, as it is typed
 matplotlib.rcParams["axes.axisbelow"] = True  # no grid over bars
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -51,8 +52,9 @@ def curves(histories: Sequence[Sequence[dict[str, float]]], title: str, path: Pa
                     label = None  # one entry in the legend for all
         axis.set(xlabel="epoch", ylabel="cross-entropy loss" if metric == "loss" else "accuracy (%)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-        if max(epochs) - min(epochs) < 10:
-            axis.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)  # a single one stands in the middle
+        if max(epochs) - min(epochs) < 10:  # a single one stands in the middle
+            axis.set_xticks(range(int(min(epochs)), int(max(epochs)) + 1))
+            axis.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         axis.grid(alpha=0.3)
         axis.legend()
     _save(figure, title, path)
@@ -95,23 +97,19 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
     side = max(5.0, min(0.55 * len(classes) + 2, 14))
     figure, axis = plt.subplots(figsize=(side + 1, side))
     image = axis.imshow(shares * 100, cmap="Blues", norm=PowerNorm(0.35, 0, 100))
-    names = [_clip(name) for name in classes]
+    names, cell = [_clip(name) for name in classes], (side - 2) / len(classes)  # inches
     if len(classes) <= MOST_TICKS:
+        size = min(max(13 * cell, 7), 12)
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.3 else "black"
             if count:
                 told = f"{count:,}\n{shares[row, column]:.1%}"
-                cell = axis.text(column, row, told, ha="center", va="center", color=colour, fontsize=7, linespacing=1.3)
-                cell.set_in_layout(False)  # it lies within the axes: measuring it takes half the time of drawing
+                centred = {"ha": "center", "va": "center", "linespacing": 1.3}
+                text = axis.text(column, row, told, color=colour, fontsize=size, **centred)
+                text.set_in_layout(False)  # it lies within the axes: measuring it takes half the time of drawing
     if len(classes) <= MOST_CLASSES:
-        small = min(10, 0.7 * 72 * (side - 2) / len(classes))
-        tilt = 0 if max(map(len, names)) <= 3 else 45 if len(classes) <= MOST_TICKS else 90
-        axis.set_xticks(
-            range(len(classes)), names, rotation=tilt, ha="right" if tilt == 45 else "center", fontsize=small
-        )
-        if tilt == 45:
-            plt.setp(axis.get_xticklabels(), rotation_mode="anchor")
-        axis.set_yticks(range(len(classes)), names, fontsize=small)
+        _name_columns(axis, names, cell, min(10, 50 * cell))
+        axis.set_yticks(range(len(classes)), names, fontsize=min(10, 50 * cell))
     axis.set(xlabel="predicted class", ylabel="true class")
     told = "share of the row, the images of a true class (%);\nsmall shares are spread out, so that mistakes show"
     figure.colorbar(image, ax=axis, label=told, shrink=0.8, ticks=[0, 1, 5, 20, 50, 100])
@@ -128,6 +126,7 @@ def gallery(images: Sequence[npt.NDArray], captions: Sequence[str], title: str, 
     below = max([0, *(caption.count("\n") + 1 for caption in captions)])
     size = max(columns * side, 3.8), rows * (side * min(height / width, 2) + 0.17 * below + 0.1) + 0.35
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    figure.get_layout_engine().set(h_pad=0.07)  # room between a title and captions
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         show_image(axis, image)
         axis.set_title(caption, fontsize=9)
@@ -166,10 +165,7 @@ def counts(by_part: Mapping[str, Sequence[int]], classes: Sequence[str], title: 
         axis.bar(places, heights, 0.27, color=colour, hatch=("", "//", "..")[number], edgecolor="white", label=part)
     names = [_clip(name) for name in classes]
     if len(classes) <= MOST_TICKS:
-        tilted = max(map(len, names)) > 11 * (width - 1) / len(classes)
-        axis.set_xticks(range(len(classes)), names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
-        if tilted:
-            plt.setp(axis.get_xticklabels(), rotation_mode="anchor")
+        _name_columns(axis, names, (width - 1) / len(classes))
     axis.set(xlabel="class", ylabel="images")
     axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.grid(axis="y", alpha=0.3)
@@ -212,11 +208,11 @@ def filters(weights: npt.NDArray, total: int, title: str, path: Path) -> None:
     size = max(side * columns + 1.5, 5), max(side * rows * height / width, 1.5) + 0.7
     figure, axis = plt.subplots(figsize=size)
     scale = {"cmap": "gray", "vmin": -limit, "vmax": limit}
-    shown = axis.imshow(_mosaic(images, columns, 1 if is_colour else np.nan), interpolation="nearest", **scale)
-    gap = _gap(height)
+    mosaic = _mosaic(images, columns, 1 if is_colour else np.nan)
+    shown = axis.imshow(mosaic, interpolation="nearest", **scale)
     starts = range(0, number, columns)
     named = [f"{start} to {min(start + columns, number) - 1}" if columns > 1 else str(start) for start in starts]
-    axis.set_yticks([row * (height + gap) + height / 2 for row in range(rows)], named, fontsize=8)
+    axis.set_yticks((np.arange(rows) + 0.5) * len(mosaic) / rows - 0.5, named, fontsize=8)
     axis.xaxis.set_major_locator(NullLocator())
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
@@ -250,7 +246,7 @@ def response(
     if len(values) <= MOST_TICKS / 2:
         axis.set_xticks(values, _thin(np.log(values) if log else values, [f"{x:g}" for x in values]))
         axis.minorticks_off()
-    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=_limits([score for of_value in scores.values() for score in of_value]))
     axis.grid(alpha=0.3)
     _save(figure, title, path)
 
@@ -269,7 +265,7 @@ def spread(scores: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, titl
         axis.legend()
     every = -(-len(scores) // MOST_TICKS)
     axis.set_xticks(range(0, len(scores), every), list(scores)[::every])
-    axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.5, len(scores) - 0.5))
+    axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.5, len(scores) - 0.5), ylim=_limits(values))
     axis.grid(alpha=0.3, axis="y")
     _save(figure, title, path)
 
@@ -294,11 +290,7 @@ def heat_map(
     row, column = np.unravel_index(np.nanargmax(table), table.shape)
     axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", lw=3, clip_on=False))
     axis.set_yticks(range(len(rows)), [_clip(row) for row in rows])
-    tilted = max(map(len, columns)) > 6
-    names = [_clip(column) for column in columns]
-    axis.set_xticks(range(len(columns)), names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
-    if tilted:
-        plt.setp(axis.get_xticklabels(), rotation_mode="anchor")
+    _name_columns(axis, [_clip(column) for column in columns], 0.8)
     axis.set(ylabel=ylabel, xlabel=xlabel)
     _save(figure, f"{title}\nframed: the best", path)
 
@@ -345,7 +337,7 @@ def published(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
         axis.grid(alpha=0.3)
         handles |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
     figure.legend(handles.values(), handles.keys(), **BELOW)
-    _save(figure, title, path)
+    _save(figure, f"{title}: published and measured error", path)
 
 
 def rungs(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
@@ -361,7 +353,7 @@ def rungs(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
         axis.xaxis.set_major_formatter("{x:,g}")
     for axis in axes:
         axis.grid(alpha=0.3, axis="x")
-        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     _save(figure, f"{title}: accuracy, size and training time", path)
 
 
@@ -374,8 +366,10 @@ def show_image(axis: Axes, image: npt.NDArray) -> None:
 
 
 def _mosaic(images: npt.NDArray, columns: int, white: float = np.nan) -> npt.NDArray:
-    """[n, h, w, ...] side by side, `columns` in a row, with a gap of `white`."""
-    (number, height, width), gap = images.shape[:3], _gap(images.shape[1])
+    """[n, h, w, ...] side by side, `columns` in a row, with a narrow gap of `white`; small ones enlarged for that."""
+    larger = -(-16 // images.shape[1])
+    images = images.repeat(larger, 1).repeat(larger, 2)
+    (number, height, width), gap = images.shape[:3], images.shape[1] // 12
     rows, columns = -(-number // columns), min(columns, number)
     shape = rows * (height + gap) - gap, columns * (width + gap) - gap, *images.shape[3:]
     whole = np.full(shape, white, images.dtype)
@@ -383,10 +377,6 @@ def _mosaic(images: npt.NDArray, columns: int, white: float = np.nan) -> npt.NDA
         top, left = place // columns * (height + gap), place % columns * (width + gap)
         whole[top : top + height, left : left + width] = image
     return whole
-
-
-def _gap(height: int) -> int:
-    return max(1, height // 12)
 
 
 def _draw_points(scores: Mapping[str, Sequence[float]], axis: Axes) -> None:
@@ -407,17 +397,25 @@ def _write_scores(axis: Axes, scores: Sequence[float]) -> None:
         axis.annotate(f"{score:.2f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
 
 
+def _name_columns(axis: Axes, names: Sequence[str], room: float, size: float = 10) -> None:
+    """Below the axis, at 0, 1, ...; tilted where a name is wider than `room`, in inches."""
+    tilted = max(map(len, names)) * 0.01 * size > room
+    turn = {"rotation": 45, "rotation_mode": "anchor", "ha": "right"} if tilted else {}
+    axis.set_xticks(range(len(names)), names, fontsize=size, **turn)
+
+
 def _number_ticks(axis: Axis, form: str = "{x:g}") -> None:
     """Of a logarithmic axis: matplotlib's own are formulas, which are not parsed here; at 1, 2 and 5 where few fit."""
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 3000 * low else (1,)))
+    few = LogLocator(subs=(1, 2, 5)) if high < 3000 * low else LogLocator(numticks=8)
+    axis.set_major_locator(few if high > 6 * low else MaxNLocator(4))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(form)
 
 
 def _thin(places: Sequence[float], names: Sequence[str]) -> list[str]:
     """`names` of those at ascending `places` that do not overlap; "" for the others."""
-    kept, room = [], 0.08 * (places[-1] - places[0])
+    kept, room = [], 0.1 * (places[-1] - places[0])
     last = -math.inf
     for place, name in zip(places, names, strict=True):
         kept.append(name if place - last >= room else "")
@@ -425,8 +423,16 @@ def _thin(places: Sequence[float], names: Sequence[str]) -> list[str]:
     return kept
 
 
+def _limits(scores: Sequence[float]) -> tuple[float, float]:
+    """Of an axis of scores in %: half a point at least, so that a trifle looks like one; not far beyond 100."""
+    low, high = min(scores), max(scores)
+    room = max(0.1 * (high - low), 0.25 - (high - low) / 2)
+    return low - room, min(high + room, max(100.0, high) + room / 4)
+
+
 def _clip(name: str) -> str:
-    return name if len(name) <= LONG else f"{name[: LONG - 1]}…"
+    """A long name's beginning and its end: names of several classes often begin alike."""
+    return name if len(name) <= LONG else f"{name[: LONG // 2]}…{name[1 - LONG // 2 :]}"
 
 
 def _wrap(text: str, letters: int) -> Iterable[str]:

@@ -105,7 +105,7 @@ def first_weights(run: Run) -> tuple[str, npt.NDArray] | None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             weights = layer.weight.detach()
             weights = weights if weights.ndim == 4 else weights.unflatten(1, run.dataset.shape)
-            return f"{name} {type(layer).__name__}", weights.numpy()
+            return f"{type(layer).__name__} (no. {name})", weights.numpy()
     return None
 
 

@@ -1,0 +1,69 @@
+"""What README and docs tell people to type is what the commands take, and links lead somewhere."""
+
+import re
+import shlex
+
+import pytest
+from conftest import PROJECT
+
+import predict
+
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"python3?\s+(?:src/)?(\w+)\.py((?: [^`|#\n]+)?)")
+BY_HYDRA = ("train", "cross_validate", "benchmark", "reproduce")
+MINE = """
+from torch.nn import Flatten, LazyLinear, Sequential
+
+
+def mine(classes):
+    return Sequential(Flatten(), LazyLinear(classes))
+"""
+# how a command is refused that lacks nothing but a file
+LACKS = "no such|not a run's folder|cannot be read|cannot be downloaded"
+
+
+def commands():
+    found = {}
+    for page in PAGES:
+        for name, words in COMMAND.findall(page.read_text().replace("\\|", "|")):
+            found.setdefault((name, " ".join(words.split("&&")[0].split())), page.name)
+    return sorted(command for command in found if not command[1].startswith("-sc"))  # completes words in a shell
+
+
+@pytest.mark.parametrize(("name", "words"), commands())
+def test_each_command_of_the_pages_is_understood(here, capfd, tmp_path, monkeypatch, name, words):
+    """Composed, or refused for the files alone that are not here."""
+    monkeypatch.chdir(tmp_path)
+    for place in [place for place in ("mine.py", "outputs/RUN/networks.py") if place in words]:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(MINE)
+    words = shlex.split(words.replace("=PYTHON", "=python"))
+    if name in BY_HYDRA or (name in ("show", "check_data") and words[0].startswith("data=")):
+        words = [word for word in words if word not in ("-m", "--help", "ladder", "ladder_photos")]
+        words = [re.sub(r"^([\w.]+=)(?:glob\((\w+)_\*\)|([^\[\],]+),.*)$", _first, word) for word in words]
+        told = here(name, *words, "--cfg=job").out
+        assert "\nseed:" in told or "\ndata:" in told or "\nrows:" in told
+    elif name == "predict":
+        assert predict.main(words) == 1
+        assert re.search(LACKS, capfd.readouterr().err)
+    else:
+        with pytest.raises(SystemExit) as ended:
+            here(name, *words)
+        assert re.search(LACKS, capfd.readouterr().err + str(ended.value.code))
+
+
+def _first(several):
+    """Of a sweep's values: small_pool of small_*."""
+    return several[1] + (f"{several[2]}_pool" if several[2] else several[3])
+
+
+def test_each_link_leads_to_a_file():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_readme_is_short_and_its_first_command_comes_first():
+    lines = (PROJECT / "README.md").read_text().splitlines()
+    assert len(lines) < 130
+    assert next(line for line in lines if "python" in line).endswith("src/train.py model=deep data=mnist")

@@ -1,0 +1,75 @@
+"""A network in a file of the user's own: named on the command line it is run, named by a run's folder it is not."""
+
+import pytest
+import yaml
+from conftest import SMALL_MNIST, read_csv, read_result
+
+FAST = (*SMALL_MNIST, "model.epochs=2", "model.batch_size=50", "threads=1")
+MINE = """
+from torch.nn import Flatten, LazyLinear, ReLU, Sequential
+
+
+def mine(classes, units=16):
+    return Sequential(Flatten(), LazyLinear(units), ReLU(), LazyLinear(classes))
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "my nets.py"
+    path.write_text(MINE)
+    return path
+
+
+def test_it_trains_evaluates_resumes_and_exports_as_the_labs_do(here, refused, tmp_path, mine):
+    named = f"networks='{mine}'"
+    here("train", named, "model=mine", *FAST, "hydra.run.dir=run")
+    result, kept = read_result(tmp_path / "run"), tmp_path / "run" / "networks.py"
+    assert result["model"] == "mine" and kept.read_text() == MINE
+    assert result["parameters"]["total"] == 784 * 16 + 16 + 16 * 10 + 10
+    assert "that you did not name" in refused("run", command="evaluate")
+    here("evaluate", "run", "--networks", kept)
+    here("export", "run", "--networks", kept)
+    assert (tmp_path / "run" / "model.ts").exists()
+    (tmp_path / "run" / "result.json").unlink()
+    here("train", "resume=run", f"networks='{kept}'")
+    assert read_result(tmp_path / "run")["test"] == result["test"]
+
+
+def test_it_is_swept_and_cross_validated(here, tmp_path, mine):
+    named = f"networks='{mine}'"
+    wide = "+model.net.units=8,32"
+    here("train", "-m", "hydra/launcher=basic", "hydra.sweep.dir=sweep", named, "model=mine", *FAST[:-1], wide)
+    assert {row["+model.net.units"] for row in read_csv(tmp_path / "sweep" / "sweep.csv")} == {"8", "32"}
+    folds = ("data.folds=2", "hydra.run.dir=folds", "workers=1")
+    here("cross_validate", named, "model=mine", *FAST[:-1], *folds, "data.validation=0")
+    assert len(read_result(tmp_path / "folds")["folds"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("def mine(units):\n    pass\n", "no function NAME(classes)"),
+        ("def mine(classes:\n", "not Python"),
+        ("def deep(classes):\n    pass\n", "call yours otherwise"),
+        ("def mine(classes):\n    return wrong\n", "line 2: NameError: name 'wrong' is not defined"),
+        ("def mine(classes):\n    return 5\n", "gives a int, must give a torch.nn.Module"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_a_line(refused, tmp_path, content, line):
+    (tmp_path / "mine.py").write_text(content)
+    assert line in refused("networks=mine.py", "model=mine", *FAST)
+    assert not (tmp_path / "outputs").exists() or not list(tmp_path.glob("outputs/*/config.yaml"))
+
+
+@pytest.mark.parametrize("place", ["net", "optimizer", "schedule"])
+def test_no_folder_names_a_file_that_is_run(here, refused, tmp_path, place):
+    here("train", *SMALL_MNIST, "model=small_dense", "model.epochs=1", "hydra.run.dir=run")
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n\n\ndef evil(classes):\n    pass\n")
+    path = tmp_path / "run" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    evil = {"_target_": "lab.models.own", "file": str(tmp_path / "evil.py"), "name": "evil", "sha256": "0"}
+    config["model"][place] = evil | ({"lr": 0.1} if place == "optimizer" else {})
+    path.write_text(yaml.safe_dump(config))
+    refused("run", command="evaluate")
+    assert not (tmp_path / "ran").exists()
