@@ -14,7 +14,7 @@ from lab.files import read_text
 TARGET = "lab.models.own"
 RECIPE = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.001}, "epochs": 10, "batch_size": 64}
 
-_named: list[Path] = []  # on this command line: what a run's folder names is not run
+named: dict[Path, list[str]] = {}  # on this command line, with their functions: what a run's folder names is not run
 
 
 def name_networks(file: Path | None) -> None:
@@ -22,7 +22,7 @@ def name_networks(file: Path | None) -> None:
 
     None where the command line names none.
     """
-    _named.clear()
+    named.clear()
     if file is None:
         return
     file = file.absolute()
@@ -41,7 +41,7 @@ def name_networks(file: Path | None) -> None:
             raise UserError(f"networks={file}: {name} is a network of this project: call yours otherwise")
         net = {"_target_": TARGET, "file": str(file), "name": name, "sha256": sha256(file)}
         ConfigStore.instance().store(name, {"net": net, **RECIPE}, "model")
-    _named.append(file)
+    named[file] = names
 
 
 def sha256(file: Path) -> str:
@@ -51,9 +51,12 @@ def sha256(file: Path) -> str:
 
 def trust_named(net: Any, folder: Path) -> None:
     """Let `net`, of the config in a run's `folder`, come from the file that this command line names, and no other."""
-    if not _named:
+    if not named:
         raise UserError(
             f"{folder}: its network, {net.get('name')}, is of a file that you did not name: give networks=FILE to "
             f"train.py, --networks FILE to others, if you know what it does (the run kept {folder / 'networks.py'})"
         )
-    net["file"] = str(_named[0])
+    ((file, names),) = named.items()
+    if net.get("name") not in names:
+        raise UserError(f"{folder}: its network, {net.get('name')}, is no function NAME(classes) of {file}")
+    net["file"] = str(file)

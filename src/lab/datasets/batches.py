@@ -52,7 +52,8 @@ class Batches:
             there = indices.to(self.images.device)
             images, labels = self.images[there].movedim(-1, 1), self.labels[there]
             if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
-                images, labels = images.pin_memory(), labels.pin_memory()  # else the copy waits for the GPU
+                images = images.pin_memory()  # else the copy waits for the GPU
+                labels = labels if labels.is_cuda else labels.pin_memory()  # where features stand in, labels are there
             self.advance(len(indices))
             if (read := read + images.nbytes) > MAPPED:
                 self.release()
@@ -162,7 +163,8 @@ def _reserve(size: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
     if numbers * dtype.itemsize > shutil.disk_usage(tempfile.gettempdir()).free * MOST_OF_DISK:
         return None
     with tempfile.NamedTemporaryFile() as file:
-        os.posix_fallocate(file.fileno(), 0, numbers * dtype.itemsize)  # a full disk ends the run here, in a line
+        if hasattr(os, "posix_fallocate"):  # a full disk ends the run here, in a line
+            os.posix_fallocate(file.fileno(), 0, numbers * dtype.itemsize)
         return torch.from_file(file.name, shared=True, size=numbers, dtype=dtype).view(size)
 
 

@@ -1,6 +1,7 @@
 """A folder of pictures: where its classes and parts stand, what is wrong with it, which pictures belong together."""
 
 import csv
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lab.config.schema import MOST_CLASSES
+from lab.config.schema import MOST_CLASSES, is_size
 from lab.datasets.pictures import read_pictures
 from lab.datasets.readers import Arrays
 from lab.decode import PICTURES
@@ -58,7 +59,8 @@ def folder(
     classes = _name_classes(root, pictures)
     files, labels = [each.file for each in pictures], [each.label for each in pictures]
     place = Path(cache).expanduser() if cache else None
-    read = read_pictures(root, files, labels, _input(size, fit, colour, picture), place)
+    source = root / table if table else root
+    read = read_pictures(root, source, files, labels, _input(size, fit, colour, picture), place)
     broken = {files[number]: why for number, why in read.broken.items()}
     if broken and not skip_broken:
         named = "; ".join(f"{printable(file)} ({why})" for file, why in list(broken.items())[:SHOWN])
@@ -134,7 +136,7 @@ def _list_table(root: Path, table: str) -> Iterator[Picture]:
     path, seen = root / table, set()
     try:
         with open_plain(path, MOST_TEXT) as opened:
-            rows = csv.DictReader(opened.read().decode("utf-8-sig").splitlines(), strict=True)
+            rows = csv.DictReader(io.StringIO(opened.read().decode("utf-8-sig"), newline=""), strict=True)
             if not {"file", "label"} <= set(rows.fieldnames or ()):
                 raise UserError(f"{path}: its first line must name the columns file,label[,part][,group]")
             for row in rows:
@@ -143,6 +145,8 @@ def _list_table(root: Path, table: str) -> Iterator[Picture]:
                 where = f"{path}, line {rows.line_num}: {printable(file)}"
                 if not file or not label or not part:
                     raise UserError(f"{where}: needs a file, a label, and of parts one of {', '.join(PARTS)}")
+                if printable(file) != file:
+                    raise UserError(f"{where}: has characters that cannot be printed")
                 if Path(file).is_absolute() or ".." in Path(file).parts:
                     raise UserError(f"{where}: must be a path in {root}")
                 if file in seen:
@@ -174,8 +178,10 @@ def _name_classes(root: Path, pictures: Sequence[Picture], known: Sequence[str] 
     return classes
 
 
-def _input(size: int | str, fit: str, colour: str, picture: str) -> dict[str, int | str]:
+def _input(size: int | str | None, fit: str, colour: str, picture: str) -> dict[str, int | str]:
     """As the metadata of an exported model says it."""
+    if not is_size(size):
+        raise UserError(f"data.size={size}: must be 64 or 96x128, up to 4096")
     height, width = ([int(side) for side in str(size).split("x")] * 2)[:2]
     channels, name = {"grey": (1, "grey"), "rgb": (3, "RGB")}[colour]
     return {"channels": channels, "height": height, "width": width, "colour": name, "picture": picture, "fit": fit}

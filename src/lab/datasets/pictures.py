@@ -45,15 +45,16 @@ class Pictures:
 
 
 def read_pictures(
-    root: Path, files: Sequence[str], labels: Sequence[str], size: dict[str, Any], cache: Path | None
+    root: Path, source: Path, files: Sequence[str], labels: Sequence[str], size: dict[str, Any], cache: Path | None
 ) -> Pictures:
     """The pixels of `files`, relative to `root`, fitted to `size`; out of `cache`, where they are decoded if need be.
 
-    They are decoded once for all who find them with the names, labels, sizes and times that they have now. Broken is
-    what cannot be decoded, and what is there with two labels.
+    They are decoded once for all who find them with the names, labels, sizes and times that they have now; then those
+    that the same `source`, a table or `root`, has listed before are removed. Broken is what cannot be decoded, and what
+    is there with two labels.
     """
     folder, started = (cache or Path(pooch.os_cache("lab"))).absolute(), time.perf_counter()
-    name = _name(root, files, labels, size)
+    name = _name(root, source, files, labels, size)
     if found := _open(folder / name, size):
         return found
     try:
@@ -67,6 +68,7 @@ def read_pictures(
                 if path.stem != name:
                     with contextlib.suppress(OSError):
                         path.unlink()
+            found = _open(folder / name, size)  # before others may remove it
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror or first_line(error)}: the decoded pictures need "
@@ -74,7 +76,7 @@ def read_pictures(
         ) from None
     seconds = time.perf_counter() - started
     print(f"{len(files):,} pictures decoded in {seconds:.1f} s, kept in {folder / name}.npy")
-    return _open(folder / name, size)
+    return found
 
 
 def release(images: npt.NDArray) -> None:
@@ -92,9 +94,9 @@ def blocks(images: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64] | None 
         release(images)
 
 
-def _name(root: Path, files: Sequence[str], labels: Sequence[str], size: dict[str, Any]) -> str:
-    """Two digests: of the folder and the options, and of what lies in it."""
-    place = json.dumps([VERSION, str(root.absolute()), size], sort_keys=True)
+def _name(root: Path, source: Path, files: Sequence[str], labels: Sequence[str], size: dict[str, Any]) -> str:
+    """Two digests: of what lists the files and the options, and of what lies there."""
+    place = json.dumps([VERSION, str(source.absolute()), size], sort_keys=True)
     listing = hashlib.sha256(PIL.__version__.encode())
     for file, label in zip(files, labels, strict=True):
         try:

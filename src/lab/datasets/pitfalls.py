@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lab.datasets.dataset import Dataset
+from lab.datasets.pictures import blocks
 
 UNEVEN = 1.5  # times as many images as another class has
 LARGE = 1.2  # times as many images as each of as many equal classes would have
@@ -25,7 +26,7 @@ def find_pitfalls(dataset: Dataset, scale: float) -> list[str]:
             told.append(f"the {part} part has {count.sum()} images: each is {100 / count.sum():.1f} points of accuracy")
         if part != "train" and (said := largest_class(count, classes)):
             told.append(f"{said} on the {part} part")
-    brightest = int(dataset.images[dataset.parts["train"][:LOOKED_AT]].max())
+    brightest = max(int(images.max()) for images in blocks(dataset.images, dataset.parts["train"][:LOOKED_AT]))
     if 0 < brightest < scale / 4:
         told.append(f"pixels end at {brightest} and are divided by {scale:g}: try model.scale={brightest}")
     if (channels := dataset.shape[0]) not in (1, 3):

@@ -33,7 +33,7 @@ from lab.runs.predictions import load_predictions
 MOST_PAIRS = 6  # told in sentences; of more, the first against each
 MOST_SENTENCES = 20
 MOST_SETTINGS = 4  # in a name
-NO_RECIPE = ("seed", "threads", "workers", "resume", "rerun", "tune", "histograms", "show_test")  # decide no recipe
+NO_RECIPE = ("seed", "threads", "workers", "resume", "rerun", "tune", "histograms", "show_test", "networks")
 
 
 @dataclass
@@ -206,12 +206,15 @@ def compare(contestants: Sequence[Contestant]) -> list[Difference]:
 def _read_settings(folder: Path, schema: type[Train]) -> dict[str, Any]:
     """{"model.optimizer.lr": 0.01, ...}, what is on; empty where the configuration cannot be read."""
     try:
-        config = OmegaConf.to_container(read_config(folder, schema))
+        config = OmegaConf.to_container(read_config(folder, schema, builds=False))
     except UserError:
         return {}
     for key in NO_RECIPE:
         config.pop(key, None)
-    del config["data"]["root"], config["model"]["name"]
+    model, data = config["model"], config["data"]
+    places = (data, "root"), (data, "cache"), (data["source"], "cache"), (model, "name"), (model["net"], "file")
+    for place, key in places:
+        place.pop(key, None)
     return dict(_flatten(config))
 
 

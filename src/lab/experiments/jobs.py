@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from lab.config.checks import check
 from lab.config.overrides import quoted, replace_schedule
+from lab.config.own import named
 from lab.config.schema import CONF, Train, data_folder, fingerprint, run_folder
 from lab.datasets.dataset import load
 from lab.errors import DEFECT, UserError, explain, first_line, printable, was_interrupted
@@ -120,7 +121,7 @@ def _end_with(parent: int) -> None:
 def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, folder: Path) -> None:
     """Give each job its config's fingerprint. Composing takes a tenth of a second: known ones are in jobs.json."""
     known: dict[str, tuple[str, int]] = {}
-    sources = [*sorted(CONF.rglob("*.*")), SOURCES / "lab" / "config" / "schema.py"]
+    sources = [*sorted(CONF.rglob("*.*")), SOURCES / "lab" / "config" / "schema.py", *named]
     version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     path, root = folder / "jobs.json", str(data_folder(config.data.root).absolute())
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

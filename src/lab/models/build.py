@@ -74,11 +74,11 @@ class Network(nn.Sequential):
         return _run(self.order[self.frozen :], features)
 
     def train(self, mode: bool = True) -> "Network":
-        """But for what is frozen: its batch normalisation keeps its statistics."""
+        """But for what is frozen, and all before it: batch normalisation keeps its statistics, dropout is off."""
         super().train(mode)
-        for module in self.modules():
-            if is_frozen(module):
-                module.training = False
+        for module in (*self.order[: self.frozen], *filter(is_frozen, self.modules())):
+            for inside in module.modules():
+                inside.training = False
         return self
 
 

@@ -66,8 +66,11 @@ def occupied(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: another process is at this run") from None
 
 
-def read_config(folder: Path, schema: type[Train] = Train) -> DictConfig:
-    """The config of a run. What it names to be called is ours or torch's: a folder may be a stranger's."""
+def read_config(folder: Path, schema: type[Train] = Train, builds: bool = True) -> DictConfig:
+    """The config of a run. What it names to be called is ours or torch's: a folder may be a stranger's.
+
+    Whoever `builds` its network needs the user's word for one of a file of its own.
+    """
     path = folder / "config.yaml"
     if folder.is_file():
         raise UserError(f"{folder}: a file: give the run's folder, or its model.ts to evaluate.py")
@@ -88,7 +91,7 @@ def read_config(folder: Path, schema: type[Train] = Train) -> DictConfig:
     if ("workers" in saved) != (schema is CrossValidate):
         kind = f"a cross-validation: give one of its folds, {folder}/fold_0" if "workers" in saved else "another run"
         raise UserError(f"{folder}: {kind}")
-    return _check_config(saved, path, schema)
+    return _check_config(saved, path, schema, builds)
 
 
 def read_exported(path: Path) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def read_exported(path: Path) -> dict[str, Any]:
         metadata["data"], metadata["metrics"]["part"]  # KeyError where one is missing
     except Exception as error:  # a damaged archive raises whatever its parser does
         raise UserError(f"{path}: neither a run's folder nor the model.ts of one ({first_line(error)})") from None
-    return metadata | {"config": _check_config(config, path, Train)}
+    return metadata | {"config": _check_config(config, path, Train, builds=True)}
 
 
 def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
     return result
 
 
-def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictConfig:
+def _check_config(saved: DictConfig, path: Path, schema: type[Train], builds: bool) -> DictConfig:
     try:
         config = OmegaConf.merge(OmegaConf.structured(schema), saved)
         missing = OmegaConf.missing_keys(config)
@@ -149,7 +152,7 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train]) -> DictCon
     for key, value in config.trainer.items():
         if key not in OPTIONS or not re.fullmatch(PLAIN, str(value)):
             raise UserError(f"{path}: trainer.{key}={printable(str(value))}: is not taken from a folder")
-    if is_own:
+    if is_own and builds:
         own.trust_named(config.model.net, path.parent)
     try:
         check_values(config)

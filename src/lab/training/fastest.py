@@ -100,7 +100,9 @@ def _try(run: Run, ways: Mapping[Hashable, Callable[[], AbstractContextManager]]
     indices = torch.from_numpy(run.dataset.parts["train"][: run.config.model.batch_size])
     labels, net = torch.from_numpy(run.dataset.labels)[indices].to(device), copy.deepcopy(run.classifier.net).to(device)
     is_seen = run.features and bool(run.features.is_known[indices].all())
-    images = run.features[indices] if is_seen else torch.from_numpy(run.dataset.images)[indices]
+    images = torch.from_numpy(run.dataset.images)[indices]
+    if is_seen:  # perhaps by shorter products than those of the weights
+        images = run.features[indices].to(next(net.parameters()).dtype)
     images, answer = images.movedim(-1, 1).to(device), net.answer if is_seen else net
     steps, seconds = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0.0)
 
