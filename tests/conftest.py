@@ -87,6 +87,7 @@ def here(monkeypatch, capfd, tmp_path, data_root):
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("COLUMNS", "120")
         for name, value in OFFLINE.items():
             monkeypatch.setenv(name, value)
         script = PROJECT / "src" / f"{command}.py"

@@ -15,7 +15,7 @@ LIT = [name for name in CONDITIONS if name not in ("thin", "thick", "turned", "t
 
 
 def fit(picture):
-    fitted, done = predict.fit(predict.unpack(picture), DIGIT, False)
+    fitted, done = predict.fit(predict.unpack(picture, DIGIT), DIGIT, False)
     return np.asarray(fitted, float), predict.doubted(done)
 
 
@@ -55,7 +55,7 @@ def test_photographs_of_digits_are_read_in_any_light(here, tmp_path):
     labels = np.frombuffer((data / "MNIST/raw/t10k-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
     right, wrong, sure = dict.fromkeys(CONDITIONS, 0), 0, 0
     for name, picture, digit in pictures(images, labels, 100, 9):
-        fitted, done = predict.fit(predict.unpack(picture), DIGIT, False)
+        fitted, done = predict.fit(predict.unpack(picture, DIGIT), DIGIT, False)
         probabilities = model.probabilities(predict.batch(model, [fitted]))[0]
         if int(probabilities.argmax()) == digit:
             right[name] += 1

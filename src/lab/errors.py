@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import NoReturn
 
 from omegaconf.errors import InterpolationResolutionError
 
@@ -21,11 +22,18 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-def was_interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C stands behind it: libraries that it stops while they tidy up raise another error on top."""
-    while error and not isinstance(error, KeyboardInterrupt | UserError):
-        error = error.__context__
-    return isinstance(error, KeyboardInterrupt)
+_interrupts: list[int] = []
+
+
+def interrupt(signal_number: int, _: object) -> NoReturn:
+    """What Ctrl-C does, remembered: a library that it stops may raise another error on top, or none."""
+    _interrupts.append(signal_number)
+    raise KeyboardInterrupt
+
+
+def was_interrupted() -> bool:
+    """Whether `interrupt` was called: then a KeyboardInterrupt may have been swallowed, or replaced."""
+    return bool(_interrupts)
 
 
 def explain(error: BaseException) -> str | None:

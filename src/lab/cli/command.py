@@ -25,7 +25,7 @@ from lab.config.checks import check
 from lab.config.overrides import known_keys, nearest, quoted, replace_schedule, with_plus
 from lab.config.own import name_networks
 from lab.config.schema import CONF, SCHEMAS, Train, run_folder
-from lab.errors import explain, first_line, tell, was_interrupted
+from lab.errors import UserError, explain, first_line, interrupt, tell, was_interrupted
 
 OPEN = ("model.net.", "model.optimizer.", "model.schedule.")  # whatever their _target_ takes
 
@@ -48,7 +48,8 @@ def run_command(task: Callable[[DictConfig], None], name: str) -> None:
     # a process of trainer=ddp inherits the variable as it is set below
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in many lines
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a machine that shuts down asks as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # a machine that shuts down asks as Ctrl-C does
+        signal.signal(number, interrupt)
     job = _Job(task, SCHEMAS[name], show_traceback)
     try:
         named = [word.partition("=")[2].strip("'\"") for word in sys.argv[1:] if word.startswith("networks=")]
@@ -57,11 +58,11 @@ def run_command(task: Callable[[DictConfig], None], name: str) -> None:
     except Exception as error:
         if show_traceback:
             raise
-        if was_interrupted(error):
+        if was_interrupted() and not isinstance(error, UserError):
             raise SystemExit("error: interrupted") from None
         raise SystemExit(f"error: {_explain_hydra(error, job.has_started) or tell(error)}") from None
-    except KeyboardInterrupt as interrupt:
-        how = f" {interrupt} goes on" if interrupt.args else ""
+    except KeyboardInterrupt as stop:
+        how = f" {stop} goes on" if stop.args else ""
         raise SystemExit(f"error: interrupted{how}") from None
     if job.failed:
         raise SystemExit(f"error: {len(job.failed)} jobs failed, numbers {job.failed}: the lines above say why")
@@ -82,7 +83,7 @@ class _Job:
             check(config, self.schema)
             self.task(config)
         except Exception as error:
-            if was_interrupted(error):
+            if was_interrupted() and not isinstance(error, UserError):
                 raise KeyboardInterrupt from None
             with contextlib.suppress(OSError):
                 run_folder().rmdir()  # Hydra made it; with files in it, it stays

@@ -93,6 +93,8 @@ def run_job(config: DictConfig, tested: str = "test") -> None:
     from lab.training.train import train  # torch, in the job's process alone
 
     folder = run_folder()
+    if was_interrupted():  # at the end of the job before, where nobody listened
+        raise KeyboardInterrupt
     if multiprocessing.current_process().name != "MainProcess":
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1) as log:
@@ -102,7 +104,7 @@ def run_job(config: DictConfig, tested: str = "test") -> None:
                 check(config, Train)
                 train(config, folder, tested)
         except Exception as error:
-            if was_interrupted(error):
+            if was_interrupted():
                 raise KeyboardInterrupt from None
             line = explain(error)
             if line is None:
@@ -204,7 +206,7 @@ def launch(
                     raise UserError("a process was killed before its first job (no memory left?)") from None
                 jobs = left
             except (KeyboardInterrupt, Exception) as error:  # the launcher's own: those of jobs are in error.txt
-                if was_interrupted(error):
+                if isinstance(error, KeyboardInterrupt) or was_interrupted():
                     raise UserError("interrupted: the same command goes on with the jobs that are missing") from None
                 if not isinstance(error, RuntimeError | ValueError | OSError):
                     raise
