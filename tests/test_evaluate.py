@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lab.datasets.dataset import Dataset
-from lab.training.show import first_of_each_class
+from lab.training.show import feature_maps, first_of_each_class
 
 FAST = ("model.epochs=2", "model.batch_size=50")
 
@@ -51,7 +52,7 @@ def test_a_run_is_evaluated_as_it_was_tested(trained, here, tmp_path, drawn):
         with Image.open(run / f"{figure}.png") as picture:
             assert picture.width > 600
     mistakes = sum(pair["times"] for pair in evaluation["confused"])
-    assert f"the 25 surest of {mistakes} mistakes, numbered within the test part" in texts(drawn["mistakes.png"])
+    assert f"its {mistakes} mistakes, numbered within the test part" in texts(drawn["mistakes.png"])
     told = texts(drawn["calibration.png"])
     assert "calibration: is it right" in told and "confidence (%)" in told and "accuracy (%)" in told
 
@@ -149,6 +150,12 @@ def test_the_images_shown_are_of_each_class(classes, wanted):
     assert first_of_each_class(dataset).tolist() == (wanted if classes == 2 else [list(wanted)])
 
 
+def test_of_many_feature_maps_it_is_said_how_many_are_shown():
+    run = SimpleNamespace(classifier=SimpleNamespace(net=torch.nn.Sequential(torch.nn.Conv2d(1, 32, 3))))
+    (shown,) = feature_maps(run, np.zeros((5, 5, 1), np.float32)).items()
+    assert shown[0] == "0 Conv2d: 32x3x3, 16 of 32 maps shown" and len(shown[1]) == 16
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "figures"),
     [
@@ -163,8 +170,12 @@ def test_a_run_shows_what_it_sees(trained, here, tmp_path, name, arguments, figu
     told = here("show", run, "--image", 3).out
     assert ("there are no filters" in told) == ("filters" not in figures)
     check_pictures(run, figures)
+    assert ("filters.png" in drawn) == ("filters" in figures)
     if name == "conv":
-        assert "16 of 32 maps shown" in texts(drawn["feature_maps.png"])
+        assert "1 Conv2d: 8x26x26" in texts(drawn["feature_maps.png"])
+        assert "64 of" not in texts(drawn["filters.png"])
+    elif name == "good":
+        assert "64 of 300 shown" in texts(drawn["filters.png"])
 
 
 def check_pictures(folder, figures):

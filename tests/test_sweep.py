@@ -1,7 +1,6 @@
 """Sweeps of train.py: the table they end in, what the same command does again, where their jobs run."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -47,7 +46,8 @@ def test_a_sweep_ends_in_a_table_a_winner_and_its_command(train_here, tmp_path):
     assert "test" not in told.out.partition("┏")[2].partition("┘")[0]  # not for choosing
     assert f"lr={rate}: validation accuracy {float(best['val_accuracy']) * 100:.3f} %, " in told.out
     assert "test" in train_here(*HERE, *FAST, RATES, "show_test=true").out.partition("┏")[2].partition("┘")[0]
-    assert re.findall(r"│ +(0\.0+1) +│", told.out) == [rate, "0.001" if rate == "0.01" else "0.01"]
+    assert told.out.index(f" {rate} │") < told.out.index(" 0.001 │" if rate == "0.01" else " 0.01 │")
+    assert "│ learning rate │" in told.out
     assert f"lies at the edge of your grid: extend to {'0.1' if rate == '0.01' else '0.0001'}." in told.out
     assert f"python src/train.py model=small_dense data=mnist {' '.join(SMALL_MNIST[1:])}" in told.out
     with Image.open(tmp_path / "sweep" / "sweep.png") as picture:
@@ -124,7 +124,7 @@ def test_seeds_are_folded_and_failures_told_when_they_happen_and_at_the_end(here
     told = capfd.readouterr()
     assert told.err.count(" of epoch 1, at a learning rate of ") == 3
     assert told.out.count("failed: lr=1e+30,seed=") == 3
-    assert " ± " in told.out and re.search(r"│ +0\.001 +│ +3 +│", told.out)
+    assert " ± " in told.out and " 0.001 │     3 │" in told.out
     table = rows(tmp_path / "sweep")
     assert len(table) == 6 and [bool(row["error"]) for row in table] == [False] * 3 + [True] * 3
 

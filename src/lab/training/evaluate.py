@@ -104,11 +104,13 @@ def _draw(evaluation: dict[str, Any], predictions: Predictions, run: Run, folder
     ]
     confusion(evaluation["confusion"], classes, title, folder / f"confusion{name}.png")
     total = int((~predictions.correct()).sum())
-    shown = f"the {len(worst)} surest of {total:,} mistakes" if total > len(worst) else f"its {total} mistakes"
-    shown = f"{title}\n{shown if total else 'no mistakes'}"
+    if total > len(worst):
+        shown = f"the {len(worst)} surest of {total:,} mistakes"
+    else:
+        shown = {0: "no mistakes", 1: "its only mistake"}.get(total, f"its {total} mistakes")
     if total and not files:
         shown += f", numbered within the {evaluation['part']} part"
-    gallery(run.dataset.images[images], captions, shown, folder / f"mistakes{name}.png")
+    gallery(run.dataset.images[images], captions, f"{title}\n{shown}", folder / f"mistakes{name}.png")
     calibration(evaluation["calibration"], title, folder / f"calibration{name}.png")
 
 
