@@ -47,7 +47,7 @@ def test_a_sweep_ends_in_a_table_a_winner_and_its_command(train_here, tmp_path):
     assert f"lr={rate}: validation accuracy {float(best['val_accuracy']) * 100:.3f} %, " in told.out
     assert "test" in train_here(*HERE, *FAST, RATES, "show_test=true").out.partition("┏")[2].partition("┘")[0]
     assert told.out.index(f" {rate} │") < told.out.index(" 0.001 │" if rate == "0.01" else " 0.01 │")
-    assert "│ learning rate │" in told.out or "learning │" in told.out
+    assert " learning rate " in told.out
     assert f"lies at the edge of your grid: extend to {'0.1' if rate == '0.01' else '0.0001'}." in told.out
     assert f"python src/train.py model=small_dense data=mnist {' '.join(SMALL_MNIST[1:])}" in told.out
     with Image.open(tmp_path / "sweep" / "sweep.png") as picture:
@@ -66,12 +66,11 @@ def test_ctrl_c_in_a_library_that_raises_another_error_on_it_is_told_as_ctrl_c(r
         if len(calls) < call:
             return compose(*arguments)
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            raise KeyboardInterrupt
         finally:
             raise AttributeError("half copied")
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", stopped)
-    monkeypatch.setattr("lab.errors._interrupts", [])
     assert refused(*HERE, *FAST, RATES) == f"error: interrupted{goes_on}"
 
 
