@@ -117,7 +117,11 @@ def test_model_ts_is_evaluated_as_its_run(run, here, tmp_path):
     assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+LARGE = ("efficientnet_lite4", "resnet18", "resnet50_timm")
+RECIPES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", [pytest.param(r, marks=pytest.mark.slow) if r in LARGE else r for r in RECIPES])
 def test_every_network_is_exported_and_agrees(recipe, tmp_path):
     if recipe in HUGE:
         pytest.skip(f"{recipe} is too large for an ordinary test")

@@ -66,7 +66,10 @@ def write_odd(place, count):
         picture.save(path, **options)
 
 
-@pytest.mark.parametrize("options", [(), ("data.fit=pad", "data.size=48x20"), ("data.fit=stretch", "data.colour=grey")])
+FITS = [(), ("data.fit=pad", "data.size=48x20"), ("data.fit=stretch", "data.colour=grey")]
+
+
+@pytest.mark.parametrize("options", [FITS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in FITS[1:])])
 def test_the_device_makes_the_same_bytes_of_300_odd_pictures(train_here, here, place, tmp_path, options):
     write_odd(place, 300)
     kept = f"data.cache={tmp_path}/kept"
