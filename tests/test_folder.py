@@ -1,5 +1,6 @@
 """Pictures in folders: found, decoded as on the device, kept, and no group on two sides of a split."""
 
+import os
 import shutil
 import sys
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import PROJECT, read_csv, read_result, squares
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from lab.config.schema import CONF
 from lab.datasets import folder, pictures
 from lab.datasets.dataset import make_folds, split
 from lab.errors import UserError
@@ -108,14 +111,15 @@ def test_a_picture_is_padded_or_stretched(tmp_path):
     assert (np.asarray(predict.fit(white, size | {"fit": "stretch"}, False)[0]) == 255).all()
 
 
-def test_parts_of_their_own_are_kept_and_missing_ones_split_off(place):
-    for part, count in (("Train", 40), ("val", 6)):
+def test_parts_of_their_own_are_kept_and_missing_ones_split_off(place, capsys):
+    for part, count in (("Train", 40), ("val", 6), ("testing", 2)):
         write_classes(place, count, part=part)
     (place / "__MACOSX").mkdir()
     (place / "Train" / "cat" / "Thumbs.db").write_bytes(b"no picture")
     write(place / "Train" / "cat" / ".hidden.png")
     arrays = folder(place, size=8)
     assert arrays.own_parts == {"train": 80, "validation": 12} and arrays.classes == ["cat", "dog"]
+    assert f"Note: {place / 'testing'} is left out" in capsys.readouterr().out
     assert arrays.files[0] == "Train/cat/00.png" and arrays.files[-1] == "val/dog/05.png"
     parts = split(arrays, None, None, 1, True)
     assert [len(parts[part]) for part in ("train", "validation", "test")] == [68, 12, 12]
@@ -137,10 +141,22 @@ def test_a_table_names_files_labels_parts_and_groups(place):
         ("file,label\na.png,1\na.png,2", "line 3: a.png: is listed twice"),
         ("file,label,part\na.png,1,exam", "of parts one of train"),
         ("file,label\n\xff", "not a table in UTF-8"),
+        ("file,label\na\0.png,1", r"line 2: a\\x00.png: has characters"),
+        ('file,label\ncat/00.png,"a\nb"\ncat/01.png,c', r"class a\\nb has characters"),
     ):
         (place / "labels.csv").write_bytes(rows.encode("latin-1"))
         with pytest.raises(UserError, match=message):
             folder(place, table="labels.csv", size=8)
+
+
+def test_tables_of_one_folder_are_kept_beside_each_other(place, capsys):
+    write_classes(place, 4)
+    for name, picture in (("one", 0), ("other", 1)):
+        (place / f"{name}.csv").write_text(f"file,label\ncat/0{picture}.png,cat\ndog/0{picture}.png,dog\n")
+        folder(place, table=f"{name}.csv", size=8)
+    capsys.readouterr()
+    folder(place, table="one.csv", size=8)
+    assert capsys.readouterr().out == ""
 
 
 def test_what_is_no_data_set_is_refused_in_a_line(place):
@@ -168,10 +184,16 @@ def test_what_is_no_data_set_is_refused_in_a_line(place):
     assert "cat: pictures beside train" in told()
 
 
-def test_keys_of_pictures_are_checked(refused):
+def test_keys_of_pictures_are_checked(refused, tmp_path):
     assert "data.root is missing" in refused(*SHORT, "data.root=null")
     assert "data.size=0" in refused(*SHORT, "data.root=here", "data.size=0")
     assert "data.size=64: is for data=folder" in refused("data=cifar4", "data.size=64")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["data=folder", "model=pretrained", "model.net.name=resnet18", "model.name=n"])
+    assert config.data.size == 224
+    nowhere = ("data=folder", "data.root=.", "model=pretrained", "model.net.name=resnet18", "model.net.size=null")
+    write_classes(tmp_path, 1)
+    assert "data.size=None: must be 64 or 96x128" in refused(*nowhere)
 
 
 def test_broken_files_are_named_or_left_out_and_listed(refused, train_here, place, tmp_path):
@@ -259,6 +281,23 @@ def test_a_cache_that_cannot_be_written_is_one_line(refused, place, tmp_path):
     (tmp_path / "file").touch()
     told = refused(*SHORT, f"data.root={place}", f"data.cache={tmp_path}/file")
     assert "data.cache=FOLDER names another place" in told
+
+
+def test_evaluation_finds_them_where_they_are_kept_and_lists_any_name_as_text(here, train_here, place, tmp_path):
+    write_classes(place, 20, ("=cat", "dog"))
+    odd = os.fsencode(place / "dog") + b"/\xff$.png"
+    (place / "dog" / "00.png").rename(os.fsdecode(odd))
+    train_here(*SHORT, f"data.root={place}", "data.cache=kept", "data.validation=0")
+    told = here("evaluate", "run", "--part", "train").out + here("evaluate", "run").out
+    assert "decoded" not in told and not (tmp_path / "cache" / "lab").exists()
+    rows = read_csv(tmp_path / "run" / "predictions.csv") + read_csv(tmp_path / "run" / "predictions_train.csv")
+    assert {row["class"] for row in rows} == {"'=cat", "dog"} and len(rows) == 40
+    assert {row["file"] for row in rows} >= {"'=cat/00.png", r"dog/\udcff$.png"}
+    shutil.rmtree(tmp_path / "kept")  # a folder may be a stranger's: nothing is written where it says
+    assert "decoded" in here("evaluate", "run").out and not (tmp_path / "kept").exists()
+    place.rename(tmp_path / "moved")
+    with pytest.raises(SystemExit, match=f"{place}: there is no such folder"):
+        here("evaluate", "run")
 
 
 def test_check_data_names_files_and_finds_groups_that_are_divided(here, place, tmp_path):

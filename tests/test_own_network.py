@@ -41,9 +41,25 @@ def test_it_is_swept_and_cross_validated(here, tmp_path, mine):
     wide = "+model.net.units=8,32"
     here("train", "-m", "hydra/launcher=basic", "hydra.sweep.dir=sweep", named, "model=mine", *FAST[:-1], wide)
     assert {row["+model.net.units"] for row in read_csv(tmp_path / "sweep" / "sweep.csv")} == {"8", "32"}
+    runs = sorted(path.parent for path in tmp_path.glob("sweep/*/result.json"))
+    assert "mine units=32" in here("compare", *runs).out
     folds = ("data.folds=2", "hydra.run.dir=folds", "workers=1")
     here("cross_validate", named, "model=mine", *FAST[:-1], *folds, "data.validation=0")
     assert len(read_result(tmp_path / "folds")["folds"]) == 2
+
+
+def test_a_sweep_takes_no_network_for_what_it_was_before(here, refused, tmp_path, mine):
+    sweep = ("-m", f"networks='{mine}'", "model=mine", *FAST[:-1], "seed=1", "hydra/launcher=basic")
+    here("train", *sweep, "hydra.sweep.dir=sweep")
+    mine.write_text(MINE.replace("ReLU()", "ReLU(), ReLU()"))
+    assert "holds a run with another configuration" in refused(*sweep, "hydra.sweep.dir=sweep")
+
+
+def test_a_folder_names_functions_of_the_file_alone(here, refused, tmp_path, mine):
+    here("train", f"networks='{mine}'", "model=mine", *FAST, "hydra.run.dir=run")
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("name: mine\n    sha", "name: Flatten\n    sha"))
+    assert "Flatten, is no function NAME(classes)" in refused("run", "--networks", mine, command="evaluate")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import lab.datasets.batches
 from lab.errors import UserError
 from lab.models import pretrained
 from lab.models.backbone import make_backbone
-from lab.models.build import build
+from lab.models.build import Network, build
 from lab.training.prepare import _make_schedule, make_optimizer
 
 SHAPE, TINY = (3, 32, 32), "test_efficientnet"  # timm's own, of 99,196 weights
@@ -106,6 +106,22 @@ def test_what_is_frozen_keeps_its_weights_and_its_statistics_and_the_rest_learns
         schedule = {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.01}
         peaks = _make_schedule(OmegaConf.create(schedule), optimizer, 100)["scheduler"].optimizer.param_groups
         assert [group["max_lr"] for group in peaks] == pytest.approx([0.01, 0.001][: 1 + (learns > 0)])
+
+
+def test_dropout_in_what_is_frozen_and_before_it_is_off():
+    frozen = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout()).requires_grad_(False)
+    net, images = Network(nn.Dropout(), frozen, nn.Flatten(), nn.Linear(3600, 2)).train(), torch.rand(2, *SHAPE)
+    assert torch.equal(net.features(images), net.features(images))
+
+
+def test_threads_are_tried_on_features_of_shorter_products_too(here, tiny, tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        here("train", *tiny, "model.epochs=1", "trainer.precision=bf16-mixed", "hydra.run.dir=run")
+    finally:
+        torch.set_num_threads(threads)
+    assert read_result(tmp_path / "run")["precision"] == "bf16-mixed"
 
 
 def test_a_network_that_is_not_in_order_is_one_layer_and_says_that_no_jetson_reads_it(here, tiny, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import secrets
 import stat
 import zipfile
@@ -96,9 +97,17 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A column for each key of any row, in the order in which the keys come."""
+    """A column for each key of any row, in the order in which the keys come.
+
+    What a spreadsheet would compute, a file called =cmd say, gets a ' before it.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_write(path) as beside, beside.open("w", newline="") as file:
+    with atomic_write(path) as beside, beside.open("w", newline="", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _as_text(value) for name, value in row.items()} for row in rows)
+
+
+def _as_text(value: Any) -> Any:
+    is_formula = isinstance(value, str) and re.match(r"[=@]|[+-](?![\d.]+(e[+-]?\d+)?$)", value)
+    return f"'{value}" if is_formula else value

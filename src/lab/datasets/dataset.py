@@ -85,13 +85,15 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
     """The data set that `config`, a Data, names, split as it says; with folds, the parts are those of its fold.
 
     An untrusted config, of a folder that may be a stranger's, downloads nothing but what this project names itself,
-    and nothing into a place that the folder names. Who names a place gets no sample of the data.
+    and writes nothing into a place that the folder names. Who names a place gets no sample of the data.
     """
     source, root = config.source, data_folder(config.root)
     if untrusted:
         source = _without_addresses(source, config.root in (None, os.environ.get("LAB_DATA")))
-    whole = {"sample": False} if config.root and "sample" in source else {}
-    arrays = instantiate("data.source", source, Arrays, root=root, **whole)
+    given = {"sample": False} if config.root and "sample" in source else {}
+    if untrusted and "cache" in source:
+        given["fills_cache"] = False
+    arrays = instantiate("data.source", source, Arrays, root=root, **given)
     if arrays.classes and config.classes:
         raise UserError(f"data.classes={config.classes}: data={config.name} names its classes itself")
     parts, folds = _split_as_told(arrays, config), []
@@ -123,10 +125,7 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
 
 
 def _without_addresses(source: DictConfig, may_fill: bool) -> DictConfig:
-    """`source` without addresses, unless conf/data/ has the same and it `may_fill`: a download could write anywhere.
-
-    Nor does it say where decoded pictures are kept.
-    """
+    """`source` without addresses, unless conf/data/ has the same and it `may_fill`: a download could write anywhere."""
 
     def without_sums(node: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in node.items() if key not in ("sample", "md5")}
@@ -134,7 +133,7 @@ def _without_addresses(source: DictConfig, may_fill: bool) -> DictConfig:
     ours = [OmegaConf.to_container(OmegaConf.load(path)).get("source", {}) for path in (CONF / "data").glob("*.yaml")]
     if may_fill and without_sums(OmegaConf.to_container(source)) in map(without_sums, ours):
         return source
-    empty = {key: nothing for key, nothing in (("mirrors", []), ("url", ""), ("cache", None)) if key in source}
+    empty = {key: nothing for key, nothing in (("mirrors", []), ("url", "")) if key in source}
     return OmegaConf.create(OmegaConf.to_container(source) | empty)
 
 

@@ -17,12 +17,14 @@ from lab.config.schema import MOST_CLASSES, is_size
 from lab.datasets.pictures import read_pictures
 from lab.datasets.readers import Arrays
 from lab.decode import PICTURES
+from lab.display.terminal import print_notes
 from lab.errors import UserError, printable
 from lab.files import MOST_TEXT, open_plain
 
 PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 LACKING = 0.15  # of the pictures, for each part that a folder has not
 SHOWN = 10  # broken files
+RUNS = "outputs"  # the folder of runs, beside the classes where a run is started there
 
 
 @dataclass
@@ -45,14 +47,16 @@ def folder(
     group: str | None = None,
     skip_broken: bool = False,
     cache: str | None = None,
+    fills_cache: bool = True,
 ) -> Arrays:
     """Pictures of any format and size: `CLASS/picture`, or `train|validation|val|valid|test/CLASS/picture`.
 
     `table` is a CSV file in `root` instead, with the columns file, label and perhaps part and group. `size` is
     "HEIGHTxWIDTH" or one number for both. Files in whose names `group` finds the same stay together in every split.
+    `cache` is where they are kept decoded, or only looked for.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder: data.root=FOLDER names that of the pictures")
+        raise UserError(f"{root}: there is no such folder: data.root=FOLDER, or --root, names that of the pictures")
     pictures = list(_list_table(root, table) if table else _list_folders(root))
     order = ("train", "validation", "test")
     pictures.sort(key=lambda each: order.index(each.part))  # keeps the order in each
@@ -60,7 +64,7 @@ def folder(
     files, labels = [each.file for each in pictures], [each.label for each in pictures]
     place = Path(cache).expanduser() if cache else None
     source = root / table if table else root
-    read = read_pictures(root, source, files, labels, _input(size, fit, colour, picture), place)
+    read = read_pictures(root, source, files, labels, _input(size, fit, colour, picture), place, fills_cache)
     broken = {files[number]: why for number, why in read.broken.items()}
     if broken and not skip_broken:
         named = "; ".join(f"{printable(file)} ({why})" for file, why in list(broken.items())[:SHOWN])
@@ -93,6 +97,8 @@ def _list_folders(root: Path) -> Iterator[Picture]:
     for each in inside:
         if each not in parts and any(map(_is_picture, _visible(each.path))):
             raise UserError(f"{each.path}: pictures beside {parts[0].name}: a class lies in the folder of a part")
+        if each not in parts and any(_is_picture(entry) for _, entry in _walk(each, "")):
+            print_notes([f"{printable(each.path)} is left out: parts are called {', '.join(PARTS)}"])
     for each in parts:
         yield from _list_classes(root, f"{each.name}/", PARTS[each.name.lower()])
 
@@ -122,9 +128,10 @@ def _walk(place: os.DirEntry, name: str) -> Iterator[tuple[str, os.DirEntry]]:
 
 
 def _visible(place: Path | str) -> list[os.DirEntry]:
-    """What lies there and is not hidden, by name."""
+    """What lies there and is not hidden, by name; not this program's runs, where it is started beside the classes."""
     with os.scandir(place) as entries:
-        return sorted((each for each in entries if not each.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
+        seen = sorted((each for each in entries if not each.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
+    return [each for each in seen if each.name != RUNS or Path(each.path).absolute() != Path(RUNS).absolute()]
 
 
 def _is_picture(entry: os.DirEntry) -> bool:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, Future, Pr
 from lab.decode import decode_into
 from lab.display.terminal import make_bar
 from lab.errors import UserError, first_line
-from lab.files import atomic_write, read_text, write_json
+from lab.files import atomic_write, open_plain, read_text, write_json
 
 VERSION = 1  # of what the files here mean
 CHUNK = 16  # pictures that a process decodes before it reports
 IDLE = 10  # seconds, after which a process ends whose parent was killed
 FEW_BYTES = 4_000_000  # of files, which this process decodes before another one has started
-MOST_INDEX = 2**32  # bytes
+MOST_OF_INDEX = 4_000  # bytes of a picture
+MOST_HEADER = 1_000  # bytes, of numpy's
 LEFT_OVER = r"\.[0-9a-f]{16}-[0-9a-f]{16}-[0-9a-f]{16}\.(npy|json)"  # by a killed process
 MAPPED = 2**26  # bytes of images that are read before their pages are handed back
 
@@ -45,22 +47,32 @@ class Pictures:
 
 
 def read_pictures(
-    root: Path, source: Path, files: Sequence[str], labels: Sequence[str], size: dict[str, Any], cache: Path | None
+    root: Path,
+    source: Path,
+    files: Sequence[str],
+    labels: Sequence[str],
+    size: dict[str, Any],
+    cache: Path | None,
+    fills_cache: bool = True,
 ) -> Pictures:
     """The pixels of `files`, relative to `root`, fitted to `size`; out of `cache`, where they are decoded if need be.
+
+    Where they are not there and it does not fill `cache`, they are decoded into the user's own cache folder.
 
     They are decoded once for all who find them with the names, labels, sizes and times that they have now; then those
     that the same `source`, a table or `root`, has listed before are removed. Broken is what cannot be decoded, and what
     is there with two labels.
     """
-    folder, started = (cache or Path(pooch.os_cache("lab"))).absolute(), time.perf_counter()
-    name = _name(root, source, files, labels, size)
-    if found := _open(folder / name, size):
-        return found
+    own, started = Path(pooch.os_cache("lab")).absolute(), time.perf_counter()
+    places, name = [cache.absolute(), own] if cache else [own], _name(root, source, files, labels, size)
+    for place in places:
+        if found := _open(place / name, size, len(files)):
+            return found
+    folder = places[0] if fills_cache else own
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if found := _open(folder / name, size):
+            if found := _open(folder / name, size, len(files)):
                 return found
             _clear(folder)
             _decode(root, files, labels, size, folder / name)
@@ -68,7 +80,7 @@ def read_pictures(
                 if path.stem != name:
                     with contextlib.suppress(OSError):
                         path.unlink()
-            found = _open(folder / name, size)  # before others may remove it
+            found = _open(folder / name, size, len(files))  # before others may remove it
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: {error.strerror or first_line(error)}: the decoded pictures need "
@@ -112,14 +124,16 @@ def _bytes(size: dict[str, Any]) -> int:
     return size["height"] * size["width"] * size["channels"]
 
 
-def _open(path: Path, size: dict[str, Any]) -> Pictures | None:
-    """None where one of the two files is missing, or is not what was written."""
+def _open(path: Path, size: dict[str, Any], count: int) -> Pictures | None:
+    """None where one of the two files is missing, or is not what was written of so many pictures."""
     try:
-        index = json.loads(read_text(path.with_suffix(".json"), MOST_INDEX))
+        index = json.loads(read_text(path.with_suffix(".json"), MOST_OF_INDEX * count))
         digests, broken = index["digests"], {int(number): str(why) for number, why in index["broken"].items()}
+        shape = (len(digests), *_nothing(size).shape[1:])
+        open_plain(path.with_suffix(".npy"), prod(shape) + MOST_HEADER).close()
         # c: a page that somebody writes to would be a copy, the file is never changed
         images = np.load(path.with_suffix(".npy"), mmap_mode="c", allow_pickle=False) if digests else _nothing(size)
-        if images.shape != (len(digests), *_nothing(size).shape[1:]) or images.dtype != np.uint8:
+        if len(digests) + len(broken) != count or images.shape != shape or images.dtype != np.uint8:
             return None
         return Pictures(images, digests, broken)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):

@@ -7,7 +7,7 @@ from lab.config.schema import data_folder
 from lab.datasets.pitfalls import is_uneven, largest_class
 from lab.display.figures import calibration, confusion, gallery
 from lab.display.terminal import print_notes, print_table, shorten
-from lab.errors import UserError
+from lab.errors import UserError, printable
 from lab.evaluation.metrics import evaluate, print_confused, worst_mistakes
 from lab.files import write_csv, write_json
 from lab.runs.folder import read_exported, read_result
@@ -96,7 +96,8 @@ def _draw(evaluation: dict[str, Any], predictions: Predictions, run: Run, folder
     worst, probabilities = worst_mistakes(predictions, SHOWN), predictions.probabilities()
     classes, files = run.dataset.classes, run.dataset.files
     images = predictions.indices[worst]
-    names = [files[image][-MOST_LETTERS:] if files else f"no. {row}" for row, image in zip(worst, images, strict=True)]
+    numbered = zip(worst, images, strict=True)
+    names = [printable(files[image])[-MOST_LETTERS:] if files else f"no. {row}" for row, image in numbered]
     captions = [
         f"{classes[predictions.labels[row]]} read as {classes[probabilities[row].argmax()]}\n"
         f"{probabilities[row].max():.1%} sure, {name}"

@@ -86,7 +86,8 @@ def _prepare_again(config: DictConfig, folder: Path, data: str, root: Path | Non
 
 def place_data(config: DictConfig, root: Path | None = None) -> None:
     """The data lies in `root`, else where it lay when the run began, else in $LAB_DATA."""
-    if root or config.data.root is None or not data_folder(config.data.root).is_dir():
+    is_gone = config.data.root is None or not data_folder(config.data.root).is_dir()
+    if root or (is_gone and "fit" not in config.data.source):  # pictures of the user's are in no other place
         config.data.root = str(root) if root else os.environ.get("LAB_DATA")
 
 
