@@ -152,6 +152,7 @@ def test_what_the_project_sets_for_itself_no_yardstick_gets():
     assert process.stdout.split() and set(process.stdout.split()) <= set(measurement.OWN)
 
 
+@pytest.mark.slow
 def test_the_lab_and_a_plain_loop_are_measured_on_the_same_images(here, tmp_path):
     words = ["recipes=[cnn]", "stacks=[lab,plain]", "neighbours=[late]", "rounds=1", "images=200", "epochs=1"]
     assert "too few" in here("benchmark", *words, f"hydra.run.dir={tmp_path}/run").out

@@ -87,6 +87,7 @@ def test_commands_on_a_full_disk_leave_what_was_there(run, here, capfd, tmp_path
     assert_good(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_folder_deleted_underneath_is_one_line(tmp_path, data_root):
     options = [option for option in OPTIONS if "epochs" not in option]
     process = start(["train.py", *options, "model.epochs=2000"], tmp_path, data_root)

@@ -100,6 +100,7 @@ def test_recipes_are_the_labs(name, recipe):
     assert (kind, optimizer, rate, model.batch_size, model.epochs, model.scale) == RECIPES[name]
 
 
+@pytest.mark.slow
 def test_only_cnn_augmented_of_the_labs_recipes_changes_its_images(recipe):
     augments = {name: recipe(name).model.augment for name in RECIPES}
     changed = {name: {key: value for key, value in augment.items() if value} for name, augment in augments.items()}

@@ -66,6 +66,7 @@ def test_the_packages_weights_answer_as_the_code_that_they_came_with():
     assert ours.std() > 0.1
 
 
+@pytest.mark.slow
 def test_features_are_the_same_bits_kept_in_memory_in_a_file_or_not_at_all(here, tiny, tmp_path, monkeypatch):
     told = here("train", *tiny, "hydra.run.dir=memory").out
     assert "Its export will run on Nano, Xavier, Orin" in told

@@ -53,6 +53,7 @@ def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, tmp_path):
     assert "6 runs, 0 to do" in again and row.split("|")[5].strip().partition(" ")[0] in again
 
 
+@pytest.mark.slow
 def test_folds_are_a_row_with_the_spread_over_folds(reproduce, tmp_path):
     reproduce("rows=[A1]")
     folds = [float(line["accuracy"]) * 100 for line in runs(tmp_path / "out")]
@@ -83,6 +84,7 @@ def test_a_row_that_cannot_run_says_why(here, tmp_path):
     assert not (tmp_path / "out" / "published.png").exists()
 
 
+@pytest.mark.slow
 def test_runs_on_a_sample_are_marked_and_run_again(here, tmp_path):
     common = "+table.common='data.root=null model.epochs=1 model.batch_size=500'"
     alone = ("seeds=1", "workers=1", "hydra.run.dir=out")
@@ -102,7 +104,7 @@ def test_wrong_options_are_refused(refused, tmp_path, wrong):
 
 
 def test_stopped_it_shows_what_there_is_and_goes_on_with_what_is_missing(here, tmp_path, data_root):
-    words = [SMALL.replace("epochs=1", "epochs=40"), "rows=[C1,D1]", "seeds=2", "hydra.run.dir=out", "workers=1"]
+    words = [SMALL.replace("epochs=1", "epochs=15"), "rows=[C1,D1]", "seeds=2", "hydra.run.dir=out", "workers=1"]
     command = [sys.executable, PROJECT / "src" / "reproduce.py", *words]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"LAB_DATA": str(data_root)}, **pipes)

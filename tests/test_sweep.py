@@ -66,11 +66,12 @@ def test_ctrl_c_in_a_library_that_raises_another_error_on_it_is_told_as_ctrl_c(r
         if len(calls) < call:
             return compose(*arguments)
         try:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         finally:
             raise AttributeError("half copied")
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", stopped)
+    monkeypatch.setattr("lab.errors._interrupts", [])
     assert refused(*HERE, *FAST, RATES) == f"error: interrupted{goes_on}"
 
 
@@ -105,6 +106,7 @@ def test_a_sweep_finds_its_folder_by_what_decides_its_results(train_here, tmp_pa
     assert len([name for name in names if name.startswith("sweep_seed_small_dense-mnist_")]) == 1
 
 
+@pytest.mark.slow
 def test_another_configuration_in_the_folder_is_left_alone(refused, train_here, tmp_path):
     train_here(*HERE, *FAST, RATES)
     kept = (tmp_path / "sweep" / "lr=0.01" / "result.json").read_bytes()
