@@ -176,6 +176,7 @@ def test_what_is_no_data_set_is_refused_in_a_line(place):
     shutil.copy(place / "cat" / "00.png", place / "dog" / "b.png")
     twins = "cat/00.png (the same file as b.png of class dog); dog/b.png (the same file as 00.png of class cat)"
     assert twins in told()
+    shutil.copy(place / "cat" / "00.png", place / "cat" / "twin.png")
     write(place / "dog" / "c.png")
     assert len(folder(place, size=8, skip_broken=True).labels) == 3
     assert "data.group=[: not a regular expression" in told(group="[", skip_broken=True)

@@ -173,12 +173,15 @@ def _decode(root: Path, files: Sequence[str], labels: Sequence[str], size: dict[
 
 def _find_contradictions(paths: Sequence[Path], labels: Sequence[str], found: list[tuple[str, str]]) -> None:
     """Files that are the same to the byte, with two labels: in `found` they are broken then."""
-    first: dict[str, int] = {}
+    same: dict[str, list[int]] = {}
     for number, (pixels, _) in enumerate(found):
-        other = first.setdefault(pixels, number) if pixels else number
-        if labels[other] != labels[number] and filecmp.cmp(paths[other], paths[number], shallow=False):
-            for one, its_twin in ((other, number), (number, other)):
-                found[one] = "", f"the same file as {paths[its_twin].name} of class {labels[its_twin]}"
+        same.setdefault(pixels or str(number), []).append(number)
+    for numbers in same.values():
+        for number in numbers:
+            others = (other for other in numbers if labels[other] != labels[number])
+            twins = (other for other in others if filecmp.cmp(paths[other], paths[number], shallow=False))
+            if (twin := next(twins, None)) is not None:
+                found[number] = "", f"the same file as {paths[twin].name} of class {labels[twin]}"
 
 
 def _header(count: int, size: dict[str, Any]) -> dict[str, Any]:
