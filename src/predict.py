@@ -475,6 +475,7 @@ def find_ink(picture, uneven):
 
 
 def is_noise(blobs):
+    """Whether the heaviest is little beside all the others."""
     masses = [blob.mass for blob in blobs]
     return sum(masses) > MOST_PIECES * max(masses)
 

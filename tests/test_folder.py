@@ -180,6 +180,7 @@ def test_what_is_no_data_set_is_refused_in_a_line(place):
     write(place / "dog" / "c.png")
     assert len(folder(place, size=8, skip_broken=True).labels) == 3
     assert "data.group=[: not a regular expression" in told(group="[", skip_broken=True)
+    assert "a group that is repeated may search for ever" in told(group="(a+)+$", skip_broken=True)
     assert "is in no file's name, as in 01.png" in told(group="person", skip_broken=True)
     write_classes(place, 3, part="train")
     assert "cat: pictures beside train" in told()

@@ -197,6 +197,8 @@ def _input(size: int | str | None, fit: str, colour: str, picture: str) -> dict[
 def _group(pictures: Sequence[Picture], pattern: str | None, digests: Sequence[str]) -> npt.NDArray[np.int64] | None:
     """A number for each, the same for those with one group or the same pixels; None where each stands alone."""
     if pattern:
+        if re.search(r"(?<!\\)\)[*+{]", pattern):
+            raise UserError(f"data.group={pattern}: a group that is repeated may search for ever: repeat none")
         try:
             found = [re.search(pattern, Path(each.file).name) for each in pictures]
         except re.error as error:
