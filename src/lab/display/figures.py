@@ -319,7 +319,7 @@ def best_so_far(trials: Mapping[str, Sequence[Any]], ylabel: str, title: str, pa
         _mark_trials(axis, places, scores, whole)
         axis.set(xlabel=xlabel, ylim=_limits(_of_interest(scores)))
         axis.grid(alpha=0.3)
-    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes[0].set_ylabel(ylabel)
     _name_marks(figure, axes[0])
     _save(figure, title, path)
@@ -351,7 +351,7 @@ def slices(
             _mark_trials(axis, np.array(values), scores, whole)
             if is_logarithmic:
                 axis.set_xscale("log")
-                _number_ticks(axis.xaxis)
+                _number_ticks(axis.xaxis, each=(1,) if max(values) > 30 * min(values) else (1, 3))
         axis.set(xlabel=name, ylim=_limits(_of_interest(scores)))
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(knobs) :]:

@@ -88,8 +88,9 @@ def report(trials: Sequence[Trial], plan: Plan, folder: Path) -> int:
     write_csv([{name: value for name, value in row.items() if name != "score"} for row in rows], folder / "sweep.csv")
     scored = [row for row in rows if row["score"] is not None]
     if scored:
-        _print(scored, plan, folder.name)
-        _draw(trials, rows, plan, folder)
+        title = f"{_title(trials, plan)}: {len(rows)} trials"
+        _print(scored, plan, title)
+        _draw(trials, scored, plan, title, folder)
     for row in rows:
         if row.get("error"):
             print(f"failed: {row['folder']}: {row['error']}")
@@ -132,18 +133,23 @@ def _print(rows: Sequence[dict[str, Any]], plan: Plan, title: str) -> None:
     print_table(title, [*columns, "seconds"], shorten(lines), spare=["seconds", HEADINGS["val_loss"]])
 
 
-def _draw(trials: Sequence[Trial], rows: Sequence[dict[str, Any]], plan: Plan, folder: Path) -> None:
+def _title(trials: Sequence[Trial], plan: Plan) -> str:
+    """What all have in common."""
+    first = next(result for result in (trial.result() for trial in trials) if result)
+    fixed = {"model": first["model"], "data": first["data"]["name"]}
+    return " on ".join(fixed[key] for key in fixed if key not in [knob.key for knob in plan.knobs]) or "a search"
+
+
+def _draw(trials: Sequence[Trial], scored: Sequence[dict[str, Any]], plan: Plan, title: str, folder: Path) -> None:
     from lab.experiments.propose import importances  # Optuna, in a search alone
 
     shown = f"{plan.metric.replace('val_', 'validation ').replace('_', ' ')} (%)"
-    scored = [row for row in rows if row["score"] is not None]
     points = {
         "trials": [row["trial"] for row in scored],
         "seconds": [row["seconds"] for row in scored],
         "scores": [100 * row["score"] for row in scored],
         "whole": [not row["pruned"] for row in scored],
     }
-    title = f"{len(rows)} trials, {folder.name.rpartition('_')[0].replace('_', ' ') or 'a search'}"
     figures.best_so_far(points, shown, title, folder / "best_so_far.png")
     axes = []
     for knob in plan.knobs:
