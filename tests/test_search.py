@@ -105,6 +105,7 @@ def test_what_is_proposed_follows_from_what_is_known_and_avoids_what_was_bad():
         (["search=20", "model.optimizer.lr=interval(-1,1)"], "model.optimizer.lr=-1.0: must be a number above 0"),
         (["search=20", "model.label_smoothing=interval(0.1,2)"], "model.label_smoothing=2.0: must be between 0 and 1"),
         (["search=20", "model.batch_size=choice(32)", RATES], "a choice of one"),
+        (["search=20", "model.optimizer.lr=interval(a,1)"], "its ends must be numbers"),
         (["search=20", "model=interval(1,2)"], "model is no number: give a choice"),
         (["search=20", "model.name=interval(1,2)"], "model.name is no number"),
         (["search=20", "model.optimiser.lr=interval(1e-4,1)"], "there is no such key"),
@@ -124,6 +125,7 @@ def test_a_search_without_sense_is_one_line(refused, tmp_path, arguments, messag
 @pytest.mark.parametrize("command", ["train", "cross_validate"])
 def test_a_search_is_a_sweep_of_train(refused, command):
     assert "search=20 is of a sweep of train.py" in refused(*SMALL_MNIST, "search=20", command=command)
+    assert "a range is searched, with -m search=20" in refused(*SMALL_MNIST, RATES, command=command)
 
 
 def test_a_preset_searches_the_usual_three(train_here, tmp_path):
@@ -198,7 +200,6 @@ def test_what_does_nothing_is_called_nothing_in_18_of_20_searches(train_here, tm
         more = (f"seed={100 * seed}", "search=10", f"hydra.sweep.dir={folder}")
         train_here("-m", "hydra/launcher=basic", *TINY[:3], *own, "model.epochs=1", *more)
         verdict = json.loads((folder / "verdict.json").read_text())
-        assert verdict["settings"][1]["searched"] > verdict["settings"][0]["confirmed"]  # the luckiest
         nothing += verdict["chosen"] == "the recipe"
     print(f"{nothing} of 20 searches found nothing")
     assert nothing >= 18

@@ -14,6 +14,7 @@ from lab.display.terminal import make_bar, print_table
 from lab.evaluation.significance import CONFIDENCE, Estimate, corrected_t, holm, holm_levels
 from lab.experiments.jobs import Job, identify, is_of_these_images, launch, make_launcher
 from lab.experiments.knobs import name_values
+from lab.experiments.ranking import short
 from lab.experiments.trials import Plan, Trial, ranked
 from lab.files import write_csv, write_json
 
@@ -22,7 +23,7 @@ RECIPE = "the recipe"
 
 
 @dataclass
-class Setting:
+class Contender:
     """What is trained again: a trial's values or, without any, the recipe; a job for each seed or fold."""
 
     name: str
@@ -34,7 +35,7 @@ class Setting:
 
     def scores(self, metric: str, part: str = "validation") -> dict[str, float]:
         """In % by seed or fold."""
-        results = {job.folder.name.rpartition("_")[2]: job.result() for job in self.jobs}
+        results = {again: job.result() for job in self.jobs for again in job.values.values()}
         return {again: result[part]["last"][metric] * 100 for again, result in results.items() if result}
 
     def mean(self, metric: str, part: str = "validation") -> float:
@@ -53,18 +54,18 @@ def confirm(
         print("No verdict: no trial ran to its end.")
         return 0
     again, ratio = _again(seeds, config)
-    settings = [Setting(RECIPE, [], _list_jobs("recipe", plan.fixed, again, folder))]
+    settings = [Contender(RECIPE, [], _list_jobs("recipe", plan.fixed, again, folder))]
     for trial, score in best:
         values = trial.told()["values"]
         overrides = [f"{key}={value}" for key, value in values.items()]
         jobs = _list_jobs(trial.folder.name, [*plan.fixed, *overrides], again, folder)
-        settings.append(Setting(name_values(values), overrides, jobs, score * 100))
+        settings.append(Contender(name_values(values), overrides, jobs, score * 100))
     identify([job for setting in settings for job in setting.jobs], config, context, folder)
     own = {job.digest for job in settings[0].jobs}
     settings = [settings[0], *(one for one in settings[1:] if one.jobs[0].digest not in own)]
     jobs = [job for setting in settings for job in setting.jobs]
-    todo = [job for job in jobs if config.rerun or not (job.result() and is_of_these_images(job))]
-    kind = again[0].partition("=")[0].removeprefix("data.")
+    todo = [job for job in jobs if not _has_finished(job)]
+    (kind,) = jobs[0].values
     print(f"Is it chance? The best {len(settings) - 1} and the recipe again, {len(again)} fresh {kind}s each:")
     print(f"{len(jobs)} jobs, {len(todo)} to run")
     with make_bar(sum(job.work for job in todo), " epochs") as bar:
@@ -73,6 +74,11 @@ def confirm(
     _compare(settings, metric, ratio)
     _show(settings, metric, kind, len(trials), plan.fixed, folder)
     return sum(job.result() is None for job in jobs)
+
+
+def _has_finished(job: Job) -> bool:
+    result = job.result()
+    return result is not None and result["digest"] == job.digest and is_of_these_images(job)
 
 
 def _again(seeds: int, config: DictConfig) -> tuple[list[str], float]:
@@ -84,15 +90,16 @@ def _again(seeds: int, config: DictConfig) -> tuple[list[str], float]:
 
 
 def _list_jobs(name: str, overrides: Sequence[str], again: Sequence[str], folder: Path) -> list[Job]:
-    keys = tuple(f"{word.partition('=')[0]}=" for word in again)
-    kept = [word for word in overrides if not word.startswith(keys)]
-    names = [word.removeprefix("data.").replace("=", "") for word in again]
-    return [
-        Job([*kept, word], {}, folder / f"confirm_{name}_{short}") for word, short in zip(again, names, strict=True)
-    ]
+    """One for each override in `again`, which takes the place of the search's own."""
+    jobs = []
+    for word in again:
+        key, _, value = word.partition("=")
+        kept = [override for override in overrides if not override.startswith(f"{key}=")]
+        jobs.append(Job([*kept, word], {short(key): value}, folder / f"confirm_{name}_{short(key)}{value}"))
+    return jobs
 
 
-def _compare(settings: Sequence[Setting], metric: str, ratio: float) -> None:
+def _compare(settings: Sequence[Contender], metric: str, ratio: float) -> None:
     """Each with the recipe, in pairs of the same seed or fold; p and intervals are Holm's."""
     recipe, pairs = settings[0].scores(metric), {}
     for number, setting in enumerate(settings[1:], 1):
@@ -105,14 +112,14 @@ def _compare(settings: Sequence[Setting], metric: str, ratio: float) -> None:
         settings[number].lead, settings[number].p = corrected_t(differences, ratio, level), p
 
 
-def _show(settings: Sequence[Setting], metric: str, kind: str, trials: int, fixed: Sequence[str], folder: Path) -> None:
+def _show(
+    settings: Sequence[Contender], metric: str, kind: str, trials: int, fixed: Sequence[str], folder: Path
+) -> None:
     """Table, picture, files, sentences."""
     rows = [
-        {"setting": setting.name, kind: again.removeprefix(kind), metric: score / 100, "folder": job.folder.name}
+        {"setting": setting.name, kind: again, metric: score / 100}
         for setting in settings
-        for job in setting.jobs
         for again, score in setting.scores(metric).items()
-        if job.folder.name.endswith(f"_{again}")
     ]
     write_csv(rows, folder / "confirmed.csv")
     done = [setting for setting in settings if setting.scores(metric)]
@@ -138,7 +145,7 @@ def _show(settings: Sequence[Setting], metric: str, kind: str, trials: int, fixe
     print(f"Verdict: {folder}/verdict.json, confirmed.csv, confirmed.png")
 
 
-def _line(setting: Setting, metric: str) -> list[str]:
+def _line(setting: Contender, metric: str) -> list[str]:
     scores = list(setting.scores(metric).values())
     spread = f" ± {stdev(scores):.2f}" if len(scores) > 1 else ""
     against = (
@@ -148,7 +155,7 @@ def _line(setting: Setting, metric: str) -> list[str]:
     return [setting.name, searched, f"{mean(scores):.2f}{spread}", against]
 
 
-def _entry(setting: Setting, metric: str) -> dict[str, object]:
+def _entry(setting: Contender, metric: str) -> dict[str, object]:
     """In verdict.json, in points."""
     known = {"name": setting.name, "searched": setting.searched, "confirmed": setting.mean(metric)}
     if setting.lead:
@@ -157,7 +164,7 @@ def _entry(setting: Setting, metric: str) -> dict[str, object]:
     return known
 
 
-def _judge(settings: Sequence[Setting], metric: str, kind: str, trials: int) -> tuple[list[str], Setting | None]:
+def _judge(settings: Sequence[Contender], metric: str, kind: str, trials: int) -> tuple[list[str], Contender | None]:
     """The verdict, and what to go on with: what beats the recipe, else the recipe."""
     recipe, *others = settings or [None]
     if recipe is None or recipe.name != RECIPE:
@@ -184,7 +191,7 @@ def _judge(settings: Sequence[Setting], metric: str, kind: str, trials: int) -> 
     return [*sentences, f"On the test part {'it' if better else 'the recipe'} has {test:.2f} %."], chosen
 
 
-def _told(setting: Setting, pairs: int) -> str:
+def _told(setting: Contender, pairs: int) -> str:
     lead = setting.lead
     corrected = f", corrected for {pairs} comparisons" if pairs > 1 else ""
     p = "p < 0.0001" if setting.p < 1e-4 else f"p = {setting.p:.2g}"
