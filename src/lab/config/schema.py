@@ -277,3 +277,10 @@ def run_folder() -> Path:
 def data_folder(root: str | None) -> Path:
     """`root`, which is $LAB_DATA unless data.root says otherwise; else data/ in the project."""
     return Path(root).expanduser() if root else PROJECT / "data"
+
+
+def place_data(config: DictConfig, root: Path | None = None) -> None:
+    """The data lies in `root`, else where it lay when the run began, else in $LAB_DATA."""
+    is_gone = config.data.root is None or not data_folder(config.data.root).is_dir()
+    if root or (is_gone and "fit" not in config.data.source):  # pictures of the user's are in no other place
+        config.data.root = str(root) if root else os.environ.get("LAB_DATA")

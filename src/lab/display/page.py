@@ -3,7 +3,11 @@
 import base64
 import hashlib
 import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -99,3 +103,28 @@ class Sheet:
         file = io.BytesIO()
         picture.save(file, kind, **options)
         return data_address(file.getvalue(), kind)
+
+
+@dataclass
+class Table:
+    """Of a page: headings, rows of texts, the first of each its heading, and a last row that sums up."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    total: Sequence[str] = ()
+
+    def alignment(self, place: int) -> str:
+        """The class of the column's cells: "n" where they are numbers, which stand at the right."""
+        cells = [row[place] for row in self.rows if row[place] not in ("", "-")]
+        return "n" if cells and all(re.match(r"[-+]?\d", cell) for cell in cells) else ""
+
+
+def draw(figure: Callable[..., None], *content: Any) -> str:
+    """What a `figure` of lab.display.figures makes of `content`, as the src of an <img>.
+
+    An image of its own: nothing in it is part of the page.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "figure.svg"
+        figure(*content, "", path)
+        return data_address(path.read_bytes(), "svg+xml")
