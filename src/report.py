@@ -1,4 +1,4 @@
-"""The page to hand in: report.html of a run, folds, a sweep, a comparison, a reproduced table: python src/report.py RUN"""
+"""The page to hand in: report.html of a run, folds, a sweep, a comparison, a table: python src/report.py outputs/RUN"""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,9 @@ def report(folder: Path, lang: str, root: Path | None) -> None:
 if __name__ == "__main__":
     sys.argv = [f"--{word}" if word.startswith("lang=") else word for word in sys.argv]  # as train.py is told it
     parser = Parser(description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of train.py, cross_validate.py, compare.py, reproduce.py")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="of train.py, cross_validate.py, compare.py, reproduce.py"
+    )
     parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the page and its figures")
     parser.add_argument("--root", type=Path, help="where the data lies; else where it lay, else $LAB_DATA")
     parser.add_networks()

@@ -27,7 +27,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from lab.display.language import localise, number, say, spoken
+from lab.display.language import localise, number, say, spoken, translate
 from lab.files import atomic_write
 
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#999999"  # of Okabe and Ito
@@ -47,7 +47,7 @@ def curves(histories: Sequence[Sequence[dict[str, float]]], title: str, path: Pa
     of_all = say(", each of {folds} folds", folds=len(histories)) if len(histories) > 1 else ""
     for axis, metric, percent in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
         for part, name, style, colour in (("train", "training", "o-", BLUE), ("val", "validation", "s--", ORANGE)):
-            label = say(name) + of_all
+            label = translate(name) + of_all
             for history in histories:
                 rows = [row for row in history if f"{part}_{metric}" in row]
                 values = [row[f"{part}_{metric}"] * percent for row in rows]
@@ -164,9 +164,17 @@ def counts(by_part: Mapping[str, Sequence[int]], classes: Sequence[str], title: 
     """Images a class, a bar for each part."""
     width = min(max(7, 0.7 * len(classes) + 2), 30)
     figure, axis = plt.subplots(figsize=(width, 4))
-    for number, ((part, heights), colour) in enumerate(zip(by_part.items(), (BLUE, ORANGE, GREY), strict=False)):
-        places = np.arange(len(classes)) + (number - (len(by_part) - 1) / 2) * 0.27
-        axis.bar(places, heights, 0.27, color=colour, hatch=("", "//", "..")[number], edgecolor="white", label=say(part))
+    for bar, ((part, heights), colour) in enumerate(zip(by_part.items(), (BLUE, ORANGE, GREY), strict=False)):
+        places = np.arange(len(classes)) + (bar - (len(by_part) - 1) / 2) * 0.27
+        axis.bar(
+            places,
+            heights,
+            0.27,
+            color=colour,
+            hatch=("", "//", "..")[bar],
+            edgecolor="white",
+            label=translate(part),
+        )
     names = [_clip(name) for name in classes]
     if len(classes) <= MOST_TICKS:
         _name_columns(axis, names, (width - 1) / len(classes))

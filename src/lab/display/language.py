@@ -34,7 +34,12 @@ def spoken() -> str:
 
 def say(text: str, **values: Any) -> str:
     """`text` in the language of the moment, its {fields} filled as str.format fills them; numbers as `number`."""
-    return _Filler().format(_words(spoken()).get(text, text), **values)
+    return _Filler().format(translate(text), **values)
+
+
+def translate(text: str) -> str:
+    """A word of the program's in the language of the moment; one that the language's file lacks, as it is."""
+    return _words(spoken()).get(text, text)
 
 
 def number(value: float | None, form: str = ",") -> str:

@@ -63,6 +63,7 @@ class Sheet:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         """Of images of `shape`, [h, w, ...]."""
+        self.shape = tuple(shape)
         height, width = shape[:2]
         shrink = min(1.0, SIDE / max(height, width)) if max(height, width) > SMALL else 1.0
         self.size = max(round(width * shrink), 1), max(round(height * shrink), 1)

@@ -118,9 +118,14 @@ class _Shower:
 
 
 def _fill(
-    counts: Sequence[Sequence[int]], names: list[str], predictions: Predictions, shares: Shares, show: _Shower, side: int
+    counts: Sequence[Sequence[int]],
+    names: list[str],
+    predictions: Predictions,
+    shares: Shares,
+    show: _Shower,
+    side: int,
 ) -> list[list[Cell]]:
-    """The matrix, each cell with its images as far as the page has room: of all mistakes, the surest of a cell first."""
+    """The matrix, each cell with its images as far as the page has room: of mistakes the surest first."""
     named, sure = predictions.logits.argmax(1), shares.max(1)
     most = _most_of_cell(np.asarray(counts), MOST_TILES if side <= 64 else MOST_LARGE)
     order = np.argsort(-sure, kind="stable")

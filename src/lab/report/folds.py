@@ -48,7 +48,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
         "pitfalls": [baseline] if baseline else [],
         **describe_recipe(config, result, CrossValidate),
         "data": describe_classes({"held out": counts}, dataset.classes),
-        "shape": "×".join(map(str, dataset.shape)),
+        "shape": "x".join(map(str, dataset.shape)),
         "boxes": draw(box_plot, {result["model"]: scores}, say("accuracy on the held-out fold (%)")),
         "folds": Table([say("fold"), say("images"), say("loss"), say("accuracy"), say("seconds")], rows),
         "curves": draw(curves, histories),

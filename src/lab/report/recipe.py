@@ -6,10 +6,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lab.config.again import command_again
-from lab.config.schema import CrossValidate, Train
+from lab.config.schema import Train
 from lab.display.figures import counts
 from lab.display.labels import label
-from lab.display.language import number, say
+from lab.display.language import number, say, translate
 from lab.display.page import Table, draw
 
 PARTS = {"train": "training", "validation": "validation", "test": "test"}
@@ -29,7 +29,7 @@ def describe_recipe(config: DictConfig, result: Mapping[str, Any], schema: type[
 
 def describe_classes(by_part: Mapping[str, list[int]], classes: list[str]) -> dict[str, Any]:
     """Images of each class, [classes], in each part: a table and a figure."""
-    named = {say(PARTS.get(part, part)): of_part for part, of_part in by_part.items() if sum(of_part)}
+    named = {translate(PARTS.get(part, part)): of_part for part, of_part in by_part.items() if sum(of_part)}
     rows = [[name, *(number(of_part[place]) for of_part in named.values())] for place, name in enumerate(classes)]
     total = [say("images"), *(number(sum(of_part)) for of_part in named.values())]
     shown = {PARTS.get(part, part): of_part for part, of_part in by_part.items() if sum(of_part)}
@@ -46,7 +46,7 @@ def _recipe(config: DictConfig) -> Table:
     for group in ("optimizer", "schedule"):
         if model[group]:
             chosen = str(model[group].pop("_target_")).rpartition(".")[2]
-            rows.append([say(group), ", ".join([chosen, *_options(model[group])])])
+            rows.append([translate(group), ", ".join([chosen, *_options(model[group])])])
     rows.append([label("max_epochs"), number(config.trainer.max_epochs or config.model.epochs)])
     rows.append([label("model.batch_size"), number(config.model.batch_size)])
     rows.append([say("pixels are divided by"), number(config.model.scale, ",g")])
@@ -74,7 +74,7 @@ def _tell(value: Any) -> str:
 
 def _machine(result: Mapping[str, Any]) -> Table:
     kept = ("machine", "device", "threads", "processes", "precision", "seed")
-    rows = [[say(key), str(result[key])] for key in kept if result.get(key) is not None]
+    rows = [[translate(key), str(result[key])] for key in kept if result.get(key) is not None]
     rows.append([say("training time"), say("{seconds:,.1f} s", seconds=float(result["seconds"]))])
     if rate := result.get("images_per_second"):
         rows.append([say("images a second in training"), number(float(rate), ",.0f")])

@@ -7,7 +7,7 @@ from typing import Any
 from lab.config.schema import data_folder
 from lab.datasets.pitfalls import find_pitfalls
 from lab.display.figures import curves
-from lab.display.language import number, say
+from lab.display.language import number, say, translate
 from lab.display.page import Sheet, Table, draw
 from lab.evaluation.images import check_images
 from lab.evaluation.significance import accuracy_interval
@@ -35,17 +35,17 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
     chosen = first_of_each_class(dataset)
     counts = {part: count.tolist() for part, count in dataset.counts().items()}
     network = [
-        [layer.name, "×".join(map(str, layer.shape)), number(layer.parameters) if layer.parameters else ""]
+        [layer.name, "x".join(map(str, layer.shape)), number(layer.parameters) if layer.parameters else ""]
         for layer in run.layers
     ]
     about = {"model": result["model"], "data": result["data"]["name"], "accuracy": answers.evaluation["accuracy"]}
     return {
         "title": say("{model} on {data}: accuracy {accuracy:.2%}", **about),
-        "part": say(PARTS[part]),
+        "part": translate(PARTS[part]),
         "pitfalls": find_pitfalls(dataset, run.config.model.scale),
         **describe_recipe(run.config, result),
         "data": describe_classes(counts, dataset.classes),
-        "shape": "×".join(map(str, dataset.shape)),
+        "shape": "x".join(map(str, dataset.shape)),
         "examples": [_example(int(image), dataset, sheet) for image in chosen.ravel()],
         "network": Table(
             [say("layer"), say("output shape"), say("parameters")],
@@ -74,13 +74,15 @@ def _scores(result: dict[str, Any]) -> Table:
             images = int(scores.get("images", 0))
             low, high = accuracy_interval(round(scores["accuracy"] * images), images) if images else (None, None)
             epoch = say("best epoch, {epoch}", epoch=int(scores["epoch"])) if which == "best" else ""
-            rows.append([
-                say(name),
-                epoch or say("last epoch, {epoch}", epoch=int(scores["epoch"])),
-                number(images),
-                number(scores["loss"], ".4f"),
-                number(scores["accuracy"], ".2%"),
-                say("{low:.2%} to {high:.2%}", low=low, high=high) if images else "-",
-            ])
+            rows.append(
+                [
+                    translate(name),
+                    epoch or say("last epoch, {epoch}", epoch=int(scores["epoch"])),
+                    number(images),
+                    number(scores["loss"], ".4f"),
+                    number(scores["accuracy"], ".2%"),
+                    say("{low:.2%} to {high:.2%}", low=low, high=high) if images else "-",
+                ]
+            )
     columns = [say("part"), say("weights of"), say("images"), say("loss"), say("accuracy"), say("95 % interval")]
     return Table(columns, rows)

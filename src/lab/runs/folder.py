@@ -140,7 +140,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     try:
         with open_plain(path, MOST_TEXT, "r") as file:
             rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-        if not rows or not all(NEEDED_OF_EPOCH <= row.keys() for row in rows):
+        if not rows or not all(row.keys() >= NEEDED_OF_EPOCH for row in rows):
             raise ValueError("no epochs")
     except (ValueError, TypeError, csv.Error):
         raise UserError(f"{path}: damaged") from None
