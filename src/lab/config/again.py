@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lab.config.overrides import quoted
-from lab.config.schema import CONF, CrossValidate, Train, fingerprint
+from lab.config.schema import CONF, UNDECIDING, CrossValidate, Train, fingerprint
 
 # what decides no result, or is said by the group's name
-UNSAID = {"model.name", "data.name", "resume", "rerun", "show_test", "tune", "workers", "report", "lang", "networks"}
+UNSAID = {"model.name", "data.name", "resume", "tune", "histograms", "workers", *UNDECIDING}
 GROUPS = ("model", "data")
 
 
