@@ -21,7 +21,18 @@ LEVELS = {
 }
 # pictures become pixels in one place: predict.py's, which must stay a lone file for the device
 COMMANDS_IMPORTED = {"decode": {"predict"}}
-WITHOUT_TORCH = ("errors", "files", "config", "display", "datasets.dataset", "runs", "cli", "evaluation", "experiments")
+WITHOUT_TORCH = (
+    "errors",
+    "files",
+    "config",
+    "display",
+    "datasets.dataset",
+    "runs",
+    "cli",
+    "evaluation",
+    "experiments",
+    "report",
+)
 LIGHTNINGS = {"datasets.batches", *(f"training.{name}" for name in ("classifier", "load", "prepare"))}
 LIGHTNINGS |= {f"training.{name}" for name in ("fastest", "train", "trainer", "tune")}
 
