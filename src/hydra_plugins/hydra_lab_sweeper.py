@@ -37,7 +37,11 @@ class LabSweeper(BasicSweeper):
         refuse_ranges(overrides)
         swept = [key for key, override in last.items() if override.is_sweep_override()]
         (jobs,) = self.split_arguments(overrides, None)
-        sweep(jobs, swept, self.config, self.hydra_context, self.launcher)
+        folder = sweep(jobs, swept, self.config, self.hydra_context, self.launcher)
+        if self.config.report:
+            from lab.report.report import write_report
+
+            write_report(folder, self.config.lang or "en")
 
 
 ConfigStore.instance().store(

@@ -26,7 +26,8 @@ class Rule(NamedTuple):
 
 AT_LEAST_1 = Rule(lambda value: value >= 1, "1 or more")
 MOST_CLASSES = 1_000
-NOT_DECISIVE = ("rerun", "show_test", "networks", "search", "prune", "confirm")  # of a run's result
+# what a result does not depend on
+UNDECIDING = ("rerun", "show_test", "networks", "report", "lang", "search", "prune", "confirm")
 MOST_THREADS = max(64, os.cpu_count() or 1)  # of a machine with more cores a run may ask here too
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to 1")
 SHARE = Rule(lambda value: 0 < value <= 1, "more than 0, and 1 at most")
@@ -189,6 +190,8 @@ class Train:
     stop_below: Optional[list[float]] = option(
         None, rule=Rule(lambda bars: all(0 <= bar <= 1 for bar in bars), "fractions from 0 to 1, one an epoch")
     )
+    report: bool = option(False, "true", "write report.html at the end: the page to hand in")
+    lang: Optional[str] = option(None, "fr", "the language of that page; else English", one_of("en", "fr"))
     show_test: bool = option(False, "true", "with -m: test accuracy for every setting; else the winner's alone")
     rerun: bool = option(False, "true", "with -m: the finished jobs too")
     resume: Optional[str] = option(None, "outputs/RUN", "go on with an interrupted run, to the same bits")
@@ -265,7 +268,7 @@ def fingerprint(config: DictConfig) -> str:
     What is off counts like what is not there, so that fingerprints outlive new options. The precision that speed=fast
     has chosen does not count: another machine chooses another.
     """
-    decisive = [key.name for key in fields(Train) if key.name not in NOT_DECISIVE]
+    decisive = [key.name for key in fields(Train) if key.name not in UNDECIDING]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
     for places, key in ((content["data"], "root"), (content["data"], "cache"), (content["data"]["source"], "cache")):
         places.pop(key, None)
@@ -294,3 +297,10 @@ def run_folder() -> Path:
 def data_folder(root: str | None) -> Path:
     """`root`, which is $LAB_DATA unless data.root says otherwise; else data/ in the project."""
     return Path(root).expanduser() if root else PROJECT / "data"
+
+
+def place_data(config: DictConfig, root: Path | None = None) -> None:
+    """The data lies in `root`, else where it lay when the run began, else in $LAB_DATA."""
+    is_gone = config.data.root is None or not data_folder(config.data.root).is_dir()
+    if root or (is_gone and "fit" not in config.data.source):  # pictures of the user's are in no other place
+        config.data.root = str(root) if root else os.environ.get("LAB_DATA")
