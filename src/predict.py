@@ -579,8 +579,9 @@ def runtime_of(path):
     return RUNTIMES[end]
 
 
-def load(given, metadata):
-    return runtime_of(given.model)(given.model, given.device, metadata)
+def load(path, device, metadata):
+    """The Model in the file, on "cpu", "cuda" or another device of its runtime."""
+    return runtime_of(path)(path, device, metadata)
 
 
 def as_floats(content):
@@ -984,7 +985,7 @@ def predict(given):
     pillow()
     paths = list(expand(given.images))
     metadata = read_metadata(given.model)
-    model = load(given, metadata)
+    model = load(given.model, given.device, metadata)
     writer = csv.writer(sys.stdout) if given.csv else None
     if writer:
         writer.writerow(["file", "class", "probability"] + [shown(name) for name in metadata["classes"]])
@@ -1043,7 +1044,7 @@ def expand(words):
 
 
 def selftest(given):
-    model = load(given, read_metadata(given.model))
+    model = load(given.model, given.device, read_metadata(given.model))
     passed, difference = model.check()
     whole = reads_pictures(model)
     print(
@@ -1072,7 +1073,7 @@ def reads_pictures(model):
 
 
 def bench(given):
-    model = load(given, read_metadata(given.model))
+    model = load(given.model, given.device, read_metadata(given.model))
     print(model.words())
     for n in sorted({1, given.batch}):
         images = repeated(model.golden()[0], n)
@@ -1118,11 +1119,13 @@ def measure(model, images, budget):
 
 def peak_memory():
     """MB; not a number where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1e3
     try:
         import resource
     except ImportError:
         return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux would count the memory of who started this, too
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
 
 
@@ -1312,7 +1315,7 @@ class Server(ThreadingMixIn, HTTPServer):
 
     def __init__(self, given):
         self.given, self.metadata = given, read_metadata(given.model)
-        self.model = load(given, self.metadata)
+        self.model = load(given.model, given.device, self.metadata)
         self.model.optimise(self.model.golden()[0][:1])
         pillow()
         self.about = {key: self.metadata[key] for key in ("model", "data", "classes")}
