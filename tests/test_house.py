@@ -19,8 +19,8 @@ LEVELS = {
     **{"datasets": 2, "runs": 2, "cli": 2},
     **{"evaluation": 3, "training": 4, "experiments": 5, "export": 5, "report": 6},
 }
-# pictures become pixels in one place: predict.py's, which must stay a lone file for the device
-COMMANDS_IMPORTED = {"decode": {"predict"}}
+# pictures become pixels, and files are opened, in one place: predict.py's, which must stay a lone file for the device
+COMMANDS_IMPORTED = {"decode": {"predict"}, "export.formats": {"predict"}}
 WITHOUT_TORCH = (
     "errors",
     "files",

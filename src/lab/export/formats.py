@@ -23,9 +23,11 @@ from lab.errors import UserError, first_line
 from lab.files import atomic_write
 from lab.models.jetson import find_refused, trace
 from lab.training.prepare import Run
+from predict import OPERATORS
 
 FORMAT = 1
 OPSET = 13  # TensorRT 8.2, the Nano's last, reads no newer one
+MIN_ONNXRUNTIME = "1.6"  # the first that reads it
 ALIGNMENT = 64
 
 
@@ -96,14 +98,14 @@ def write_torchscript(deployed: Deployed, images: Tensor, metadata: dict[str, An
 def write_onnx(deployed: Deployed, images: Tensor, metadata: dict[str, Any], path: Path) -> None:
     """Float pixels 0..255 in, for TensorRT of that age refuses uint8; any number of images."""
     axes = {"images": {0: "n"}, "probabilities": {0: "n"}}
-    content = io.BytesIO()
+    written = io.BytesIO()
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the older exporter, which alone keeps to the opset
             torch.onnx.export(
                 deployed,
                 (images.float(),),
-                content,
+                written,
                 input_names=["images"],
                 output_names=["probabilities"],
                 dynamic_axes=axes,
@@ -112,10 +114,13 @@ def write_onnx(deployed: Deployed, images: Tensor, metadata: dict[str, Any], pat
             )
     except torch.onnx.errors.UnsupportedOperatorError as error:
         raise UserError(f"model={metadata['model']} cannot be exported to ONNX: {first_line(error)}") from None
-    model = onnx.load_from_string(content.getvalue())
+    model = onnx.load_from_string(written.getvalue())
     for node in model.graph.node:
         node.ClearField("doc_string")
-    onnx.helper.set_model_props(model, {"metadata.json": json.dumps(metadata, allow_nan=False)})
+    if refused := {node.op_type for node in model.graph.node} - set(OPERATORS):
+        raise UserError(f"model={metadata['model']} cannot be exported to ONNX: predict.py opens no {min(refused)}")
+    content = json.dumps(metadata | {"min_onnxruntime": MIN_ONNXRUNTIME}, allow_nan=False)
+    onnx.helper.set_model_props(model, {"metadata.json": content})
     onnx.checker.check_model(model)
     with atomic_write(path) as beside:
         beside.write_bytes(model.SerializeToString())
