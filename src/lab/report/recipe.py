@@ -1,6 +1,6 @@
 """What was asked of a run, of what data, and where it ran."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -61,8 +61,8 @@ def _recipe(config: DictConfig) -> Table:
     return Table([say("setting"), say("value")], rows)
 
 
-def _options(group: Mapping[str, Any]) -> Iterator[str]:
-    return (f"{label(key)} {_tell(value)}" for key, value in group.items())
+def _options(group: Mapping[str, Any]) -> list[str]:
+    return [f"{label(key)} {_tell(value)}" for key, value in group.items()]
 
 
 def _tell(value: Any) -> str:
