@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lab.config.overrides import quoted
-from lab.config.schema import CONF, UNDECIDING, CrossValidate, Train, fingerprint
+from lab.config.schema import CONF, NOT_DECISIVE, CrossValidate, Train, fingerprint
 
 # what decides no result, or is said by the group's name
-UNSAID = {"model.name", "data.name", "resume", "tune", "histograms", "workers", *UNDECIDING}
+UNSAID = {"model.name", "data.name", "resume", "tune", "histograms", "workers", *NOT_DECISIVE}
 GROUPS = ("model", "data")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from omegaconf import OmegaConf
 
-from lab.config.schema import UNDECIDING, CrossValidate, Train
+from lab.config.schema import CrossValidate, Train
 from lab.datasets.pitfalls import largest_class
 from lab.display.figures import box_plot, intervals
 from lab.display.language import say
@@ -34,7 +34,9 @@ from lab.runs.predictions import load_predictions
 MOST_PAIRS = 6  # told in sentences; of more, the first against each
 MOST_SENTENCES = 20
 MOST_SETTINGS = 4  # in a name
-NO_RECIPE = ("seed", "threads", "workers", "resume", "tune", "histograms", *UNDECIDING)
+NO_RECIPE = ("seed", "threads", "workers", "resume", "rerun", "tune", "histograms", "show_test", "networks")
+NO_RECIPE += ("search", "prune", "confirm", "stop_below")
+NO_RECIPE += ("report", "lang")
 
 
 @dataclass

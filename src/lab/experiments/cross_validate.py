@@ -108,7 +108,7 @@ def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
     chosen = HydraConfig.get().runtime.choices["hydra/launcher"]
     train, context = compose_train([] if chosen == "basic" else [f"hydra/launcher={chosen}"])
     started = time.perf_counter()
-    launcher = make_launcher(train, context, "validation")
+    launcher = make_launcher(train, context, tested="validation")
     with make_bar(sum(job.work for job in missing), " epochs") as bar:
         launch(missing, launcher, True, bar, at_a_time, shows_errors=False)
     if failed := [job for job in missing if job.result() is None]:
@@ -145,7 +145,11 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
         "held_out": evaluation,
     }
     title = f"{result['model']} on {result['data']['name']}: {mean:.2f} ± {std:.2f} % over {len(jobs)} folds"
-    curves([_history(job.folder) for job in jobs], title, folder / "curves.png")
+    curves(
+        [read_history(job.folder, f"delete {job.folder}, and it is trained anew") for job in jobs],
+        title,
+        folder / "curves.png",
+    )
     box_plot({result["model"]: scores}, "accuracy on the held-out fold (%)", title, folder / "boxplot.png")
     confusion(evaluation["confusion"], result["data"]["classes"], title, folder / "confusion.png")
     write_csv(rows, folder / "scores.csv")
@@ -158,10 +162,3 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
         print_notes([f"{said}; balanced accuracy {evaluation['balanced_accuracy']:.2%}"])
     print_confused(evaluation)
     print(f"Folder: {folder}")
-
-
-def _history(fold: Path) -> list[dict[str, float]]:
-    try:
-        return read_history(fold)
-    except UserError:
-        raise UserError(f"{fold}/metrics.csv: damaged: delete {fold}, and it is trained anew") from None
