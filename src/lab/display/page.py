@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,8 @@ def draw(figure: Callable[..., None], *content: Any) -> str:
 
     An image of its own: nothing in it is part of the page.
     """
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # that matplotlib's font lacks: the reader's has it
         path = Path(folder) / "figure.svg"
         figure(*content, "", path)
         return data_address(path.read_bytes(), "svg+xml")

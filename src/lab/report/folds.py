@@ -13,8 +13,8 @@ from lab.display.language import number, say
 from lab.display.page import Sheet, Table, draw
 from lab.evaluation.images import check_images
 from lab.report.answers import describe_answers
-from lab.report.recipe import describe_classes, describe_recipe
-from lab.runs.folder import read_config, read_history, read_result
+from lab.report.recipe import describe_classes, describe_recipe, read_epochs
+from lab.runs.folder import read_config, read_result
 from lab.runs.predictions import join, load_predictions
 
 
@@ -22,7 +22,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
     """What folds.html says of the folds in `folder`: all images that were held out, together."""
     result, config = read_result(folder, "folds"), read_config(folder, CrossValidate, builds=False)
     places = [folder / f"fold_{row['fold']}" for row in result["folds"]]
-    parts, histories = [load_predictions(place) for place in places], [read_history(place) for place in places]
+    parts, histories = [load_predictions(place) for place in places], [read_epochs(place) for place in places]
     place_data(config, root)
     dataset = load(config.data, untrusted=True)
     for place, part in zip(places, parts, strict=True):

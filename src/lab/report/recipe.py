@@ -1,6 +1,7 @@
 """What was asked of a run, of what data, and where it ran."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,9 +12,19 @@ from lab.display.figures import counts
 from lab.display.labels import label
 from lab.display.language import number, say, translate
 from lab.display.page import Table, draw
+from lab.errors import UserError
+from lab.runs.folder import read_history
 
 PARTS = {"train": "training", "validation": "validation", "test": "test"}
 LONG = 60  # letters, of a value
+
+
+def read_epochs(folder: Path) -> list[dict[str, float]]:
+    """Those of a run, one at least, each with its number and its training scores."""
+    rows = read_history(folder)
+    if not rows or not all(row.keys() >= {"epoch", "train_loss", "train_accuracy"} for row in rows):
+        raise UserError(f"{folder}/metrics.csv: damaged: train it anew")
+    return rows
 
 
 def describe_recipe(config: DictConfig, result: Mapping[str, Any], schema: type[Train] = Train) -> dict[str, Any]:
@@ -61,8 +72,8 @@ def _recipe(config: DictConfig) -> Table:
     return Table([say("setting"), say("value")], rows)
 
 
-def _options(group: Mapping[str, Any]) -> Iterator[str]:
-    return (f"{label(key)} {_tell(value)}" for key, value in group.items())
+def _options(group: Mapping[str, Any]) -> list[str]:
+    return [f"{label(key)} {_tell(value)}" for key, value in group.items()]
 
 
 def _tell(value: Any) -> str:

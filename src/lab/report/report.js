@@ -8,14 +8,14 @@ const links = matrix ? [...matrix.querySelectorAll("a")] : [];
 function show(section, link) {
   for (const each of sections) each.classList.toggle("closed", each !== section);
   for (const each of links) each.setAttribute("aria-expanded", String(each === link));
-  section?.querySelector("h4").focus();
+  section?.querySelector("h3").focus();
 }
 
 for (const section of sections) {
   const link = links.find((each) => each.hash === "#" + section.id);
   if (!link) continue;
   section.classList.add("closed");
-  section.querySelector("h4").tabIndex = -1;
+  section.querySelector("h3").tabIndex = -1;
   link.setAttribute("aria-expanded", "false");
   link.addEventListener("click", (event) => {
     event.preventDefault();

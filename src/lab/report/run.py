@@ -12,8 +12,8 @@ from lab.display.page import Sheet, Table, draw
 from lab.evaluation.images import check_images
 from lab.evaluation.significance import accuracy_interval
 from lab.report.answers import Shown, describe_answers
-from lab.report.recipe import describe_classes, describe_recipe
-from lab.runs.folder import read_history, read_result
+from lab.report.recipe import describe_classes, describe_recipe, read_epochs
+from lab.runs.folder import read_result
 from lab.runs.predictions import load_predictions
 
 PARTS = {"validation": "validation", "test": "test", "held_out": "images held out"}
@@ -25,7 +25,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
     from lab.training.saliency import find_saliency
     from lab.training.show import first_of_each_class
 
-    result, predictions, history = read_result(folder), load_predictions(folder), read_history(folder)
+    result, predictions, history = read_result(folder), load_predictions(folder), read_epochs(folder)
     run = load(folder, root=root)
     dataset = run.dataset
     check_images(predictions, dataset, folder, data_folder(run.config.data.root))
