@@ -255,6 +255,8 @@ def fingerprint(config: DictConfig) -> str:
     content["model"]["net"].pop("file", None)  # of the user's own, which has a checksum
     if content["speed"]:
         content["trainer"]["precision"] = "32-true"
+    if content["data"]["folds"]:
+        content["draws"] = "of seed and fold"  # older versions' folds had the seed's draws in common
     return hashlib.sha256(json.dumps(_switched_on(content), sort_keys=True).encode()).hexdigest()[:8]
 
 
