@@ -19,6 +19,11 @@ from lab.experiments.jobs import Job, is_of_sample
 from lab.files import atomic_write, write_csv, write_text
 
 
+def data_set(entry: Mapping[str, Any]) -> str:
+    """How a protocol calls what a row is of: folds, or its data set."""
+    return "folds" if "folds" in entry else dict(re.findall(r"(\bdata)=(\w+)", entry["run"])).get("data", "mnist")
+
+
 @dataclass
 class Row:
     """A row of the table: what train.py is told, what was published of it in %, its runs."""
