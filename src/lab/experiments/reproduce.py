@@ -25,9 +25,12 @@ def reproduce(config: DictConfig, folder: Path) -> None:
     table = OmegaConf.to_container(config.table, resolve=True)
     rows = []
     for name, entry in _choose(table["rows"], config.rows).items():
-        shown = {key: entry[key] for key in ("run", "published", "folds", "note", "against") if key in entry}
-        seeds = config.seeds or _count_seeds(entry, table.get("protocol"))
-        rows.append(Row(name, _list_jobs(name, entry, table.get("common", ""), config, seeds), **shown))
+        shown = {
+            key: entry[key] for key in ("run", "published", "folds", "note", "against", "continues") if key in entry
+        }
+        asked = _count_seeds(entry, table.get("protocol"))
+        jobs = _list_jobs(name, entry, table.get("common", ""), config, config.seeds or asked)
+        rows.append(Row(name, jobs, **shown, asked=asked))
     # a protocol asks for all seeds of a row: row by row, the cheap ones first
     jobs = [job for row in sorted(rows, key=lambda row: sum(job.work for job in row.jobs)) for job in row.jobs]
     if "protocol" not in table:
