@@ -10,7 +10,17 @@ from omegaconf import DictConfig, OmegaConf
 from lab.config.overrides import nearest, quoted
 from lab.display.terminal import make_bar
 from lab.errors import UserError
-from lab.experiments.jobs import Job, compose_train, identify, is_of_sample, is_of_these_images, launch, make_launcher
+from lab.experiments.jobs import (
+    Job,
+    compose_train,
+    count_workers,
+    identify,
+    is_of_sample,
+    is_of_these_images,
+    launch,
+    make_launcher,
+)
+from lab.experiments.keras_beside import beside, read_scores
 from lab.experiments.verdicts import Row, data_set, report
 
 MOST_SECONDS = 300  # of a core, for a row to get several seeds
@@ -30,7 +40,7 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         }
         asked = _count_seeds(entry, table.get("protocol"))
         jobs = _list_jobs(name, entry, table.get("common", ""), config, config.seeds or asked)
-        rows.append(Row(name, jobs, **shown, asked=asked))
+        rows.append(Row(name, jobs, **shown, asked=asked, keras=lambda name=name: read_scores(folder, name)))
     # a protocol asks for all seeds of a row: row by row, the cheap ones first
     jobs = [job for row in sorted(rows, key=lambda row: sum(job.work for job in row.jobs)) for job in row.jobs]
     if "protocol" not in table:
@@ -46,16 +56,25 @@ def reproduce(config: DictConfig, folder: Path) -> None:
             print(f"{len(rows)} rows, {len(jobs)} runs, {len(todo)} to do, in {folder}")
             results = Path(config.results) if config.results and config.rows is None else None
             try:
-                with make_bar(sum(job.work for job in todo), " s of a core") as bar:
-                    launch(todo, make_launcher(train, context), True, bar, config.workers, lambda: _count_ended(rows))
+                beside_us = {row.name: row.asked for row in rows if "keras" in table["rows"][row.name]}
+                with beside(config.keras, beside_us, folder):
+                    bar = make_bar(sum(job.work for job in todo), " s of a core")
+                    launcher, workers = make_launcher(train, context), _count_workers(config, len(todo))
+                    with bar:
+                        launch(todo, launcher, True, bar, workers, lambda: _count_ended(rows))
             except UserError:  # interrupted: what there is, is shown
-                report(rows, table, folder, None)
+                report(rows, table, folder, results)  # what has not run is marked so
                 raise
             report(rows, table, folder, results)
     except Timeout:
         raise UserError(f"{folder}: another process is at this table") from None
     if failed := [row.name for row in rows if row.error()]:
         raise UserError(f"{', '.join(failed)}: could not be run, the table says why; the same command tries again")
+
+
+def _count_workers(config: DictConfig, jobs: int) -> int | None:
+    """Keras has one of the cores."""
+    return config.workers or (max(count_workers(jobs + 1) - 1, 1) if config.keras else None)
 
 
 def _count_ended(rows: Sequence[Row]) -> str:

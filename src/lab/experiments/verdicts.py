@@ -4,7 +4,7 @@ import csv
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, pstdev, stdev
@@ -37,7 +37,7 @@ class Row:
     against: str | None = None  # the rung that it stands on
     continues: str | None = None  # the row whose runs its own carry on, with the same seeds
     asked: int = 1  # seeds, by the table's protocol
-    keras: Sequence[float] = ()  # accuracies in % of Keras' seeds beside ours
+    keras: Callable[[], list[float]] = list  # reads the accuracies in % of Keras' seeds beside ours
 
     def has_ended(self) -> bool:
         """Whether all its runs have finished or failed."""
@@ -109,7 +109,7 @@ class Row:
             accuracies = [ours - theirs for ours, theirs in zip(accuracies, self.folds, strict=True)]
         losses, tails = [_score(job)["loss"] for job in jobs], [_tail(job, tail) for job in jobs]
         kept = [tail for tail in tails if tail is not None]
-        return judged | {"accuracy": accuracies, "loss": losses, "tail": kept, "Keras": self.keras}
+        return judged | {"accuracy": accuracies, "loss": losses, "tail": kept, "Keras": self.keras()}
 
     def state(self) -> str:
         """Why there is no verdict."""
