@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lab.config.schema import PROJECT, data_folder
+from lab.display.terminal import warn
 from lab.errors import UserError, first_line
 from lab.files import MOST_TEXT, open_plain, write_csv
 
@@ -28,7 +29,8 @@ def read_scores(folder: Path, row: str) -> list[float]:
 def beside(python: str | None, asked: dict[str, int], folder: Path) -> Iterator[None]:
     """Meanwhile train in Keras, one thread, what `folder`/keras.csv lacks of so many seeds of each row asked for.
 
-    `python` is an interpreter that has Keras; None: nothing is run. Waits for its end, unless an error ends it.
+    `python` is an interpreter that has Keras and scikit-learn; None: nothing is run. Waits for its end, unless an error
+    ends it.
     """
     missing = {row: range(len(read_scores(folder, row)) + 1, seeds + 1) for row, seeds in asked.items()}
     if python is None or not any(missing.values()):
@@ -76,6 +78,7 @@ class _Worker(threading.Thread):
             write_csv([*_read(self.folder), scores], self.folder / "keras.csv")
         elif not self.stopped:
             self.failed = (error.strip().splitlines() or ["it has failed"])[-1]
+            warn(f"keras={self.python}: {self.failed}: our side goes on alone")
 
     def stop(self) -> None:
         self.stopped = True
