@@ -40,6 +40,7 @@ def test_each_command_of_the_pages_is_understood(here, capfd, tmp_path, monkeypa
     words = shlex.split(words.replace("=PYTHON", "=python"))
     if name in BY_HYDRA or (name in ("show", "check_data") and words[0].startswith("data=")):
         words = [word for word in words if word not in ("-m", "--help", "ladder", "ladder_photos")]
+        words = [re.sub(r"^([\w.]+=)(?:interval|choice)\((.*)\)$", r"\1\2", word) for word in words]
         words = [re.sub(r"^([\w.]+=)(?:glob\((\w+)_\*\)|([^\[\],]+),.*)$", _first, word) for word in words]
         told = here(name, *words, "--cfg=job").out
         assert "\nseed:" in told or "\ndata:" in told or "\nrows:" in told

@@ -26,6 +26,7 @@ class Rule(NamedTuple):
 
 AT_LEAST_1 = Rule(lambda value: value >= 1, "1 or more")
 MOST_CLASSES = 1_000
+NOT_DECISIVE = ("rerun", "show_test", "networks", "search", "prune", "confirm")  # of a run's result
 MOST_THREADS = max(64, os.cpu_count() or 1)  # of a machine with more cores a run may ask here too
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to 1")
 SHARE = Rule(lambda value: 0 < value <= 1, "more than 0, and 1 at most")
@@ -172,6 +173,22 @@ class Train:
     )
     histograms: bool = option(False, "true", "weight histograms in TensorBoard")
     tune: Optional[str] = option(None, "lr", "suggest a learning rate and stop", one_of("lr"))
+    search: Optional[int] = option(
+        None,
+        "20",
+        "with -m and ranges, lr=interval(1e-4,1): so many trials look for the best values",
+        Rule(lambda n: 2 <= n <= 10_000, "from 2 to 10,000 trials"),
+    )
+    prune: bool = option(False, "true", "of a search: stop a trial that is worse than most before it were by then")
+    confirm: Optional[int] = option(
+        None,
+        "5",
+        "of a search: fresh seeds for its best three and the recipe; 0: none, and no verdict",
+        Rule(lambda n: n == 0 or 2 <= n <= 1000, "0, or from 2 to 1,000 seeds"),
+    )
+    stop_below: Optional[list[float]] = option(
+        None, rule=Rule(lambda bars: all(0 <= bar <= 1 for bar in bars), "fractions from 0 to 1, one an epoch")
+    )
     show_test: bool = option(False, "true", "with -m: test accuracy for every setting; else the winner's alone")
     rerun: bool = option(False, "true", "with -m: the finished jobs too")
     resume: Optional[str] = option(None, "outputs/RUN", "go on with an interrupted run, to the same bits")
@@ -249,7 +266,7 @@ def fingerprint(config: DictConfig) -> str:
     What is off counts like what is not there, so that fingerprints outlive new options. The precision that speed=fast
     has chosen does not count: another machine chooses another.
     """
-    decisive = [key.name for key in fields(Train) if key.name not in ("rerun", "show_test", "networks")]
+    decisive = [key.name for key in fields(Train) if key.name not in NOT_DECISIVE]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
     for places, key in ((content["data"], "root"), (content["data"], "cache"), (content["data"]["source"], "cache")):
         places.pop(key, None)

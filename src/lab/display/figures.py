@@ -304,6 +304,76 @@ def ranking(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, path
     _save(figure, title, path)
 
 
+def best_so_far(trials: Mapping[str, Sequence[Any]], ylabel: str, title: str, path: Path) -> None:
+    """The best score so far of a search, against trials and against their seconds added up; each trial a point.
+
+    Of each trial its number, "trials", "seconds", "scores" in %, and whether it is "whole", not stopped early.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    scores, whole = np.array(trials["scores"]), np.array(trials["whole"])
+    best = np.maximum.accumulate(np.where(whole, scores, -np.inf))
+    known = np.isfinite(best)
+    spent = {"trial": np.array(trials["trials"]), "seconds of training, all trials": np.cumsum(trials["seconds"])}
+    for axis, (xlabel, places) in zip(axes, spent.items(), strict=True):
+        axis.step(places[known], best[known], where="post", color=BLUE, lw=1.8, label="best so far")
+        _mark_trials(axis, places, scores, whole)
+        axis.set(xlabel=xlabel, ylim=_limits(_of_interest(scores)))
+        axis.grid(alpha=0.3)
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes[0].set_ylabel(ylabel)
+    _name_marks(figure, axes[0])
+    _save(figure, title, path)
+
+
+def slices(
+    knobs: Sequence[tuple[str, Sequence[Any], bool]],
+    trials: Mapping[str, Sequence[Any]],
+    ylabel: str,
+    title: str,
+    path: Path,
+) -> None:
+    """What scores each knob had, a panel each: of its label, its value in each trial, whether it is logarithmic."""
+    columns = min(len(knobs), 3)
+    rows = -(-len(knobs) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(max(3.6 * columns, 5.5), 3.4 * rows + 0.4), sharey=True, squeeze=False
+    )
+    scores, whole = np.array(trials["scores"]), np.array(trials["whole"])
+    for axis, (name, values, is_logarithmic) in zip(axes.flat, knobs, strict=False):
+        kinds = sorted(set(values))
+        if isinstance(values[0], str) or len(kinds) <= MOST_TICKS / 4:  # choices, side by side
+            _mark_trials(axis, np.array([kinds.index(value) for value in values]), scores, whole)
+            axis.set_xlim(-0.5, len(kinds) - 0.5)
+            _name_columns(
+                axis, [_clip(value) if isinstance(value, str) else f"{value:g}" for value in kinds], 3 / len(kinds)
+            )
+        else:
+            _mark_trials(axis, np.array(values), scores, whole)
+            if is_logarithmic:
+                axis.set_xscale("log")
+                _number_ticks(axis.xaxis, each=(1,) if max(values) > 30 * min(values) else (1, 3))
+        axis.set(xlabel=name, ylim=_limits(_of_interest(scores)))
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(knobs) :]:
+        axis.axis("off")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
+    _name_marks(figure, axes[0, 0])
+    _save(figure, title, path)
+
+
+def importances(shares: Mapping[str, float], title: str, path: Path) -> None:
+    """A bar for each knob: its share in %, the largest on top."""
+    figure, axis = plt.subplots(figsize=(6.5, 0.45 * len(shares) + 1.5))
+    axis.barh(range(len(shares)), list(shares.values()), color=BLUE, height=0.6)
+    for place, share in enumerate(shares.values()):
+        axis.annotate(f"{share:.0f}", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    axis.set_yticks(range(len(shares)), list(shares))
+    axis.set(xlabel="share in what the scores vary by (%)", xlim=(0, 100), ylim=(len(shares) - 0.5, -0.5))
+    axis.grid(alpha=0.3, axis="x")
+    _save(figure, f"{title}\nwhat matters", path)
+
+
 def learning_rates(rates: Sequence[float], losses: Sequence[float], chosen: float, title: str, path: Path) -> None:
     """Training loss while the learning rate grew, and the one suggested."""
     figure, axis = plt.subplots(figsize=(6.5, 4.2))
@@ -389,6 +459,31 @@ def _draw_points(scores: Mapping[str, Sequence[float]], axis: Axes) -> None:
     if several:
         axis.figure.legend([points, bar], ["a seed each", "their mean"], **BELOW)
     axis.set_yticks(range(len(scores)), [textwrap.fill(name, 2 * LONG) for name in scores])
+
+
+def _mark_trials(axis: Axes, places: npt.NDArray, scores: npt.NDArray, whole: npt.NDArray) -> None:
+    """A point for each, a cross for one that was stopped; those below the axis at its foot."""
+    low = _limits(_of_interest(scores))[0]
+    seen = scores >= low
+    axis.plot(places[whole & seen], scores[whole & seen], "o", color=BLUE, mec="white", ms=6, label="a trial each")
+    if (stopped := ~whole & seen).any():
+        axis.plot(places[stopped], scores[stopped], "x", color=GREY, ms=6, mew=1.8, label="stopped early")
+    if not seen.all():
+        foot = {"transform": axis.get_xaxis_transform(), "clip_on": False}
+        axis.plot(places[~seen], np.zeros((~seen).sum()), "v", color=ORANGE, ms=7, label="far below", **foot)
+
+
+def _name_marks(figure: Figure, axis: Axes) -> None:
+    """In a legend that hides nothing."""
+    handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(handles.values(), handles.keys(), **BELOW)
+
+
+def _of_interest(scores: npt.NDArray) -> npt.NDArray:
+    """Without those so low that they would press the others together: by Tukey's fences."""
+    low, middle = np.percentile(scores, [25, 50])
+    high = scores.max()
+    return scores[scores >= middle - 3 * max(high - middle, middle - low, 0.25)]
 
 
 def _write_scores(axis: Axes, scores: Sequence[float]) -> None:

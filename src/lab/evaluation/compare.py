@@ -34,6 +34,7 @@ MOST_PAIRS = 6  # told in sentences; of more, the first against each
 MOST_SENTENCES = 20
 MOST_SETTINGS = 4  # in a name
 NO_RECIPE = ("seed", "threads", "workers", "resume", "rerun", "tune", "histograms", "show_test", "networks")
+NO_RECIPE += ("search", "prune", "confirm", "stop_below")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """A run's folder: claimed by the run that writes it, read by the commands that evaluate it."""
 
 import contextlib
+import csv
 import json
 import re
 import zipfile
@@ -130,6 +131,16 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
     except (*DAMAGE, IndexError, StopIteration, UserError) as error:
         raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
     return result
+
+
+def read_history(folder: Path, mend: str = "train it anew") -> list[dict[str, float]]:
+    """A row an epoch of a run's metrics.csv; UserError where it is damaged, with how to `mend` that."""
+    path = folder / "metrics.csv"
+    try:
+        with open_plain(path, MOST_TEXT, "r") as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except (ValueError, TypeError):
+        raise UserError(f"{path}: damaged: {mend}") from None
 
 
 def _check_config(saved: DictConfig, path: Path, schema: type[Train], builds: bool) -> DictConfig:
