@@ -236,13 +236,14 @@ class Reproduce:
     seeds: Optional[int] = option(
         None,
         "3",
-        "of each row; else the row's own, or 3, or 1 where that takes a core more than five minutes",
+        "of each row; else as many as the table's protocol asks for",
         AT_LEAST_1,
     )
     workers: Optional[int] = option(
         None, "2", "runs at a time, a thread each; else as many as cores, one on a GPU", AT_LEAST_1
     )
     weights: Optional[str] = option(None, "FILE", "torchvision's ImageNet weights for E10 and E11")
+    keras: Optional[str] = option(None, "PYTHON", "an interpreter that has Keras: E6, E8 and E9 by it too, beside ours")
     results: Optional[str] = option(
         None, "RESULTS.md", "gets the table once no row is left out, with docs/ beside it; null: no such file"
     )
@@ -275,6 +276,8 @@ def fingerprint(config: DictConfig) -> str:
     content["model"]["net"].pop("file", None)  # of the user's own, which has a checksum
     if content["speed"]:
         content["trainer"]["precision"] = "32-true"
+    if content["data"]["folds"]:
+        content["draws"] = "of seed and fold"  # older versions' folds had the seed's draws in common
     return hashlib.sha256(json.dumps(_switched_on(content), sort_keys=True).encode()).hexdigest()[:8]
 
 

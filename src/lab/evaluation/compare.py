@@ -21,7 +21,7 @@ from lab.errors import UserError, printable
 from lab.evaluation.significance import (
     Estimate,
     accuracy_interval,
-    corrected_interval,
+    corrected_accuracy_interval,
     corrected_t,
     holm,
     holm_levels,
@@ -251,7 +251,7 @@ def _read_run(folder: Path) -> Contestant:
     labels, classes = np.concatenate([part.labels for part in predictions]), predictions[0].classes.tolist()
     if n_folds:
         scores = np.array([part.mean() for part in correct])
-        accuracy, low, high = corrected_interval(scores, 1 / (n_folds - 1))
+        accuracy, low, high = corrected_accuracy_interval(scores, 1 / (n_folds - 1))
     else:
         scores = correct[0]
         accuracy, (low, high) = float(scores.mean()), accuracy_interval(int(scores.sum()), images)

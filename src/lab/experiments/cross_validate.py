@@ -17,7 +17,7 @@ from lab.display.figures import box_plot, confusion, curves
 from lab.display.terminal import make_bar, print_classes, print_notes
 from lab.errors import UserError
 from lab.evaluation.metrics import evaluate, print_confused
-from lab.evaluation.significance import corrected_interval
+from lab.evaluation.significance import corrected_accuracy_interval
 from lab.experiments.jobs import Job, compose_train, count_workers, launch, make_launcher
 from lab.files import write_csv, write_json
 from lab.runs.folder import claim, read_config, read_history
@@ -132,7 +132,9 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
     ]
     scores = [row["accuracy"] * 100 for row in rows]
     # std as the labs print it, numpy's; the interval has its own
-    (mean, low, high), std = corrected_interval(scores, 1 / (len(jobs) - 1)), float(np.std(scores))
+    fractions = [score / 100 for score in scores]
+    mean, low, high = (100 * x for x in corrected_accuracy_interval(fractions, 1 / (len(jobs) - 1)))
+    std = float(np.std(scores))
     evaluation = evaluate(join([load_predictions(job.folder) for job in jobs]))
     result = {key: results[0][key] for key in KEPT}
     for key in ("images", "class_images", "pitfalls", "sha256"):  # the first fold's

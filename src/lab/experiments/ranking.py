@@ -186,7 +186,15 @@ def conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
 def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
     """Whether the gap to the next is within what chance makes: of the seeds, else of the images."""
     gap = best.mean(metric) - second.mean(metric)
-    if min(len(best.jobs), len(second.jobs)) > 1:
+    if len(pairs := _pair(best, second, metric)) > 1:
+        from lab.evaluation.significance import corrected_t
+
+        estimate = corrected_t(pairs, 0)
+        gap, within, source = estimate.value, estimate.value - estimate.low, f"{len(pairs)} seeds, paired"
+        if estimate.low > 0:
+            return []
+        advice = "undecided: more seeds would tell"
+    elif min(len(best.jobs), len(second.jobs)) > 1:
         from scipy.stats import t
 
         error = math.hypot(*(one.spread(metric) / math.sqrt(len(one.jobs)) for one in (best, second)))
@@ -208,6 +216,15 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
             **told,
         )
     ]
+
+
+def _pair(best: Setting, second: Setting, metric: str) -> list[float]:
+    """By how much the one exceeds the other with each seed that both have."""
+    scores = [
+        {job.values.get("seed"): of[metric] for job, of in zip(one.jobs, one.scores, strict=True)}
+        for one in (best, second)
+    ]
+    return [scores[0][seed] - scores[1][seed] for seed in scores[0] if seed in scores[1]]
 
 
 def beyond_the_edge(values: Sequence[str], best: str) -> str | None:

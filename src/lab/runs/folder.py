@@ -23,7 +23,7 @@ from lab.errors import UserError, first_line, printable
 from lab.files import LEFT_OVER, MOST_TEXT, atomic_write, open_plain, read_text, refuse_bomb
 
 # what a folder may name as _target_
-TRUSTED = r"(lab\.models(?!\.own$)|lab\.datasets|torch\.optim(\.lr_scheduler)?)\.\w+"
+TRUSTED = r"(lab\.models(?!\.own$)|lab\.datasets|lab\.training\.optimizers|torch\.optim(\.lr_scheduler)?)\.\w+"
 # options of Lightning's Trainer, and their values, that a folder may name
 OPTIONS = {"accelerator", "accumulate_grad_batches", "benchmark", "check_val_every_n_epoch", "detect_anomaly"}
 OPTIONS |= {"deterministic", "devices", "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val"}
