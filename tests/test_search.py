@@ -117,9 +117,8 @@ def test_what_is_proposed_follows_from_what_is_known_and_avoids_what_was_bad():
     ],
 )
 def test_a_search_without_sense_is_one_line(refused, tmp_path, arguments, message):
-    told = refused("-m", *TINY, "hydra/launcher=basic", *arguments)
-    assert message in told or ("prune" in message and "jobs failed" in told)
-    assert "prune" in message or not list(tmp_path.glob("outputs/search*"))
+    assert message in refused("-m", *TINY, "hydra/launcher=basic", *arguments)
+    assert not list(tmp_path.glob("outputs/*"))
 
 
 @pytest.mark.parametrize("command", ["train", "cross_validate"])

@@ -22,6 +22,7 @@ class LabSweeper(BasicSweeper):
             raise UserError(f"hydra/launcher={launcher} is not installed: pip install '.[cluster]'") from None
 
     def sweep(self, arguments: list[str]) -> None:
+        from lab.config.checks import refuse_without_search
         from lab.experiments.knobs import refuse_ranges
         from lab.experiments.search import search
         from lab.experiments.sweep import sweep
@@ -35,6 +36,7 @@ class LabSweeper(BasicSweeper):
             search(list(last.values()), fixed, self.config, self.hydra_context)
             return
         refuse_ranges(overrides)
+        refuse_without_search(self.config)
         swept = [key for key, override in last.items() if override.is_sweep_override()]
         (jobs,) = self.split_arguments(overrides, None)
         folder = sweep(jobs, swept, self.config, self.hydra_context, self.launcher)

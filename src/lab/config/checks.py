@@ -183,6 +183,11 @@ def _check_mode(config: DictConfig, schema: type) -> None:
         raise UserError(f"search={config.search} is of a sweep of train.py: type -m, and a range to search")
     if config.search is not None and config.show_test:
         raise UserError("show_test=true: a search shows the test accuracy of what it ends with alone")
+    refuse_without_search(config)
+
+
+def refuse_without_search(config: DictConfig) -> None:
+    """UserError where keys of a search are told without one."""
     if config.search is None and (config.prune or config.confirm is not None):
         key = "prune=true" if config.prune else f"confirm={config.confirm}"
         raise UserError(f"{key} is of a search: give search=20 and a range, or leave it out")
