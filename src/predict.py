@@ -574,6 +574,8 @@ RUNTIMES = {".ts": TorchModel, ".onnx": OnnxModel, ".engine": EngineModel}
 def runtime_of(path):
     """The class that a file's name tells."""
     end = os.path.splitext(path)[1].lower()
+    if not os.path.exists(path):
+        raise UserError("%s: there is no such file or folder" % path)
     if end not in RUNTIMES:
         raise UserError("%s: none of %s: give the file that export.py wrote" % (path, ", ".join(sorted(RUNTIMES))))
     return RUNTIMES[end]
