@@ -17,7 +17,7 @@ LAB = SRC / "lab"
 LEVELS = {
     **{"config": 1, "models": 1, "display": 1},
     **{"datasets": 2, "runs": 2, "cli": 2},
-    **{"evaluation": 3, "training": 4, "experiments": 5, "export": 5},
+    **{"evaluation": 3, "training": 4, "experiments": 5, "export": 5, "report": 6},
 }
 # pictures become pixels in one place: predict.py's, which must stay a lone file for the device
 COMMANDS_IMPORTED = {"decode": {"predict"}}

@@ -29,7 +29,11 @@ class LabSweeper(BasicSweeper):
         last = {override.get_key_element(): override for override in overrides}  # the command line wins over a preset
         swept = [key for key, override in last.items() if override.is_sweep_override()]
         (jobs,) = self.split_arguments(overrides, None)
-        sweep(jobs, swept, self.config, self.hydra_context, self.launcher)
+        folder = sweep(jobs, swept, self.config, self.hydra_context, self.launcher)
+        if self.config.report:
+            from lab.report.report import write_report
+
+            write_report(folder, self.config.lang or "en")
 
 
 ConfigStore.instance().store(

@@ -172,6 +172,8 @@ class Train:
     )
     histograms: bool = option(False, "true", "weight histograms in TensorBoard")
     tune: Optional[str] = option(None, "lr", "suggest a learning rate and stop", one_of("lr"))
+    report: bool = option(False, "true", "write report.html at the end: the page to hand in")
+    lang: Optional[str] = option(None, "fr", "the language of that page; else English", one_of("en", "fr"))
     show_test: bool = option(False, "true", "with -m: test accuracy for every setting; else the winner's alone")
     rerun: bool = option(False, "true", "with -m: the finished jobs too")
     resume: Optional[str] = option(None, "outputs/RUN", "go on with an interrupted run, to the same bits")
@@ -228,6 +230,7 @@ class Reproduce:
     )
 
 
+UNDECIDING = ("rerun", "show_test", "networks", "report", "lang")
 SCHEMAS = {
     "train": Train,
     "cross_validate": CrossValidate,
@@ -248,7 +251,7 @@ def fingerprint(config: DictConfig) -> str:
     What is off counts like what is not there, so that fingerprints outlive new options. The precision that speed=fast
     has chosen does not count: another machine chooses another.
     """
-    decisive = [key.name for key in fields(Train) if key.name not in ("rerun", "show_test", "networks")]
+    decisive = [key.name for key in fields(Train) if key.name not in UNDECIDING]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
     for places, key in ((content["data"], "root"), (content["data"], "cache"), (content["data"]["source"], "cache")):
         places.pop(key, None)
@@ -277,3 +280,10 @@ def run_folder() -> Path:
 def data_folder(root: str | None) -> Path:
     """`root`, which is $LAB_DATA unless data.root says otherwise; else data/ in the project."""
     return Path(root).expanduser() if root else PROJECT / "data"
+
+
+def place_data(config: DictConfig, root: Path | None = None) -> None:
+    """The data lies in `root`, else where it lay when the run began, else in $LAB_DATA."""
+    is_gone = config.data.root is None or not data_folder(config.data.root).is_dir()
+    if root or (is_gone and "fit" not in config.data.source):  # pictures of the user's are in no other place
+        config.data.root = str(root) if root else os.environ.get("LAB_DATA")

@@ -1,9 +1,8 @@
 """Cross-validation: which folds are still to train, and what all of them add up to."""
 
-import csv
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,8 @@ from lab.errors import UserError
 from lab.evaluation.metrics import evaluate, print_confused
 from lab.evaluation.significance import corrected_interval
 from lab.experiments.jobs import Job, compose_train, count_workers, launch, make_launcher
-from lab.files import MOST_TEXT, open_plain, write_csv, write_json
-from lab.runs.folder import claim, read_config
+from lab.files import write_csv, write_json
+from lab.runs.folder import claim, read_config, read_history
 from lab.runs.predictions import join, load_predictions
 
 KEPT = ("model", "data", "seed", "batch_size", "optimizer", "parameters")
@@ -161,10 +160,8 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
     print(f"Folder: {folder}")
 
 
-def _history(fold: Path) -> list[Mapping[str, float]]:
-    path = fold / "metrics.csv"
+def _history(fold: Path) -> list[dict[str, float]]:
     try:
-        with open_plain(path, MOST_TEXT, "r") as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    except (ValueError, TypeError):
-        raise UserError(f"{path}: damaged: delete {fold}, and it is trained anew") from None
+        return read_history(fold)
+    except UserError:
+        raise UserError(f"{fold}/metrics.csv: damaged: delete {fold}, and it is trained anew") from None

@@ -1,6 +1,7 @@
 """A run's folder: claimed by the run that writes it, read by the commands that evaluate it."""
 
 import contextlib
+import csv
 import json
 import re
 import zipfile
@@ -31,6 +32,7 @@ OPTIONS |= {"limit_test_batches", "limit_train_batches", "limit_val_batches", "l
 OPTIONS |= {"max_steps", "max_time", "min_epochs", "min_steps", "num_nodes", "overfit_batches", "precision", "profiler"}
 OPTIONS |= {"strategy", "sync_batchnorm", "val_check_interval"}
 PLAIN = r"None|True|False|auto|cpu|gpu|cuda|mps|ddp\w*|simple|advanced|norm|value|warn|bf16[\w-]*|\d[\w:.+-]*|-1"
+NEEDED_OF_EPOCH = {"epoch", "train_loss", "train_accuracy"}
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
 MOST_CONFIG, MOST_NODES, MOST_DEPTH = 2**18, 10_000, 20  # bytes, values, levels: reading them takes seconds
 DAMAGE = (ValueError, KeyError, TypeError, RecursionError)  # what parsers say of it
@@ -130,6 +132,19 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
     except (*DAMAGE, IndexError, StopIteration, UserError) as error:
         raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
     return result
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The epochs of metrics.csv, a row each: "epoch", and whatever of "train_loss", "val_accuracy", ... it has."""
+    path = folder / "metrics.csv"
+    try:
+        with open_plain(path, MOST_TEXT, "r") as file:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        if not rows or not all(row.keys() >= NEEDED_OF_EPOCH for row in rows):
+            raise ValueError("no epochs")
+    except (ValueError, TypeError, csv.Error):
+        raise UserError(f"{path}: damaged") from None
+    return rows
 
 
 def _check_config(saved: DictConfig, path: Path, schema: type[Train], builds: bool) -> DictConfig:

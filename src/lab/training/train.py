@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from lab.config.overrides import resume_command
+from lab.config.schema import place_data
 from lab.display.figures import confusion, curves
 from lab.errors import UserError, explain, first_line
 from lab.evaluation.metrics import evaluate, print_confused
@@ -22,7 +23,7 @@ from lab.runs.predictions import Predictions
 from lab.training.checkpoint import read_checkpoint
 from lab.training.classifier import WholeEpochsClassifier, fits_whole_epochs
 from lab.training.fastest import Threads, choose_precision
-from lab.training.load import load_weights, place_data, predict
+from lab.training.load import load_weights, predict
 from lab.training.prepare import Run, prepare
 from lab.training.result import describe, log_hyperparameters, print_end, print_result, print_start, summarise
 from lab.training.trainer import Epochs, ProgressBar, make_trainer, quiet_threads, trainer_options
