@@ -133,7 +133,7 @@ def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fol
         known = content["jobs"] if content["conf"] == version else {}
     for job in tqdm(jobs, "configurations", delay=1, disable=None, leave=False):
         key = " ".join(job.overrides)
-        if key not in known or "${" in key:  # an interpolation may mean another value today
+        if key not in known or "${" in key or "corrections=" in key:  # may mean another value today
             composed = context.config_loader.load_sweep_config(config, job.overrides)
             with _hydra_config(composed):
                 replace_schedule(composed)
