@@ -58,13 +58,16 @@ def _differences(config: DictConfig, composed: DictConfig, follows: bool) -> Ite
     ours, theirs = dict(_flatten(OmegaConf.to_container(config))), dict(_flatten(OmegaConf.to_container(composed)))
     resolved = dict(_flatten(OmegaConf.to_container(composed, resolve=True)))
     unsaid = UNSAID | ({"trainer.precision"} if config.speed else set())
+    unsaid |= {"data.corrections_sha256"}  # of the file, whatever it holds
     unsaid |= {"data.root"} if "fit" not in config.data.source else set()
     for key, value in ours.items():
         depends = "${" in str(theirs.get(key))
         if key in unsaid or (key in resolved and resolved[key] == value) or (depends and not follows):
             continue
-        yield f"{'' if key in resolved else '+'}{_word(key, value)}"
-    yield from (f"~{key}" for key in resolved if key not in ours and key not in unsaid and not follows)
+        is_there = key in resolved or any(each.startswith(f"{key}.") for each in resolved)  # md5=null, of several
+        yield f"{'' if is_there else '+'}{_word(key, value)}"
+    gone = [key for key in resolved if key not in ours and key.rpartition(".")[0] not in ours and key not in unsaid]
+    yield from (f"~{key}" for key in gone if not follows)
 
 
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

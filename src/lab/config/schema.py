@@ -13,6 +13,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from lab.errors import UserError
+from lab.files import MOST_TEXT, open_plain
+
 PROJECT = Path(__file__).parents[3]
 CONF = PROJECT / "conf"
 
@@ -133,6 +136,9 @@ class Data:
     skip_broken: bool = option(False, "true", "leave out what is no picture; result.json lists it")
     cache: Optional[str] = option(None, "FOLDER", "where they are kept decoded; else your cache folder")
     drop_duplicates: bool = option(False, "true", "train on no image that is in the validation or test part too")
+    corrections: Optional[str] = option(None, "FILE", "corrected labels, as check_labels.py's page saves them")
+    corrections_test: bool = option(False, "true", "correct those of the test part too; the result then says so")
+    corrections_sha256: Optional[str] = "${sha256:${.corrections}}"  # tells a table that has changed since
     # how a device fits any picture; on_black: inverted where it is light; digit: as MNIST was made
     picture: str = option("photo", rule=one_of("photo", "on_black", "digit"))
 
@@ -260,6 +266,7 @@ SCHEMAS = {
 for _command, _schema in SCHEMAS.items():
     ConfigStore.instance().store(f"{_command}_schema", _schema)
 OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache=True)
+OmegaConf.register_new_resolver("sha256", lambda path: _sha256(path))
 OmegaConf.register_new_resolver("digest", lambda *, _root_: fingerprint(_root_))
 
 
@@ -271,14 +278,26 @@ def fingerprint(config: DictConfig) -> str:
     """
     decisive = [key.name for key in fields(Train) if key.name not in UNDECIDING]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
-    for places, key in ((content["data"], "root"), (content["data"], "cache"), (content["data"]["source"], "cache")):
-        places.pop(key, None)
+    for key in ("root", "cache", "corrections"):  # corrections have a checksum
+        content["data"].pop(key, None)
+    content["data"]["source"].pop("cache", None)
     content["model"]["net"].pop("file", None)  # of the user's own, which has a checksum
     if content["speed"]:
         content["trainer"]["precision"] = "32-true"
     if content["data"]["folds"]:
         content["draws"] = "of seed and fold"  # older versions' folds had the seed's draws in common
     return hashlib.sha256(json.dumps(_switched_on(content), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _sha256(path: str | None) -> str | None:
+    """Of a file that may be a stranger's; None where there is none to read: who reads it says why."""
+    if not path:
+        return None
+    try:
+        with open_plain(Path(path).expanduser(), MOST_TEXT) as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except (OSError, UserError):
+        return None
 
 
 def _switched_on(content: Any) -> Any:

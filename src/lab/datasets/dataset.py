@@ -6,6 +6,7 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
 from lab.config.instantiate import instantiate
 from lab.config.schema import CONF, MOST_CLASSES, data_folder
+from lab.datasets.corrections import Corrected, correct
 from lab.datasets.pictures import blocks
 from lab.datasets.readers import Arrays
 from lab.decode import digest
@@ -39,6 +41,7 @@ class Dataset:
     groups: npt.NDArray[np.int64] | None = None  # [n], as of Arrays
     known_digests: list[str] | None = None  # [n], as of Arrays
     skipped: list[str] | None = None  # files, as of Arrays
+    corrected: Corrected | None = None  # where labels were
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -102,8 +105,6 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
         parts = dict(folds[config.fold])
     name = config.name + ("_sample" if arrays.is_sample else "")
     classes = arrays.classes or _name_classes(arrays.labels, config)
-    if len(found := np.unique(arrays.labels[parts["train"]])) == 1:
-        raise UserError(f"data={config.name}: all images to train on are of one class, '{classes[found[0]]}'")
     dataset = Dataset(
         name,
         arrays.images,
@@ -117,6 +118,18 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
         arrays.digests,
         arrays.skipped,
     )
+    if config.corrections:  # the split is drawn by the labels as they were: it stays the same
+        dataset.labels, dataset.corrected = correct(
+            Path(config.corrections).expanduser(),
+            config.corrections_sha256,
+            dataset.labels,
+            dataset.digests,
+            classes,
+            parts["test"],
+            config.corrections_test,
+        )
+    if len(found := np.unique(dataset.labels[parts["train"]])) == 1:
+        raise UserError(f"data={config.name}: all images to train on are of one class, '{classes[found[0]]}'")
     if config.drop_duplicates:
         parts["train"] = parts["train"][~dataset.leaked()]
         if not len(parts["train"]):

@@ -228,6 +228,8 @@ def _read_settings(folder: Path, schema: type[Train]) -> dict[str, Any]:
     for key in NO_RECIPE:
         config.pop(key, None)
     model, data = config["model"], config["data"]
+    if sha256 := data.pop("corrections_sha256"):
+        data["corrections"] = sha256[:8]
     places = (data, "root"), (data, "cache"), (data["source"], "cache"), (model, "name"), (model["net"], "file")
     for place, key in places:
         place.pop(key, None)

@@ -20,7 +20,7 @@ from lab.evaluation.metrics import evaluate, print_confused
 from lab.evaluation.significance import corrected_accuracy_interval
 from lab.experiments.jobs import Job, compose_train, count_workers, launch, make_launcher
 from lab.files import write_csv, write_json
-from lab.runs.folder import claim, read_config, read_history
+from lab.runs.folder import CORRECTIONS, claim, read_config, read_history
 from lab.runs.predictions import join, load_predictions
 
 KEPT = ("model", "data", "seed", "batch_size", "optimizer", "parameters")
@@ -90,6 +90,8 @@ def _print_start(config: DictConfig, dataset: Dataset, folder: Path) -> None:
     shown = folds | {"not used": dataset.parts["test"]}
     counts = {part: np.bincount(dataset.labels[held], minlength=len(dataset.classes)) for part, held in shown.items()}
     print_classes(f"{config.model.name} on {dataset.name}", counts, dataset.classes)
+    if dataset.corrected:
+        print_notes([str(dataset.corrected)])
     places = sorted((int(image), number) for number, held in enumerate(folds.values()) for image in held)
     write_csv([{"image": image, "fold": number} for image, number in places], folder / "folds.csv")
 
@@ -116,8 +118,8 @@ def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
         for job in failed:
             shutil.rmtree(job.folder, ignore_errors=True)
         if not list(folder.glob("fold_*")):
-            for name in ("config.yaml", "folds.csv"):
-                (folder / name).unlink()
+            for name in ("config.yaml", "folds.csv", CORRECTIONS):
+                (folder / name).unlink(missing_ok=True)
         others = f" ({len(failed) - 1} more failed)" if len(failed) > 1 else ""
         raise UserError(f"{reason}{others}")
     print(f"{time.perf_counter() - started:.0f} s")

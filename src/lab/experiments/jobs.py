@@ -145,7 +145,7 @@ def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fol
         known = content["jobs"] if content["conf"] == version else {}
     for job in tqdm(jobs, "configurations", delay=1, disable=None, leave=False):
         key = " ".join(job.overrides)
-        if key not in known or "${" in key:  # an interpolation may mean another value today
+        if key not in known or "${" in key or "corrections=" in key:  # may mean another value today
             with composed_job(job.overrides, config, context) as composed:
                 known[key] = fingerprint(composed), composed.trainer.max_epochs or composed.model.epochs
         job.digest, job.epochs = known[key]

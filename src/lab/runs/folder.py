@@ -38,6 +38,9 @@ MOST_CONFIG, MOST_NODES, MOST_DEPTH = 2**18, 10_000, 20  # bytes, values, levels
 DAMAGE = (ValueError, KeyError, TypeError, RecursionError)  # what parsers say of it
 
 
+CORRECTIONS = "corrections.csv"  # a run's copy of the table that it was told
+
+
 def claim(folder: Path, config: DictConfig) -> None:
     """Write config.yaml, which makes the folder this run's: a folder that has one is another run's.
 
@@ -50,6 +53,11 @@ def claim(folder: Path, config: DictConfig) -> None:
             beside.write_text(OmegaConf.to_yaml(content))
     except FileExistsError:
         raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
+    if config.data.corrections:
+        with open_plain(Path(config.data.corrections).expanduser(), MOST_TEXT) as file:
+            content = file.read()
+        with atomic_write(folder / CORRECTIONS) as beside:
+            beside.write_bytes(content)  # to the byte: it has a checksum
 
 
 @contextlib.contextmanager
@@ -169,6 +177,8 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train], builds: bo
     for key, value in config.trainer.items():
         if key not in OPTIONS or not re.fullmatch(PLAIN, str(value)):
             raise UserError(f"{path}: trainer.{key}={printable(str(value))}: is not taken from a folder")
+    if config.data.corrections and (path.parent / CORRECTIONS).exists():
+        config.data.corrections = str(path.parent / CORRECTIONS)
     if is_own and builds:
         own.trust_named(config.model.net, path.parent)
     try:

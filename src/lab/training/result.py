@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lab.config.schema import data_folder, fingerprint
+from lab.datasets.corrections import Corrected
 from lab.datasets.pitfalls import find_pitfalls, is_uneven
 from lab.display.terminal import print_classes, print_notes, print_table, warn
 from lab.errors import first_line
@@ -40,7 +41,7 @@ def print_start(run: Run) -> None:
     name = config.data.name + (" SAMPLE" if dataset.is_sample else "")
     shape = "x".join(map(str, dataset.shape))
     print_classes(f"{name}: {len(dataset.labels):,} images of {shape}", dataset.counts(), dataset.classes)
-    print_notes(find_pitfalls(dataset, config.model.scale))
+    print_notes([*([str(dataset.corrected)] if dataset.corrected else []), *find_pitfalls(dataset, config.model.scale)])
     _print_layers(run)
     if config.model.train:
         _print_devices(run)
@@ -86,6 +87,7 @@ def describe(run: Run) -> dict[str, Any]:
             "classes": dataset.classes,
             "split": {key: data[key] for key in ("validation", "test", "split_seed", "stratify", *folds)},
             "sha256": dataset.sha256,
+            **({"corrections": dataset.corrected.plain()} if dataset.corrected else {}),
             **({"skipped": dataset.skipped} if dataset.skipped else {}),  # files that were broken
         },
         "monitor": run.config.monitor or "accuracy",
@@ -162,7 +164,8 @@ def print_result(result: dict[str, Any]) -> None:
             rows.append([part.replace("_", " "), epoch, *values, *means])
     title = f"{result['model']} on {data['name']}"
     print_table(title, ["part", "weights of", "images", "loss", "accuracy", *more.values()], rows)
-    print_notes(data["pitfalls"])
+    corrected = [str(Corrected(**data["corrections"]))] if "corrections" in data else []
+    print_notes([*corrected, *data["pitfalls"]])
     print(f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s in training on {result['device']}")
 
 

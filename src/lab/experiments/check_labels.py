@@ -1,0 +1,165 @@
+"""Labels that are probably wrong, a page to judge them on, and what correcting them buys."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from lab.config.again import command_again
+from lab.config.overrides import quoted
+from lab.config.schema import PROJECT, CrossValidate, data_folder, place_data
+from lab.datasets.dataset import Dataset, load
+from lab.display.page import Sheet, Table, render
+from lab.display.terminal import print_table
+from lab.errors import UserError, printable
+from lab.evaluation.confident import Suspects, find_suspects
+from lab.evaluation.images import check_images
+from lab.evaluation.significance import Estimate, corrected_t
+from lab.files import write_csv, write_json, write_text
+from lab.runs.folder import read_config, read_result
+from lab.runs.predictions import Predictions, join, load_predictions
+
+HERE = Path(__file__).parent
+MOST_SHOWN = 2_000  # suspects, on the page
+MOST_PAIRS = 10  # of classes, in the terminal
+
+
+def find_wrong_labels(folder: Path, root: Path | None) -> None:
+    """Leave suspects.csv, suspects.json and suspects.html beside the folds in `folder`; nothing is trained."""
+    config, parts = _read(folder)
+    place_data(config, root)
+    dataset = load(config.data, untrusted=True)
+    for number, part in enumerate(parts):
+        check_images(part, dataset, folder / f"fold_{number}", data_folder(config.data.root))
+    predictions = join(parts)
+    suspects = find_suspects(predictions.labels, predictions.probabilities())
+    rows, pairs = _list(suspects, predictions, dataset), _count(suspects, predictions)
+    expected = sum(pair["expected"] for pair in pairs)
+    title = f"{config.model.name} on {dataset.name}: {len(rows):,} labels of {len(predictions.labels):,} to look at"
+    if rows:
+        write_csv(rows, folder / "suspects.csv")
+        write_text(_draw(title, rows, pairs, suspects, predictions, dataset), folder / "suspects.html")
+    write_json({"images": len(predictions.labels), "expected": expected, "pairs": pairs}, folder / "suspects.json")
+    columns = ["label", "thought to be", "expected", "suspects"]
+    shown = [[pair["class"], pair["thought"], f"{pair['expected']:.0f}", f"{pair['suspects']:,}"] for pair in pairs]
+    if rows:
+        print_table(title, columns, shown[:MOST_PAIRS])
+    print(f"Expected to be wrong: {expected:.0f} of {len(predictions.labels):,} labels; suspects: {len(rows):,}")
+    if rows:
+        print(f"Judge them: {folder}/suspects.html, by keyboard; a table: suspects.csv")
+
+
+def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
+    """Train the folds of `folder` again with the labels that `corrections` names; say what that is worth.
+
+    All of it is scored on the corrected labels of the images held out, the folds of before too.
+    """
+    config, before = _read(folder)
+    command = command_again(config, CrossValidate)
+    if command is None:
+        raise UserError(
+            f"{folder}: no command is found that gives these folds: type yours with data.corrections={corrections}"
+        )
+    place_data(config, root)
+    config.data.corrections, config.data.corrections_sha256 = str(corrections), None
+    dataset = load(config.data, untrusted=True)
+    if not dataset.corrected.labels:
+        raise UserError(f"{corrections}: it changes no label that these folds train on")
+    out = folder.absolute().with_name(f"{folder.absolute().name}_corrected_{dataset.corrected.sha256[:8]}")
+    words = [word for word in shlex.split(command)[2:] if not word.startswith(("data.root=", "data.corrections"))]
+    places = {"data.root": data_folder(config.data.root), "data.corrections": corrections, "hydra.run.dir": out}
+    words += [quoted(key, str(place.absolute())) for key, place in places.items()]
+    print(f"{dataset.corrected}; the folds again:", flush=True)
+    script = PROJECT / "src" / "cross_validate.py"
+    if subprocess.run([sys.executable, script, *words], check=False).returncode:
+        raise UserError(f"{out}: the folds have not been trained: the line above says why; the same command goes on")
+    after = [load_predictions(out / f"fold_{number}") for number in range(len(before))]
+    estimate, scores = _compare(before, after)
+    told = _sentence(dataset.corrected.labels, estimate)
+    about = {"folds": str(folder), "corrections": dataset.corrected.plain(), **scores, "sentence": told}
+    interval = [estimate.low, estimate.high]
+    write_json(about | {"difference": estimate.value, "interval": interval, "p": estimate.p}, out / "corrected.json")
+    print(told)
+    print("Both were scored on the corrected labels of the same images held out (Nadeau and Bengio's corrected t).")
+
+
+def _read(folder: Path) -> tuple[DictConfig, list[Predictions]]:
+    """The config of a finished cross-validation, and what each fold said of the images that it held out."""
+    config, result = read_config(folder, CrossValidate, builds=False), read_result(folder, "folds")
+    return config, [load_predictions(folder / f"fold_{row['fold']}") for row in result["folds"]]
+
+
+def _list(suspects: Suspects, predictions: Predictions, dataset: Dataset) -> list[dict[str, Any]]:
+    """Of each suspect what suspects.csv says, the surest first."""
+    probabilities, classes, rows = predictions.probabilities(), dataset.classes, []
+    for rank, (row, suggested) in enumerate(zip(suspects.rows, suspects.suggested, strict=True), 1):
+        image, label = int(predictions.indices[row]), int(predictions.labels[row])
+        named = {"rank": rank, "image": image} | ({"file": dataset.files[image]} if dataset.files else {})
+        shares = {"probability_of_class": label, "probability_of_suggested": suggested}
+        rows.append(
+            named
+            | {"fingerprint": dataset.digests[image], "class": classes[label], "suggested": classes[suggested]}
+            | {key: float(f"{probabilities[row, number]:.6g}") for key, number in shares.items()}
+        )
+    return rows
+
+
+def _count(suspects: Suspects, predictions: Predictions) -> list[dict[str, Any]]:
+    """Of each pair of classes how many labels are expected to be wrong, the most first, and how many are suspects."""
+    found, names = np.zeros_like(suspects.expected, int), predictions.classes.tolist()
+    np.add.at(found, (predictions.labels[suspects.rows], suspects.suggested), 1)
+    pairs = [
+        {"class": names[one], "thought": names[other], "expected": float(count), "suspects": int(found[one, other])}
+        for (one, other), count in np.ndenumerate(suspects.expected)
+        if one != other and (count or found[one, other])
+    ]
+    return sorted(pairs, key=lambda pair: -pair["expected"])
+
+
+def _draw(
+    title: str,
+    rows: list[dict[str, Any]],
+    pairs: list[dict[str, Any]],
+    suspects: Suspects,
+    predictions: Predictions,
+    dataset: Dataset,
+) -> str:
+    """The page on which they are judged."""
+    sheet, shown = Sheet(dataset.images.shape[1:]), rows[:MOST_SHOWN]
+    tiles = [sheet.add(dataset.images[row["image"]]) for row in shown]
+    names = [printable(row["file"]) if "file" in row else f"no. {row['image']}" for row in shown]
+    counts = [[p["class"], p["thought"], f"{p['expected']:.0f}", str(p["suspects"])] for p in pairs if p["suspects"]]
+    return render(
+        HERE / "suspects.html",
+        (HERE / "suspects.js").read_text(encoding="utf-8"),
+        sheet,
+        title=title,
+        suspects=[row | {"tile": tile, "name": name} for row, tile, name in zip(shown, tiles, names, strict=True)],
+        total=len(rows),
+        expected=float(suspects.expected.sum() - suspects.expected.trace()),
+        pairs=Table(["label", "thought to be", "expected", "suspects"], counts),
+        classes=dataset.classes,
+        sha256=dataset.sha256,
+    )
+
+
+def _compare(before: list[Predictions], after: list[Predictions]) -> tuple[Estimate, dict[str, list[float]]]:
+    scores: dict[str, list[float]] = {"before": [], "after": []}
+    for one, other in zip(before, after, strict=True):
+        if not np.array_equal(one.indices, other.indices):
+            raise UserError("the corrected folds hold out other images than those before: train both anew")
+        scores["before"].append(float((one.logits.argmax(1) == other.labels).mean()))
+        scores["after"].append(float(other.correct().mean()))
+    differences = np.subtract(scores["after"], scores["before"])
+    return corrected_t(differences.tolist(), 1 / (len(before) - 1)), scores
+
+
+def _sentence(labels: int, estimate: Estimate) -> str:
+    points, low, high = (f"{100 * x:+.2f}" for x in (estimate.value, estimate.low, estimate.high))
+    word = "label" if labels == 1 else "labels"
+    chance = "" if estimate.p < 0.05 else f", which may be chance (p = {estimate.p:.2g})"
+    return f"{labels:,} {word} corrected: {points} points ({low} to {high}){chance}"
