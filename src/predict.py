@@ -12,6 +12,7 @@ import functools
 import glob
 import io
 import json
+import math
 import os
 import re
 import socket
@@ -45,6 +46,7 @@ PATIENCE = 30  # seconds, for all of a request
 # most pixels of a side: of a digit's picture, and of those in which its ink, the pieces of that, the paper are found
 DIGIT_SIDE, INK_SIDE, BLOB_SIDE, PAPER_SIDE = 1024, 256, 96, 64
 DOUBTFUL = "doubtful: "
+NO_DIGIT, DIGITS = "no digit stands out", "more than one digit"
 FAINTEST = 40  # grey levels between paper and ink: less is none
 WIDEST = 20  # pixels of PAPER_SIDE: a stroke's width
 SHORTEST = 0.12  # of the picture's longer side: a digit's height or width
@@ -149,6 +151,7 @@ def info(given):
             "accuracy",
             "%.2f %% of %s %s images" % (100 * metrics["accuracy"], "{:,}".format(metrics["images"]), metrics["part"]),
         ),
+        ("answers", told_of_abstention(metadata)),
         ("epoch", metrics["epoch"]),
         ("trained with", "torch %s" % metadata["versions"]["torch"]),
         ("needs", "torch %s or newer" % metadata["min_torch"]),
@@ -209,6 +212,14 @@ class Model:
     def probabilities(self, images):
         with torch.no_grad():
             return self.network(images.to(self.device)).cpu()
+
+    def answers(self, images):
+        """Of each image its probabilities and its strangeness: None of a file that does not tell."""
+        if "abstention" not in self.metadata:
+            return [(row, None) for row in self.probabilities(images).tolist()]
+        with torch.no_grad():
+            probabilities, strangeness = self.plain.answer(images.to(self.device))
+        return list(zip(probabilities.tolist(), strangeness.tolist()))
 
     def golden(self):
         """The images of the golden sample [n, c, h, w], and the probabilities that they must have [n, classes]."""
@@ -483,14 +494,14 @@ def is_noise(blobs):
 def find_doubts(ink, size, blobs, uneven):
     """Why an answer may be wrong, whatever the network says: `ink` was cropped out of `size`."""
     if blobs is None:
-        yield "no digit stands out"
+        yield NO_DIGIT
     elif not blobs and uneven:
         yield "ink fills the picture" if ink.size == size else "ink, or a shadow, reaches the picture's edge"
     blobs = blobs or []
     tall = [blob for blob in blobs if 2 * blob.height() > max(each.height() for each in blobs)]
     tall.sort(key=lambda blob: blob.box[0])
     if any(one.box[2] <= other.box[0] for one, other in zip(tall, tall[1:])):
-        yield "more than one digit"
+        yield DIGITS
 
 
 def doubted(done):
@@ -619,6 +630,52 @@ def batch(model, pictures):
     return torch.stack(images).permute(0, 3, 1, 2).contiguous()
 
 
+# ---- one class, several, or none
+
+
+def decide(answered, doubts, metadata):
+    """An answer as JSON has it: the likeliest class, and, of a file that tells, those that cannot be excluded.
+
+    It is unknown where the image is stranger than those that the network knows, where no class is likely enough, and
+    where the picture had not one digit. `answered` is one of Model.answers.
+    """
+    (probabilities, strangeness), classes, how = answered, metadata["classes"], metadata.get("abstention")
+    answer = {}
+    if how:
+        probabilities = soften(probabilities, how["temperature"])
+        known = all(each <= most for each, most in zip(strangeness, how["most_strange"]))  # not a number is not
+        known = known and not set(doubts) & {NO_DIGIT, DIGITS}
+        order = sorted(range(len(classes)), key=lambda number: -probabilities[number])
+        kept = [classes[number] for number in order if known and probabilities[number] >= how["least"][number]]
+        answer = {"set": kept, "unknown": not kept}
+    best = max(range(len(classes)), key=lambda number: probabilities[number])
+    likeliest = [("class", classes[best]), ("probability", probabilities[best])]
+    return OrderedDict(likeliest + [("probabilities", dict(zip(classes, probabilities)))] + list(answer.items()))
+
+
+def soften(probabilities, temperature):
+    """The same as if their logits had been divided by `temperature`."""
+    logs = [math.log(max(each, 1.1754944e-38)) / temperature for each in probabilities]  # of float32 the least
+    powers = [math.exp(each - max(logs)) for each in logs]
+    return [each / sum(powers) for each in powers]
+
+
+def told_of_abstention(metadata):
+    how = metadata.get("abstention")
+    if not how:
+        return "always one class"
+    return "sets that hold the right class for %g %% of images like its validation part's, or unknown" % (
+        100 * how["coverage"]
+    )
+
+
+def worded(answer):
+    """The class, those that it may be, or `unknown`."""
+    if "set" not in answer:
+        return answer["class"]
+    return "unknown" if answer["unknown"] else " or ".join(answer["set"])
+
+
 # ---- commands
 
 
@@ -629,7 +686,8 @@ def predict(given):
     model = Model(given.model, given.device, metadata)
     writer = csv.writer(sys.stdout) if given.csv else None
     if writer:
-        writer.writerow(["file", "class", "probability"] + [shown(name) for name in metadata["classes"]])
+        last = ["set"] if "abstention" in metadata else []
+        writer.writerow(["file", "class", "probability"] + [shown(name) for name in metadata["classes"]] + last)
     failed = 0
     for path in paths:
         try:
@@ -641,31 +699,27 @@ def predict(given):
             continue
         if len(done) > 1:
             print("%s: %s" % (shown(path), ", ".join(done)), file=sys.stderr)
-        probabilities = model.probabilities(batch(model, [picture]))[0].tolist()
-        tell(path, probabilities, metadata["classes"], doubted(done), given.json, writer)
+        (one,) = model.answers(batch(model, [picture]))
+        tell(path, decide(one, doubted(done), metadata), doubted(done), given.json, writer)
     return 1 if failed else 0
 
 
-def tell(path, probabilities, classes, doubts, as_json, writer):
-    order = sorted(range(len(classes)), key=lambda number: -probabilities[number])
+def tell(path, answer, doubts, as_json, writer):
+    probabilities, said = answer["probabilities"], shown(worded(answer))
     if as_json:
-        each = dict(zip(classes, probabilities))
-        print(
-            json.dumps(
-                {
-                    "file": path,
-                    "class": classes[order[0]],
-                    "probability": max(probabilities),
-                    "probabilities": each,
-                    "doubts": doubts,
-                }
-            )
-        )
+        print(json.dumps(OrderedDict([("file", path)] + list(answer.items()) + [("doubts", doubts)])))
     elif writer:
-        writer.writerow([shown(path), shown(classes[order[0]]), max(probabilities)] + probabilities)
+        row = [shown(path), shown(answer["class"]), answer["probability"]] + list(probabilities.values())
+        writer.writerow(row + [said] if "set" in answer else row)
     else:
-        named = ["%s %.2f %%" % (shown(classes[number]), 100 * probabilities[number]) for number in order[:3]]
-        print("%s: %s%s" % (shown(path), named[0], "   (then %s)" % ", ".join(named[1:]) if named[1:] else ""))
+        order = sorted(probabilities, key=lambda name: -probabilities[name])
+        named = ["%s %.2f %%" % (shown(name), 100 * probabilities[name]) for name in order[:3]]
+        if said == shown(answer["class"]):
+            said, named = named[0], named[1:]
+            word = "then"
+        else:
+            word = "perhaps" if answer["unknown"] else "of them"
+        print("%s: %s%s" % (shown(path), said, "   (%s %s)" % (word, ", ".join(named)) if named else ""))
 
 
 def expand(words):
@@ -875,15 +929,9 @@ class Handler(BaseHTTPRequestHandler):
             size, raw = self.server.metadata["input"], self.server.given.raw
             picture, done = fit(unpack(picture, None if raw else size), size, raw)
         with self.server.one_at_a_time:  # the network has all cores
-            probabilities = self.server.model.probabilities(batch(self.server.model, [picture]))[0].tolist()
-        best = max(range(len(probabilities)), key=lambda number: probabilities[number])
-        return {
-            "class": self.server.metadata["classes"][best],
-            "probability": probabilities[best],
-            "probabilities": dict(zip(self.server.metadata["classes"], probabilities)),
-            "done": done,
-            "doubts": doubted(done),
-        }
+            (one,) = self.server.model.answers(batch(self.server.model, [picture]))
+        doubts = doubted(done)
+        return dict(decide(one, doubts, self.server.metadata), done=done, doubts=doubts)
 
     def answer(self, status, content, kind="application/json"):
         if not isinstance(content, bytes):
@@ -1024,12 +1072,14 @@ const rows = new Map(about.classes.map(name => {
 }));
 function show(answer) {
   const doubt = answer.error || answer.doubts.join(", ");
-  said.className = doubt ? "error" : "";
+  const verdict = answer.unknown ? "unknown: it is like nothing that this network knows, " + answer.class + " perhaps"
+    : (answer.set || [answer.class]).join(" or ");
+  said.className = doubt || answer.unknown ? "error" : "";
   said.textContent = answer.error || (doubt ? "Doubtful, " + doubt + ": perhaps it is " : "It is ")
-    + answer.class + ". " + answer.done.filter(each => !each.startsWith("doubtful")).join(", ") + ".";
+    + verdict + ". " + answer.done.filter(each => !each.startsWith("doubtful")).join(", ") + ".";
   for (const [name, row] of rows) {
     const share = answer.error ? 0 : answer.probabilities[name];
-    row.classList.toggle("best", name === answer.class);
+    row.classList.toggle("best", !answer.error && (answer.set || [answer.class]).includes(name));
     row.querySelector(".bar").style.width = 100 * share + "%";
     row.querySelector(".share").textContent = answer.error ? "" : (100 * share).toFixed(1) + " %";
   }
