@@ -1,14 +1,27 @@
 """Make the files for the device from a run: python src/export.py outputs/deep-mnist_..."""
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 from lab.cli.arguments import Parser, run_parser
 
 
-def export(folder: Path, weights: str, root: Path | None) -> None:
+def export(folder: Path, weights: str, root: Path | None, coverage: float, int8: bool, fp16: bool, force: bool) -> None:
     from lab.export.export import export  # torch takes seconds: --help answers without it
 
-    export(folder, weights, root)
+    precisions = [name for name, asked in (("int8", int8), ("fp16", fp16)) if asked]
+    export(folder, weights, root, coverage, precisions, force)
+
+
+def share(word: str) -> float:
+    """Between 0 and 1, neither of which can be had."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise ArgumentTypeError(f"{word}: must be between 0 and 1, 0.99 say")
+    return value
 
 
 if __name__ == "__main__":
@@ -16,5 +29,11 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, or one fold's")
     parser.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch; else the last")
     parser.add_argument("--root", type=Path, help="where the data lies; else where it lay, else $LAB_DATA")
+    parser.add_argument(
+        "--coverage", type=share, default=0.99, help="how often the classes named hold the right one; else 0.99"
+    )
+    parser.add_argument("--int8", action="store_true", help="also model_int8.onnx: a quarter of the size")
+    parser.add_argument("--fp16", action="store_true", help="also model_fp16.onnx: half the size")
+    parser.add_argument("--force", action="store_true", help="write them where they are worse, too")
     parser.add_networks()
     run_parser(parser, export)

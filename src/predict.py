@@ -13,6 +13,7 @@ import ctypes
 import glob
 import io
 import json
+import math
 import mmap
 import os
 import platform
@@ -48,6 +49,7 @@ PATIENCE = 30  # seconds, for all of a request
 # most pixels of a side: of a digit's picture, and of those in which its ink, the pieces of that, the paper are found
 DIGIT_SIDE, INK_SIDE, BLOB_SIDE, PAPER_SIDE = 1024, 256, 96, 64
 DOUBTFUL = "doubtful: "
+NO_DIGIT, DIGITS = "no digit stands out", "more than one digit"
 FAINTEST = 40  # grey levels between paper and ink: less is none
 WIDEST = 20  # pixels of PAPER_SIDE: a stroke's width
 SHORTEST = 0.12  # of the picture's longer side: a digit's height or width
@@ -79,8 +81,8 @@ OPERATORS = """
     ConvTranspose Cos DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather
     GatherElements GatherND Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish
     Identity InstanceNormalization LRN LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul Max
-    MaxPool Min Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceL2 ReduceMax
-    ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round ScatterElements ScatterND Selu Shape
+    MaxPool Min Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceL2 ReduceLogSumExp
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round ScatterElements ScatterND Selu Shape
     Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
     ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where
 """.split()
@@ -217,6 +219,7 @@ def info(given):
             "accuracy",
             "%.2f %% of %s %s images" % (100 * metrics["accuracy"], "{:,}".format(metrics["images"]), metrics["part"]),
         ),
+        ("answers", told_of_abstention(metadata)),
         ("epoch", metrics["epoch"]),
         ("trained with", "torch %s" % metadata["versions"]["torch"]),
         ("needs", runtime_of(given.model).needs(metadata)),
@@ -327,6 +330,16 @@ class Model:
             raise UserError("%s: it answers otherwise than its metadata says" % self.path)
         return rows
 
+    def answers(self, images):
+        """Of each image its probabilities, and how strange it is: None of a file that does not tell."""
+        if "abstention" not in self.metadata:
+            return [(row, None) for row in self.probabilities(images)]
+        try:
+            probabilities, strangeness = self.run_whole(b"".join(images))
+        except Exception as error:
+            raise UserError("%s: %s cannot run it (%s)" % (self.path, self.words(), first_line(error)))
+        return list(zip(probabilities, strangeness))
+
     def golden(self):
         """The images of the golden sample, and the probabilities that they must have."""
         content, size = (
@@ -397,14 +410,21 @@ class TorchModel(Model):
             warnings.simplefilter("ignore")  # newer torch has a successor, which no device reads
             self.plain = self.network = torch.jit.load(self.path, map_location=torch.device(self.device)).eval()
 
-    def run(self, content):
+    def batch(self, content):
         torch = self.torch
         if hasattr(torch, "frombuffer"):
             images = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         else:
             images = torch.ByteTensor(torch.ByteStorage.from_buffer(content))
-        with torch.no_grad():
-            return self.network(images.reshape((-1,) + self.shape).to(self.device)).cpu().tolist()
+        return images.reshape((-1,) + self.shape).to(self.device)
+
+    def run(self, content):
+        with self.torch.no_grad():
+            return self.network(self.batch(content)).cpu().tolist()
+
+    def run_whole(self, content):
+        with self.torch.no_grad():
+            return [part.cpu().tolist() for part in self.plain.answer(self.batch(content))]
 
     def optimise(self, images):
         """Fold and fuse what this processor allows, where that is right and, for such batches, faster."""
@@ -462,9 +482,16 @@ class OnnxModel(Model):
         options.log_severity_level = 4  # what goes wrong is raised, too
         self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider])
 
-    def run(self, content):
+    def run(self, content, names=("probabilities",)):
         images = self.numpy.frombuffer(content, self.numpy.uint8).reshape((-1,) + self.shape)
-        return self.session.run(["probabilities"], {"images": images.astype(self.numpy.float32)})[0].tolist()
+        found = self.session.run(list(names), {"images": images.astype(self.numpy.float32)})
+        return found[0].tolist() if len(names) == 1 else [part.tolist() for part in found]
+
+    def run_whole(self, content):
+        return self.run(content, ("probabilities", "strangeness"))
+
+
+PORTS = ("images", "probabilities", "strangeness")  # of a network, by name
 
 
 class EngineModel(Model):
@@ -511,20 +538,25 @@ class EngineModel(Model):
             kinds = [self.engine.get_binding_dtype(name) for name in self.names]
             limits = self.engine.get_profile_shape
             self.least, self.most = [limits(0, "images")[place][0] for place in (0, 2)]
-        if sorted(self.names) != ["images", "probabilities"] or set(kinds) != {tensorrt.float32}:
+        if not {"images", "probabilities"} <= set(self.names) <= set(PORTS) or set(kinds) != {tensorrt.float32}:
             raise UserError("%s: it does not take images and give probabilities as float32" % self.path)
-        self.sizes = {"images": len(self.golden()[0][0]), "probabilities": len(self.metadata["classes"])}
+        measures = len(self.metadata.get("abstention", {}).get("most_strange", "12"))  # two at most
+        self.sizes = dict(zip(PORTS, (len(self.golden()[0][0]), len(self.metadata["classes"]), measures)))
         self.memory = {name: self.cuda.allocate(4 * self.most * self.sizes[name]) for name in self.names}
 
     def run(self, content):
-        step, rows = self.most * self.sizes["images"], []
+        return self.run_whole(content)[0]
+
+    def run_whole(self, content):
+        step, found = self.most * self.sizes["images"], ([], [])
         for start in range(0, len(content), step):
-            rows += self.run_some(content[start : start + step])
-        return rows
+            for rows, some in zip(found, self.run_some(content[start : start + step])):
+                rows += some
+        return found
 
     def run_some(self, content):
         """Of as many images as the engine was built for, or fewer."""
-        count, classes = len(content) // self.sizes["images"], self.sizes["probabilities"]
+        count = len(content) // self.sizes["images"]
         n = max(count, self.least)
         shape = (n,) + self.shape
         if hasattr(self.context, "set_input_shape"):
@@ -534,8 +566,15 @@ class EngineModel(Model):
         self.cuda.put(self.memory["images"], as_floats(content + bytes(n * self.sizes["images"] - len(content))))
         if not self.context.execute_v2([self.memory[name].value for name in self.names]):
             raise UserError("the engine fails")
-        found = self.cuda.get(self.memory["probabilities"], n * classes)
-        return [found[place : place + classes] for place in range(0, count * classes, classes)]
+        return [self.rows(name, count) for name in PORTS[1:]]
+
+    def rows(self, name, count):
+        """The first of an output; none where the engine has no such output."""
+        if name not in self.names:
+            return []
+        size = self.sizes[name]
+        found = self.cuda.get(self.memory[name], count * size)
+        return [found[place : place + size] for place in range(0, count * size, size)]
 
 
 class Cuda:
@@ -845,14 +884,14 @@ def is_noise(blobs):
 def find_doubts(ink, size, blobs, uneven):
     """Why an answer may be wrong, whatever the network says: `ink` was cropped out of `size`."""
     if blobs is None:
-        yield "no digit stands out"
+        yield NO_DIGIT
     elif not blobs and uneven:
         yield "ink fills the picture" if ink.size == size else "ink, or a shadow, reaches the picture's edge"
     blobs = blobs or []
     tall = [blob for blob in blobs if 2 * blob.height() > max(each.height() for each in blobs)]
     tall.sort(key=lambda blob: blob.box[0])
     if any(one.box[2] <= other.box[0] for one, other in zip(tall, tall[1:])):
-        yield "more than one digit"
+        yield DIGITS
 
 
 def doubted(done):
@@ -980,6 +1019,52 @@ def pixels(picture):
     return b"".join(band.tobytes() for band in picture.split())
 
 
+# ---- one class, several, or none
+
+
+def decide(answered, doubts, metadata):
+    """An answer as JSON has it: the likeliest class, and, of a file that tells, those that cannot be excluded.
+
+    It is unknown where the image is stranger than those that the network knows, where no class is likely enough, and
+    where the picture had not one digit. `answered` is one of Model.answers.
+    """
+    (probabilities, strangeness), classes, how = answered, metadata["classes"], metadata.get("abstention")
+    answer = {}
+    if how:
+        probabilities = soften(probabilities, how["temperature"])
+        known = all(each <= most for each, most in zip(strangeness, how["most_strange"]))  # not a number is not
+        known = known and not set(doubts) & {NO_DIGIT, DIGITS}
+        order = sorted(range(len(classes)), key=lambda number: -probabilities[number])
+        kept = [classes[number] for number in order if known and probabilities[number] >= how["least"][number]]
+        answer = {"set": kept, "unknown": not kept}
+    best = max(range(len(classes)), key=lambda number: probabilities[number])
+    likeliest = [("class", classes[best]), ("probability", probabilities[best])]
+    return OrderedDict(likeliest + [("probabilities", dict(zip(classes, probabilities)))] + list(answer.items()))
+
+
+def soften(probabilities, temperature):
+    """The same as if their logits had been divided by `temperature`."""
+    logs = [math.log(max(each, 1.1754944e-38)) / temperature for each in probabilities]  # of float32 the least
+    powers = [math.exp(each - max(logs)) for each in logs]
+    return [each / sum(powers) for each in powers]
+
+
+def told_of_abstention(metadata):
+    how = metadata.get("abstention")
+    if not how:
+        return "always one class"
+    return "sets that hold the right class for %g %% of images like its validation part's, or unknown" % (
+        100 * how["coverage"]
+    )
+
+
+def worded(answer):
+    """The class, those that it may be, or `unknown`."""
+    if "set" not in answer:
+        return answer["class"]
+    return "unknown" if answer["unknown"] else " or ".join(answer["set"])
+
+
 # ---- commands
 
 
@@ -990,7 +1075,8 @@ def predict(given):
     model = load(given.model, given.device, metadata)
     writer = csv.writer(sys.stdout) if given.csv else None
     if writer:
-        writer.writerow(["file", "class", "probability"] + [shown(name) for name in metadata["classes"]])
+        last = ["set"] if "abstention" in metadata else []
+        writer.writerow(["file", "class", "probability"] + [shown(name) for name in metadata["classes"]] + last)
     failed = 0
     for path in paths:
         try:
@@ -1002,31 +1088,27 @@ def predict(given):
             continue
         if len(done) > 1:
             print("%s: %s" % (shown(path), ", ".join(done)), file=sys.stderr)
-        probabilities = model.probabilities([pixels(picture)])[0]
-        tell(path, probabilities, metadata["classes"], doubted(done), given.json, writer)
+        (one,) = model.answers([pixels(picture)])
+        tell(path, decide(one, doubted(done), metadata), doubted(done), given.json, writer)
     return 1 if failed else 0
 
 
-def tell(path, probabilities, classes, doubts, as_json, writer):
-    order = sorted(range(len(classes)), key=lambda number: -probabilities[number])
+def tell(path, answer, doubts, as_json, writer):
+    probabilities, said = answer["probabilities"], shown(worded(answer))
     if as_json:
-        each = dict(zip(classes, probabilities))
-        print(
-            json.dumps(
-                {
-                    "file": path,
-                    "class": classes[order[0]],
-                    "probability": max(probabilities),
-                    "probabilities": each,
-                    "doubts": doubts,
-                }
-            )
-        )
+        print(json.dumps(OrderedDict([("file", path)] + list(answer.items()) + [("doubts", doubts)])))
     elif writer:
-        writer.writerow([shown(path), shown(classes[order[0]]), max(probabilities)] + probabilities)
+        row = [shown(path), shown(answer["class"]), answer["probability"]] + list(probabilities.values())
+        writer.writerow(row + [said] if "set" in answer else row)
     else:
-        named = ["%s %.2f %%" % (shown(classes[number]), 100 * probabilities[number]) for number in order[:3]]
-        print("%s: %s%s" % (shown(path), named[0], "   (then %s)" % ", ".join(named[1:]) if named[1:] else ""))
+        order = sorted(probabilities, key=lambda name: -probabilities[name])
+        named = ["%s %.2f %%" % (shown(name), 100 * probabilities[name]) for name in order[:3]]
+        if said == shown(answer["class"]):
+            said, named = named[0], named[1:]
+            word = "then"
+        else:
+            word = "perhaps" if answer["unknown"] else "of them"
+        print("%s: %s%s" % (shown(path), said, "   (%s %s)" % (word, ", ".join(named)) if named else ""))
 
 
 def expand(words):
@@ -1266,15 +1348,9 @@ class Handler(BaseHTTPRequestHandler):
             size, raw = self.server.metadata["input"], self.server.given.raw
             picture, done = fit(unpack(picture, None if raw else size), size, raw)
         with self.server.one_at_a_time:  # the network has all cores
-            probabilities = self.server.model.probabilities([pixels(picture)])[0]
-        best = max(range(len(probabilities)), key=lambda number: probabilities[number])
-        return {
-            "class": self.server.metadata["classes"][best],
-            "probability": probabilities[best],
-            "probabilities": dict(zip(self.server.metadata["classes"], probabilities)),
-            "done": done,
-            "doubts": doubted(done),
-        }
+            (one,) = self.server.model.answers([pixels(picture)])
+        doubts = doubted(done)
+        return dict(decide(one, doubts, self.server.metadata), done=done, doubts=doubts)
 
     def answer(self, status, content, kind="application/json"):
         if not isinstance(content, bytes):
@@ -1416,12 +1492,14 @@ const rows = new Map(about.classes.map(name => {
 }));
 function show(answer) {
   const doubt = answer.error || answer.doubts.join(", ");
-  said.className = doubt ? "error" : "";
+  const verdict = answer.unknown ? "unknown: it is like nothing that this network knows, " + answer.class + " perhaps"
+    : (answer.set || [answer.class]).join(" or ");
+  said.className = doubt || answer.unknown ? "error" : "";
   said.textContent = answer.error || (doubt ? "Doubtful, " + doubt + ": perhaps it is " : "It is ")
-    + answer.class + ". " + answer.done.filter(each => !each.startsWith("doubtful")).join(", ") + ".";
+    + verdict + ". " + answer.done.filter(each => !each.startsWith("doubtful")).join(", ") + ".";
   for (const [name, row] of rows) {
     const share = answer.error ? 0 : answer.probabilities[name];
-    row.classList.toggle("best", name === answer.class);
+    row.classList.toggle("best", !answer.error && (answer.set || [answer.class]).includes(name));
     row.querySelector(".bar").style.width = 100 * share + "%";
     row.querySelector(".share").textContent = answer.error ? "" : (100 * share).toFixed(1) + " %";
   }

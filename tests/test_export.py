@@ -178,3 +178,19 @@ def test_two_classes_that_are_as_probable_are_no_other_answer():
     found = np.array([[0.4999999, 0.5000001], [0.9, 0.1]], np.float32)
     assert count_other(found, wanted, TOLERANCE) == 0
     assert count_other(wanted[:, ::-1], wanted, TOLERANCE) == 1
+
+
+def test_smaller_files_come_with_a_verdict_and_what_old_runtimes_read(run, here, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    told = here("export", folder, "--int8", "--fp16", "--coverage", "0.9", "--force").out
+    for precision, most in (("int8", 0.8), ("fp16", 0.9)):
+        verdict = json.loads((folder / f"precision_{precision}.json").read_text())
+        assert verdict["sentence"] in " ".join(told.split()) and verdict["size"] < most
+        model = onnx.load(folder / f"model_{precision}.onnx")
+        metadata = json.loads({p.key: p.value for p in model.metadata_props}["metadata.json"])
+        assert metadata["precision"] == precision and 0.5 < metadata["abstention"]["coverage"] <= 0.9
+        assert model.ir_version == 7 and [(each.domain, each.version) for each in model.opset_import] == [("", 13)]
+
+
+def test_a_coverage_that_nothing_has_is_refused(refused, run):
+    assert "--coverage: 1: must be between 0 and 1" in refused(run, "--coverage", "1", command="export")

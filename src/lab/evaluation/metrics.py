@@ -41,7 +41,7 @@ def evaluate(predictions: Predictions, validation: Predictions | None = None) ->
         },
         "confusion": matrix.tolist(),
         "confused": _confused(matrix, names),
-        "calibration": _calibration(probabilities.max(1), right),
+        "calibration": calibration(probabilities.max(1), right),
     }
     if len(numbers) == 2 and len(np.unique(labels)) == 2:
         metrics["auc"] = float(roc_auc_score(labels, probabilities[:, 1]))
@@ -84,7 +84,7 @@ def _confused(matrix: npt.NDArray[np.int64], names: list[str]) -> list[dict[str,
     return sorted(pairs, key=lambda pair: -pair["times"])
 
 
-def _calibration(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def calibration(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """Guo et al., 2017: in bins of equal width, how far the accuracy lies from the mean probability of the class."""
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     images = np.bincount(bins, minlength=BINS)

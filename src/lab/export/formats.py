@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lab.config.schema import PROJECT
 from lab.errors import UserError, first_line
 from lab.files import atomic_write
+from lab.models.build import Network
 from lab.models.jetson import find_refused, trace
 from lab.training.prepare import Run
 from predict import OPERATORS
@@ -29,17 +30,47 @@ FORMAT = 1
 OPSET = 13  # TensorRT 8.2, the Nano's last, reads no newer one
 MIN_ONNXRUNTIME = "1.6"  # the first that reads it
 ALIGNMENT = 64
+TINY = 1e-6
 
 
 class Deployed(nn.Module):
-    """Pixels 0..255, uint8 or float [n, c, h, w], to class probabilities [n, classes]."""
+    """Pixels 0..255, uint8 or float [n, c, h, w], to class probabilities [n, classes].
 
-    def __init__(self, net: nn.Module) -> None:
+    `typical` are features of unit length [k, d], see Deployed.answer; without them its second measure is left out.
+    """
+
+    def __init__(self, net: Network, typical: Tensor | None = None) -> None:
         super().__init__()
         self.net = net
+        self.register_buffer("typical", typical)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.net(images.float()).softmax(1)  # before torch 1.10 uint8 / 255 was a division of integers
+        return self.answer(images)[0]
+
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The probabilities, and how strange the images are, [n, 1] or [n, 2].
+
+        By the energy of their logits (Liu et al., 2020), and by the distance of their last features from the nearest
+        of the `typical` ones: the cosine's, as Sun et al., 2022.
+        """
+        features = self.net.last_features(images.float())  # before torch 1.10 uint8 / 255 was a division of integers
+        logits = self.net.order[-1](features)
+        measures = [-logits.logsumexp(1, keepdim=True)]
+        if self.typical is not None:
+            length = features.square().sum(1, keepdim=True).sqrt()
+            measures.append(1 - (features / (length + TINY)).matmul(self.typical.t()).amax(1, keepdim=True))
+        return logits.softmax(1), torch.cat(measures, 1)
+
+
+class _Answers(nn.Module):
+    """`answer` as the only method, which is all that ONNX has."""
+
+    def __init__(self, deployed: Deployed) -> None:
+        super().__init__()
+        self.deployed = deployed
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.deployed.answer(images)
 
 
 def describe(
@@ -82,7 +113,7 @@ def describe(
 
 def write_torchscript(deployed: Deployed, images: Tensor, metadata: dict[str, Any], path: Path) -> None:
     """Trace on `images`, uint8, and write what an old torch reads; UserError names what it would refuse."""
-    records = trace(deployed, images)
+    records = trace(deployed, images, ("forward", "answer"))
     if refused := find_refused(records):
         raise UserError(f"model={metadata['model']} cannot be exported: {refused}")
     top = next(iter(records)).partition("/")[0]
@@ -97,26 +128,17 @@ def write_torchscript(deployed: Deployed, images: Tensor, metadata: dict[str, An
 
 def write_onnx(deployed: Deployed, images: Tensor, metadata: dict[str, Any], path: Path) -> None:
     """Float pixels 0..255 in, for TensorRT of that age refuses uint8; any number of images."""
-    axes = {"images": {0: "n"}, "probabilities": {0: "n"}}
-    written = io.BytesIO()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the older exporter, which alone keeps to the opset
-            torch.onnx.export(
-                deployed,
-                (images.float(),),
-                written,
-                input_names=["images"],
-                output_names=["probabilities"],
-                dynamic_axes=axes,
-                opset_version=OPSET,
-                dynamo=False,
-            )
+        model = _to_onnx(_Answers(deployed).eval(), images.float())
     except torch.onnx.errors.UnsupportedOperatorError as error:
         raise UserError(f"model={metadata['model']} cannot be exported to ONNX: {first_line(error)}") from None
-    model = onnx.load_from_string(written.getvalue())
     for node in model.graph.node:
         node.ClearField("doc_string")
+    save_onnx(model, metadata, path)
+
+
+def save_onnx(model: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None:
+    """With the metadata in it; onnx's own error where it is not valid."""
     if refused := {node.op_type for node in model.graph.node} - set(OPERATORS):
         raise UserError(f"model={metadata['model']} cannot be exported to ONNX: predict.py opens no {min(refused)}")
     content = json.dumps(metadata | {"min_onnxruntime": MIN_ONNXRUNTIME}, allow_nan=False)
@@ -124,6 +146,24 @@ def write_onnx(deployed: Deployed, images: Tensor, metadata: dict[str, Any], pat
     onnx.checker.check_model(model)
     with atomic_write(path) as beside:
         beside.write_bytes(model.SerializeToString())
+
+
+def _to_onnx(module: nn.Module, images: Tensor) -> onnx.ModelProto:
+    """By the older exporter, the only one that keeps to the opset."""
+    content = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated
+        torch.onnx.export(
+            module,
+            (images,),
+            content,
+            input_names=["images"],
+            output_names=["probabilities", "strangeness"],
+            dynamic_axes={name: {0: "n"} for name in ("images", "probabilities", "strangeness")},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return onnx.load_from_string(content.getvalue())
 
 
 def _write_records(records: dict[str, bytes], path: Path) -> None:

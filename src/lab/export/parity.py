@@ -17,29 +17,43 @@ from lab.errors import UserError
 TOLERANCE = 1e-5  # in a probability; on raw pixels float32 itself rounds by more
 BATCH = 256
 
-Runtime = Callable[[Tensor], npt.NDArray[np.float32]]  # images uint8 [n, c, h, w] to probabilities [n, classes]
+Answers = tuple[
+    npt.NDArray[np.float32], npt.NDArray[np.float32]
+]  # probabilities [n, classes], strangeness [n, measures]
+Runtime = Callable[[Tensor], Answers]  # of images uint8 [n, c, h, w]
 
 
 def check_parity(deployed: nn.Module, files: Mapping[str, Path], images: Tensor) -> dict[str, Any]:
     """Of the files against `deployed`, on images uint8 [n, c, h, w]; UserError where they disagree."""
-    wanted = _probabilities("network", _torch(deployed), images)
-    exact = _probabilities("network in float64", _torch(copy.deepcopy(deployed).double()), images)
-    own = float(np.abs(wanted - exact).max())
+    wanted, strange = collect("network", torch_runtime(deployed), images)
+    exact, exactly_strange = collect("network in float64", torch_runtime(copy.deepcopy(deployed).double()), images)
+    own, own_strange = float(np.abs(wanted - exact).max()), np.abs(strange - exactly_strange).max(0)
     tolerance = max(TOLERANCE, 2 * own)  # two float32 runtimes, each as far from the exact answer
+    limits = np.maximum(10 * TOLERANCE * np.abs(strange).max(0), 2 * own_strange)
     runtimes = {
-        "TorchScript": _torch(torch.jit.load(files["model.ts"])),
-        "ONNX Runtime": _onnx(files["model.onnx"]),
+        "TorchScript": torch_runtime(torch.jit.load(files["model.ts"])),
+        "ONNX Runtime": onnx_runtime(files["model.onnx"]),
     }
     report = {"images": len(images), "rounding_of_the_network": own, "tolerance": tolerance, "runtimes": {}}
     for name, runtime in runtimes.items():
-        found = _probabilities(name, runtime, images)
+        found, strangeness = collect(name, runtime, images)
         difference = float(np.abs(found - wanted).max())
+        apart = np.abs(strangeness - strange).max(0)
         other = count_other(found, wanted, tolerance)
-        report["runtimes"][name] = {"largest_difference": difference, "other_predictions": other}
+        report["runtimes"][name] = {
+            "largest_difference": difference,
+            "other_predictions": other,
+            "largest_differences_in_strangeness": apart.tolist(),
+        }
         if not difference <= tolerance or other:
             raise UserError(
                 f"{name} answers otherwise than the network that was trained: {other} of {len(images)} predictions "
                 f"differ, the largest difference in a probability is {difference:.1e}: nothing was exported"
+            )
+        if not (apart <= limits).all():
+            raise UserError(
+                f"{name} finds images otherwise strange than the network does, by {apart.tolist()}, where at most "
+                f"{limits.tolist()} is rounding: nothing was exported"
             )
     return report
 
@@ -61,24 +75,35 @@ def print_parity(parity: dict[str, Any]) -> None:
     print_table(title, ["runtime", "other predictions", "largest difference in a probability"], rows)
 
 
-def _probabilities(name: str, runtime: Runtime, images: Tensor) -> npt.NDArray[np.float32]:
+def collect(name: str, runtime: Runtime, images: Tensor) -> Answers:
+    """The answers to all images uint8 [n, c, h, w], under a bar that has the name."""
     parts = []
     with make_bar(len(images), " images") as bar:
         bar.set_description(name)
         for part in images.split(BATCH):
             parts.append(runtime(part))
             bar.update(len(part))
-    return np.concatenate(parts)
+    probabilities, strangeness = zip(*parts, strict=True)
+    return np.concatenate(probabilities), np.concatenate(strangeness)
 
 
-def _torch(module: nn.Module) -> Runtime:
-    def run(images: Tensor) -> npt.NDArray[np.float32]:
+def torch_runtime(module: nn.Module) -> Runtime:
+    """A Deployed, or a model.ts as torch loads it."""
+
+    def run(images: Tensor) -> Answers:
         with torch.no_grad():
-            return module(images).numpy()
+            probabilities, strangeness = module.answer(images)
+            return probabilities.numpy(), strangeness.numpy()
 
     return run
 
 
-def _onnx(path: Path) -> Runtime:
+def onnx_runtime(path: Path) -> Runtime:
+    """A model.onnx, of any precision."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images.float().numpy()})[0]
+
+    def run(images: Tensor) -> Answers:
+        probabilities, strangeness = session.run(["probabilities", "strangeness"], {"images": images.float().numpy()})
+        return probabilities, strangeness
+
+    return run

@@ -73,6 +73,10 @@ class Network(nn.Sequential):
         """Logits [n, classes] for what `features` gives."""
         return _run(self.order[self.frozen :], features)
 
+    def last_features(self, images: Tensor) -> Tensor:
+        """What the last layer is given for images [n, c, h, w]."""
+        return _run(self.order[self.frozen : -1], self.features(images))
+
     def train(self, mode: bool = True) -> "Network":
         """But for what is frozen, and all before it: batch normalisation keeps its statistics, dropout is off."""
         super().train(mode)

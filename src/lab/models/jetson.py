@@ -3,6 +3,7 @@
 import io
 import warnings
 import zipfile
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,14 @@ REFUSED = {
 }
 
 
-def trace(module: nn.Module, images: Tensor) -> dict[str, bytes]:
-    """The records of its TorchScript file by name, without those that tell where it was made."""
+def trace(module: nn.Module, images: Tensor, methods: Sequence[str] = ("forward",)) -> dict[str, bytes]:
+    """The records of its TorchScript file by name, without those that tell where it was made; each of `methods` takes
+    images.
+    """
     archive = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated, and all that these devices read
-        torch.jit.save(torch.jit.trace(module, images, check_trace=False), archive)
+        torch.jit.save(torch.jit.trace_module(module, dict.fromkeys(methods, images), check_trace=False), archive)
     with zipfile.ZipFile(archive) as saved:
         return {
             name: saved.read(name)
