@@ -151,10 +151,8 @@ def _write_precision(
     metadata["precision"] = precision
     metadata["metrics"]["accuracy"] = float((found["this"][0].argmax(1) == run.dataset.labels[test]).mean())
     count = len(metadata["golden"]["probabilities"])
-    metadata["golden"] |= {
-        "probabilities": found["this"][0][:count].astype(float).round(9).tolist(),
-        "tolerance": COARSE,
-    }
+    metadata["golden"]["probabilities"] = found["this"][0][:count].astype(float).round(9).tolist()
+    metadata["tolerance"] = COARSE
     if "abstention" in metadata:
         metadata["abstention"] = as_plain(_set_abstention(run, runtime, coverage))
     save_onnx(smaller, metadata, path)
