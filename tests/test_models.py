@@ -97,7 +97,7 @@ RECIPES = {
 def test_recipes_are_the_labs(name, recipe):
     model = recipe(name).model
     optimizer = dict(model.optimizer)
-    kind, rate = optimizer.pop("_target_").removeprefix("torch.optim."), optimizer.pop("lr")
+    kind, rate = optimizer.pop("_target_").rpartition(".")[2], optimizer.pop("lr")
     assert (kind, optimizer, rate, model.batch_size, model.epochs, model.scale) == RECIPES[name]
 
 

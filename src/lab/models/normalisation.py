@@ -14,7 +14,8 @@ class _BiasedVariance:
             return super().forward(values)
         kept = (1 - self.momentum) * self.running_var
         normalised = super().forward(values)
-        self.running_var.sub_((self.running_var - kept) / (values.numel() // values.shape[1]))
+        # data: backward holds the running variance, and would refuse one that has changed, though it does not read it
+        self.running_var.data.sub_((self.running_var - kept) / (values.numel() // values.shape[1]))
         return normalised
 
 
