@@ -11,6 +11,10 @@ def cross_validate(config: DictConfig) -> None:
     from lab.experiments.cross_validate import cross_validate  # matplotlib and scipy: --help answers without them
 
     cross_validate(config, run_folder())
+    if config.report:
+        from lab.report.report import write_report
+
+        write_report(run_folder(), config.lang or "en")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
 """Class probabilities of pictures, from an exported model alone.
 
-This file and model.ts are all that a device needs: Python 3.6 or newer, torch 1.7 or newer, Pillow 8 or newer.
+This file and the model are all that a device needs, beside Python 3.6 or newer, Pillow 8 or newer and one runtime:
+onnxruntime 1.6 or newer for model.onnx, torch 1.7 or newer for model.ts, TensorRT 8.2 or newer for model.engine.
 """
 
 import argparse
 import base64
 import contextlib
 import csv
-import functools
+import ctypes
 import glob
 import io
 import json
 import math
+import mmap
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -54,6 +57,55 @@ DUST = 0.06  # of the heaviest piece of ink: less is none
 MOST_PIECES = 3  # times the heaviest one: noise has more
 UNEVEN = 40  # grey levels between the edge's light and dark: a shadow or a table
 TOLERANCE = 1e-4  # of a golden probability, between processors and versions
+CALLS = 8  # after which a runtime has optimised all that it will
+KINDS = "model.onnx or model.ts"
+OPTIMISED = "optimised for this processor"
+# what stands in an ONNX file's messages, by their numbers in onnx.proto: which ones are read,
+MESSAGES = {("model", 7): "graph", ("graph", 1): "node", ("graph", 5): "tensor", ("node", 5): "attribute"}
+MESSAGES.update({("attribute", 5): "tensor", ("attribute", 10): "tensor"})
+# which ones a network does not need,
+UNSAFE = {
+    ("model", 20): "a part for training",
+    ("model", 25): "functions",
+    ("graph", 15): "sparse weights",
+    ("attribute", 6): "graphs in its graph",
+    ("attribute", 11): "graphs in its graph",
+    ("attribute", 22): "sparse weights",
+    ("attribute", 23): "sparse weights",
+    ("tensor", 13): "weights in other files",
+    ("tensor", 14): "weights in other files",
+}
+# and the operators that compute with what the file holds, and make no more of it than a network does
+OPERATORS = """
+    Abs Add And ArgMax Atan AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
+    ConvTranspose Cos DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather
+    GatherElements GatherND Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish
+    Identity InstanceNormalization LRN LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul Max
+    MaxPool Min Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceL2 ReduceLogSumExp
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round ScatterElements ScatterND Selu Shape
+    Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
+    ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where
+""".split()
+MOST_ONNX_BYTES = 2**31 - 1  # what ONNX itself allows
+MOST_ONNX_PARTS = 300 * 1000
+# of the metadata: where it is, and what
+NEEDED = {
+    "model": str,
+    "data": str,
+    "classes": list,
+    "input.channels": int,
+    "input.height": int,
+    "input.width": int,
+    "input.colour": str,
+    "input.picture": str,
+    "golden.images": str,
+    "golden.probabilities": list,
+    "metrics.part": str,
+    "metrics.accuracy": float,
+    "metrics.images": int,
+    "parameters.total": int,
+    "versions.torch": str,
+}
 ORIENTATION = 274  # EXIF's number of it
 NO_WARNING = ("ignore", None, Warning, re.compile("PIL"), 0)  # of damage, and of sizes: our own limit is lower
 
@@ -103,31 +155,54 @@ def exported(run):
     return model
 
 
-# ---- what the file says of itself: without torch
+# ---- what the file says of itself: without torch or another runtime
 
 
 def read_metadata(path):
-    """The dict that export.py put into the archive; read first, for a file that torch refuses may abort it."""
+    """The dict that export.py put into the file; read first, for a runtime may abort at a file that it refuses."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith("/extra/metadata.json")]
-            if len(names) != 1:
-                raise UserError("%s: a TorchScript file, but not of export.py: it has no metadata" % path)
-            if archive.getinfo(names[0]).file_size > MOST_BYTES:
-                raise UserError("%s: its metadata is too large to be ours" % path)
-            metadata = json.loads(archive.read(names[0]).decode("utf-8"))
+        metadata = json.loads(runtime_of(path).read_metadata(path).decode("utf-8"))
         if metadata["format"] > FORMAT:
             raise UserError(
                 "%s: has format %s, this predict.py reads %d: copy the predict.py of the project that exported it"
                 % (path, metadata["format"], FORMAT)
             )
-        metadata["min_torch"], metadata["classes"], metadata["input"]["height"], metadata["parameters"]["total"]
-        metadata["golden"]["images"], metadata["golden"]["probabilities"], metadata["metrics"]["accuracy"]
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or packed oddly
-        raise UserError("%s: cannot be read (%s): give the model.ts that export.py wrote" % (path, error))
-    except (ValueError, KeyError, TypeError) as error:
+        check_metadata(metadata)
+    except UserError:
+        raise
+    # RuntimeError: encrypted, or packed oddly
+    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, TruncatedError) as error:
+        raise UserError("%s: cannot be read (%s): give the %s that export.py wrote" % (path, error, KINDS))
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise UserError("%s: its metadata is damaged (%r)" % (path, error))
     return metadata
+
+
+def check_metadata(metadata):
+    """That all is there, and that the sizes in it are those of the golden sample: they decide over memory."""
+    for path, kind in NEEDED.items():
+        value = metadata
+        for key in path.split("."):
+            value = value[key]
+        if not isinstance(value, kind):
+            raise TypeError("%s is %.40r" % (path, value))
+    size, golden, classes = metadata["input"], metadata["golden"], metadata["classes"]
+    shape = size["channels"], size["height"], size["width"]
+    sample = len(base64.b64decode(golden["images"]))
+    if min(shape) < 1 or sample != len(golden["probabilities"]) * shape[0] * shape[1] * shape[2] or not sample:
+        raise ValueError("input and golden sample disagree")
+    if not all(isinstance(name, str) for name in classes):
+        raise TypeError("classes")
+    for row in golden["probabilities"]:
+        if len(row) != len(classes) or not all(0 <= probability <= 1.001 for probability in row):
+            raise ValueError("golden.probabilities")
+    how = metadata.get("abstention")
+    if how is not None:
+        numbers = [how["coverage"], how["temperature"]] + how["least"] + how["most_strange"]
+        if not all(isinstance(each, (int, float)) for each in numbers) or not 0.001 < how["temperature"] < 1000:
+            raise ValueError("abstention")
+        if len(how["least"]) != len(classes) or not how["most_strange"]:
+            raise ValueError("abstention and classes disagree")
 
 
 def info(given):
@@ -154,7 +229,7 @@ def info(given):
         ("answers", told_of_abstention(metadata)),
         ("epoch", metrics["epoch"]),
         ("trained with", "torch %s" % metadata["versions"]["torch"]),
-        ("needs", "torch %s or newer" % metadata["min_torch"]),
+        ("needs", runtime_of(given.model).needs(metadata)),
         ("commit", metadata["commit"]),
         ("exported", metadata["date"]),
         ("file", "%s, %.1f MB" % (given.model, os.path.getsize(given.model) / 1e6)),
@@ -163,84 +238,394 @@ def info(given):
     return 0
 
 
-# ---- the network
+class TruncatedError(Exception):
+    """A message of Protocol Buffers that is none, or not whole."""
+
+
+def fields(message):
+    """(number, value) of each field of a message of Protocol Buffers: an int, or a view of the bytes in it."""
+    place = 0
+    while place < len(message):
+        key, place = varint(message, place)
+        if key & 7 == 0:
+            value, place = varint(message, place)
+        else:
+            size, place = varint(message, place) if key & 7 == 2 else ({1: 8, 5: 4}.get(key & 7, 2**63), place)
+            value, place = message[place : place + size], place + size
+            if place > len(message):
+                raise TruncatedError("it is no ONNX file, or not all of one")
+        yield key >> 3, value
+
+
+def varint(message, place):
+    """The number that begins at `place`, and the place behind it."""
+    number = 0
+    for shift in range(0, 70, 7):
+        if place >= len(message):
+            break
+        number |= (message[place] & 127) << shift
+        place += 1
+        if message[place - 1] < 128:
+            return number, place
+    raise TruncatedError("it is no ONNX file, or not all of one")
+
+
+def walk(kind, message):
+    """(kind, number, value) of each field of an ONNX message, and of the messages in it that MESSAGES names."""
+    for number, value in fields(message):
+        yield kind, number, value
+        if (kind, number) in MESSAGES:
+            if isinstance(value, int):
+                raise TruncatedError("it is no ONNX file")
+            for each in walk(MESSAGES[kind, number], value):
+                yield each
+
+
+def read_onnx(path):
+    """The metadata's bytes; UserError where the file has more in it than a network, its own weights and words."""
+    if os.path.getsize(path) > MOST_ONNX_BYTES:
+        raise UserError("%s: too large: at most %d MB" % (path, MOST_ONNX_BYTES // 10**6))
+    found = None
+    with open(path, "rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # weights are passed by, not read
+        for count, (kind, number, value) in enumerate(walk("model", content)):
+            if count > MOST_ONNX_PARTS:
+                raise UserError("%s: it has too many parts" % path)
+            if value and (kind, number) in UNSAFE:
+                raise UserError("%s: not opened: it has %s" % (path, UNSAFE[kind, number]))
+            if (kind, number) == ("node", 4) and bytes(value).decode("utf-8") not in OPERATORS:
+                raise UserError("%s: not opened: it has the operator %.40s" % (path, bytes(value).decode("utf-8")))
+            if (kind, number) == ("node", 7) and bytes(value) not in (b"", b"ai.onnx"):
+                raise UserError("%s: not opened: it has operators that are not ONNX's own" % path)
+            if (kind, number) == ("model", 14):
+                words = dict(fields(value))
+                if words.get(1) == b"metadata.json":
+                    found = bytes(words[2])
+    if found is None:
+        raise UserError("%s: an ONNX file, but not of export.py: it has no metadata" % path)
+    if len(found) > MOST_BYTES:
+        raise UserError("%s: its metadata is too large to be ours" % path)
+    return found
+
+
+# ---- the network, by the runtime of its file
 
 
 class Model:
-    """What pictures are put to: probabilities of batches of uint8 tensors [n, c, h, w]."""
+    """What pictures are put to; each runtime has a class of its own, which says what it reads and how it answers."""
+
+    tolerance = TOLERANCE
 
     def __init__(self, path, device, metadata):
-        global torch
+        self.path, self.device, self.metadata = path, device, metadata
+        size = metadata["input"]
+        self.shape = size["channels"], size["height"], size["width"]
+        try:
+            self.open()
+        except UserError:
+            raise
+        except Exception as error:  # each runtime has errors of its own
+            raise UserError("%s: %s cannot load it (%s)" % (path, self.words(), first_line(error)))
+
+    def probabilities(self, images):
+        """A list of floats, a class each, for each of `images`: bytes, channel by channel and row by row."""
+        return self.rows(images, 0)
+
+    def answers(self, images):
+        """The same, each with a list of how strange the image is by each measure; None of a file that does not tell."""
+        classes, measures = len(self.metadata["classes"]), self.measures()
+        return [(row[:classes], row[classes:] if measures else None) for row in self.rows(images, measures)]
+
+    def measures(self):
+        """How many measures of strangeness the file has."""
+        return len(self.metadata.get("abstention", {}).get("most_strange", ()))
+
+    def rows(self, images, measures):
+        """Of each image its probabilities, and then so many measures."""
+        try:
+            rows = self.run(b"".join(images), measures > 0)
+        except Exception as error:
+            raise UserError("%s: %s cannot run it (%s)" % (self.path, self.words(), first_line(error)))
+        width = len(self.metadata["classes"]) + measures
+        if len(rows) != len(images) or any(len(row) != width for row in rows):
+            raise UserError("%s: it answers otherwise than its metadata says" % self.path)
+        return rows
+
+    def golden(self):
+        """The images of the golden sample, and the probabilities that they must have."""
+        content, size = (
+            base64.b64decode(self.metadata["golden"]["images"]),
+            self.shape[0] * self.shape[1] * self.shape[2],
+        )
+        images = [content[place : place + size] for place in range(0, len(content), size)]
+        return images, self.metadata["golden"]["probabilities"]
+
+    def check(self):
+        """Whether it gives the golden sample's answers, and the largest difference in a probability.
+
+        One image at a time, all together, again: a runtime optimises after some calls, and for shapes that it has seen.
+        """
+        images, wanted = self.golden()
+        one_by_one = [([image], [row]) for image, row in zip(images, wanted)]
+        same, largest = True, 0.0
+        for part, rows in one_by_one * (1 + CALLS // len(images)) + [(images, wanted)] * CALLS + one_by_one:
+            for found, row in zip(self.probabilities(part), rows):
+                difference = max(abs(a - b) if a == a else float("inf") for a, b in zip(found, row))
+                largest = max(largest, difference)
+                same = same and found.index(max(found)) == row.index(max(row))
+        return same and largest <= self.metadata.get("tolerance", self.tolerance), largest
+
+    def optimise(self, images):
+        """Run batches like `images` faster, where there is a way; what came of it, in words."""
+
+    def gpu_memory(self):
+        """MB, at most; None where the runtime does not tell."""
+
+
+class TorchModel(Model):
+    """TorchScript, which is a program, in torch 1.7 or newer."""
+
+    @staticmethod
+    def read_metadata(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/extra/metadata.json")]
+            if len(names) != 1:
+                raise UserError("%s: a TorchScript file, but not of export.py: it has no metadata" % path)
+            if archive.getinfo(names[0]).file_size > MOST_BYTES:
+                raise UserError("%s: its metadata is too large to be ours" % path)
+            return archive.read(names[0])
+
+    @staticmethod
+    def needs(metadata):
+        return "torch %s or newer" % metadata["min_torch"]
+
+    def words(self):
+        return "torch %s on %s" % (self.torch.__version__, self.device)
+
+    def open(self):
         try:
             warnings.filterwarnings("ignore", "Failed to initialize NumPy")  # which nothing here needs
             import torch
         except Exception as error:  # whatever a wheel for another machine raises
             raise UserError("torch cannot be imported (%s): install the device's own" % first_line(error))
-        if version(torch.__version__) < version(metadata["min_torch"]):
-            raise UserError("%s needs torch %s or newer, this is %s" % (path, metadata["min_torch"], torch.__version__))
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError("--device %s: this torch sees no CUDA device; leave it out to use the CPU" % device)
+        self.torch, least = torch, self.metadata["min_torch"]
+        if version(torch.__version__) < version(least):
+            raise UserError("%s needs torch %s or newer, this is %s" % (self.path, least, torch.__version__))
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError("--device %s: this torch sees no CUDA device; leave it out to use the CPU" % self.device)
         # an Ampere GPU would round to 10 bits
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        try:
-            self.device = torch.device(device)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # newer torch has a successor, which no device reads
-                self.plain = torch.jit.load(path, map_location=self.device).eval()
-        except RuntimeError as error:
-            raise UserError("%s: torch %s cannot load it (%s)" % (path, torch.__version__, first_line(error)))
-        self.network, self.metadata = self.plain, metadata
-        size = metadata["input"]
-        self.shape = size["channels"], size["height"], size["width"]
+        if hasattr(torch._C, "_jit_set_texpr_fuser_enabled"):
+            torch._C._jit_set_texpr_fuser_enabled(False)  # 1.10's makes wrong answers of arctangents, from call two on
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer torch has a successor, which no device reads
+            self.plain = self.network = torch.jit.load(self.path, map_location=torch.device(self.device)).eval()
 
-    def optimise(self):
-        """For many images: fold and fuse what this processor allows, unless the golden sample then disagrees."""
-        if not hasattr(torch.jit, "optimize_for_inference") or self.device.type != "cpu":
+    def run(self, content, measured):
+        torch = self.torch
+        if hasattr(torch, "frombuffer"):
+            images = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        else:
+            images = torch.ByteTensor(torch.ByteStorage.from_buffer(content))
+        images = images.reshape((-1,) + self.shape).to(self.device)
+        with torch.no_grad():
+            answer = torch.cat(self.plain.answer(images), 1) if measured else self.network(images)
+            return answer.cpu().tolist()
+
+    def optimise(self, images):
+        """Fold and fuse what this processor allows, where that is right and, for such batches, faster."""
+        self.network = self.plain
+        if not hasattr(self.torch.jit, "optimize_for_inference") or self.device != "cpu":
             return "not optimised: this is for torch 1.10 or newer on a CPU"
+        before = share_of(measure(self, images, 0.0), 0.5)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self.network = torch.jit.optimize_for_inference(torch.jit.freeze(self.plain))
-            if self.difference() <= TOLERANCE:
-                return "optimised for this processor"
-        except RuntimeError as error:
+                self.network = self.torch.jit.optimize_for_inference(self.torch.jit.freeze(self.plain))
+            right, after = self.check()[0], share_of(measure(self, images, 0.0), 0.5)
+        except (RuntimeError, UserError) as error:
             self.network = self.plain
             return "not optimised: %s" % first_line(error)
+        if right and after < before:
+            return OPTIMISED
         self.network = self.plain
-        return "not optimised: the optimised network answers otherwise"
+        return "not optimised: %s" % ("it would be slower here" if right else "it would answer otherwise")
 
-    def probabilities(self, images):
-        with torch.no_grad():
-            return self.network(images.to(self.device)).cpu()
-
-    def answers(self, images):
-        """Of each image its probabilities and its strangeness: None of a file that does not tell."""
-        if "abstention" not in self.metadata:
-            return [(row, None) for row in self.probabilities(images).tolist()]
-        with torch.no_grad():
-            probabilities, strangeness = self.plain.answer(images.to(self.device))
-        return list(zip(probabilities.tolist(), strangeness.tolist()))
-
-    def golden(self):
-        """The images of the golden sample [n, c, h, w], and the probabilities that they must have [n, classes]."""
-        sample = self.metadata["golden"]
-        images = tensor(base64.b64decode(sample["images"])).reshape((-1,) + self.shape)
-        return images, torch.tensor(sample["probabilities"])
-
-    def difference(self):
-        """The largest, in a probability of the golden sample."""
-        images, wanted = self.golden()
-        return float((self.probabilities(images) - wanted).abs().max())
+    def gpu_memory(self):
+        return self.torch.cuda.max_memory_allocated() / 1e6 if self.device.startswith("cuda") else None
 
 
-def tensor(content):
-    """bytes as a uint8 tensor [n], without numpy."""
-    if hasattr(torch, "frombuffer"):
-        return torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    return torch.ByteTensor(torch.ByteStorage.from_buffer(content))
+class OnnxModel(Model):
+    """ONNX, which is no program, in ONNX Runtime 1.6 or newer."""
+
+    @staticmethod
+    def read_metadata(path):
+        return read_onnx(path)
+
+    @staticmethod
+    def needs(metadata):
+        return "onnxruntime %s or newer" % metadata.get("min_onnxruntime", "1.6")
+
+    def words(self):
+        return "onnxruntime %s on %s" % (self.onnxruntime.__version__, self.device)
+
+    def open(self):
+        if platform.machine() == "aarch64":  # numpy's library would take a Jetson's processor for another, and die
+            os.environ.setdefault("OPENBLAS_CORETYPE", "ARMV8")
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # an Ampere GPU would round to 10 bits
+        try:
+            import numpy
+            import onnxruntime
+        except Exception as error:
+            raise UserError("onnxruntime cannot be imported (%s): pip install onnxruntime" % first_line(error))
+        self.numpy, self.onnxruntime = numpy, onnxruntime
+        provider = {"cpu": "CPUExecutionProvider"}.get(self.device, "CUDAExecutionProvider")
+        if provider not in onnxruntime.get_available_providers():
+            raise UserError(
+                "--device %s: this onnxruntime sees no CUDA device; leave it out to use the CPU" % self.device
+            )
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised, too
+        self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider])
+
+    def run(self, content, measured):
+        images = self.numpy.frombuffer(content, self.numpy.uint8).reshape((-1,) + self.shape)
+        names = ["probabilities", "strangeness"] if measured else ["probabilities"]
+        found = self.session.run(names, {"images": images.astype(self.numpy.float32)})
+        return self.numpy.concatenate(found, 1).tolist()
 
 
-@functools.lru_cache(maxsize=None)
+class EngineModel(Model):
+    """What TensorRT 8.2 or newer built of model.onnx, on this very device; an engine is a program."""
+
+    tolerance = 1e-2  # of half precision
+
+    @staticmethod
+    def read_metadata(path):
+        """An engine has none: of the ONNX file beside it."""
+        beside = os.path.splitext(path)[0] + ".onnx"
+        if not os.path.exists(path):
+            raise UserError("%s: there is no such file" % path)
+        if not os.path.exists(beside):
+            raise UserError("%s: an engine has no metadata: lay %s, of which it was built, beside it" % (path, beside))
+        return read_onnx(beside)
+
+    @staticmethod
+    def needs(metadata):
+        return "the TensorRT that built it, on the device that did"
+
+    def words(self):
+        return "TensorRT %s" % self.tensorrt.__version__
+
+    def open(self):
+        try:
+            import tensorrt
+        except Exception as error:
+            raise UserError("tensorrt cannot be imported (%s): it comes with JetPack" % first_line(error))
+        self.tensorrt, self.cuda = tensorrt, Cuda()
+        self.runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+        with open(self.path, "rb") as file:
+            self.engine = self.runtime.deserialize_cuda_engine(file.read())
+        if self.engine is None:
+            raise UserError("%s: this TensorRT did not build it: build it anew on this device" % self.path)
+        self.context = self.engine.create_execution_context()
+        if hasattr(self.engine, "num_io_tensors"):  # 8.5 and newer
+            self.names = [self.engine.get_tensor_name(number) for number in range(self.engine.num_io_tensors)]
+            kinds = [self.engine.get_tensor_dtype(name) for name in self.names]
+            limits = self.engine.get_tensor_profile_shape
+            self.least, self.most = [limits("images", 0)[place][0] for place in (0, 2)]
+        else:
+            self.names = list(self.engine)
+            kinds = [self.engine.get_binding_dtype(name) for name in self.names]
+            limits = self.engine.get_profile_shape
+            self.least, self.most = [limits(0, "images")[place][0] for place in (0, 2)]
+        self.sizes = {"images": len(self.golden()[0][0]), "probabilities": len(self.metadata["classes"])}
+        if self.measures():
+            self.sizes["strangeness"] = self.measures()
+        if sorted(self.names) != sorted(self.sizes) or set(kinds) != {tensorrt.float32}:
+            raise UserError("%s: it does not take and give %s as float32" % (self.path, ", ".join(sorted(self.sizes))))
+        self.memory = {name: self.cuda.allocate(4 * self.most * self.sizes[name]) for name in self.names}
+
+    def run(self, content, measured):
+        step, rows = self.most * self.sizes["images"], []
+        for start in range(0, len(content), step):
+            rows += self.run_some(content[start : start + step], measured)
+        return rows
+
+    def run_some(self, content, measured):
+        """Of as many images as the engine was built for, or fewer."""
+        count = len(content) // self.sizes["images"]
+        n = max(count, self.least)
+        shape = (n,) + self.shape
+        if hasattr(self.context, "set_input_shape"):
+            self.context.set_input_shape("images", shape)
+        else:
+            self.context.set_binding_shape(self.engine.get_binding_index("images"), shape)
+        self.cuda.put(self.memory["images"], as_floats(content + bytes(n * self.sizes["images"] - len(content))))
+        if not self.context.execute_v2([self.memory[name].value for name in self.names]):
+            raise UserError("the engine fails")
+        rows = [[] for _ in range(count)]
+        for name in ["probabilities", "strangeness"] if measured else ["probabilities"]:
+            width, found = self.sizes[name], self.cuda.get(self.memory[name], n * self.sizes[name])
+            for number, row in enumerate(rows):
+                row += found[number * width : (number + 1) * width]
+        return rows
+
+
+class Cuda:
+    """The three calls of CUDA's runtime that an engine needs: nothing has to be installed for them."""
+
+    def __init__(self):
+        for name in ("libcudart.so", "/usr/local/cuda/lib64/libcudart.so"):
+            with contextlib.suppress(OSError):
+                self.library = ctypes.CDLL(name)
+                return
+        raise UserError("libcudart.so, CUDA's runtime, is not there: it comes with JetPack")
+
+    def call(self, name, *arguments):
+        code = getattr(self.library, name)(*arguments)
+        if code:
+            raise UserError("CUDA's error %d in %s" % (code, name))
+
+    def allocate(self, size):
+        memory = ctypes.c_void_p()
+        self.call("cudaMalloc", ctypes.byref(memory), ctypes.c_size_t(size))
+        return memory
+
+    def put(self, memory, content):
+        self.call("cudaMemcpy", memory, content, ctypes.c_size_t(len(content)), 1)  # host to device
+
+    def get(self, memory, count):
+        """As many floats."""
+        found = (ctypes.c_float * count)()
+        self.call("cudaMemcpy", found, memory, ctypes.c_size_t(4 * count), 2)  # device to host
+        return list(found)
+
+
+RUNTIMES = {".ts": TorchModel, ".onnx": OnnxModel, ".engine": EngineModel}
+
+
+def runtime_of(path):
+    """The class that a file's name tells."""
+    end = os.path.splitext(path)[1].lower()
+    if end not in RUNTIMES and not os.path.exists(path):
+        raise UserError("%s: there is no such file" % path)
+    if end not in RUNTIMES:
+        raise UserError("%s: none of %s: give the file that export.py wrote" % (path, ", ".join(sorted(RUNTIMES))))
+    return RUNTIMES[end]
+
+
+def load(path, device, metadata):
+    """The Model in the file, on "cpu", "cuda" or another device of its runtime."""
+    return runtime_of(path)(path, device, metadata)
+
+
+def as_floats(content):
+    """float32 of bytes, without numpy."""
+    image = pillow()[0].frombytes("L", (len(content), 1), content)
+    return image.convert("F").tobytes()
+
+
 def version(text):
     """(1, 10) of 1.10.0a0+git: NVIDIA's wheels are snapshots."""
     return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in text.split(".")[:2])
@@ -624,10 +1009,9 @@ def within(size, wanted):
     return tuple(min(most, max(1, int(round(length * scale)))) for length, most in zip(size, wanted))
 
 
-def batch(model, pictures):
-    """Fitted pictures as uint8 [n, c, h, w]."""
-    images = [tensor(picture.tobytes()).reshape(model.shape[1:] + model.shape[:1]) for picture in pictures]
-    return torch.stack(images).permute(0, 3, 1, 2).contiguous()
+def pixels(picture):
+    """A fitted picture's bytes, channel by channel, as the network takes them."""
+    return b"".join(band.tobytes() for band in picture.split())
 
 
 # ---- one class, several, or none
@@ -683,7 +1067,7 @@ def predict(given):
     pillow()
     paths = list(expand(given.images))
     metadata = read_metadata(given.model)
-    model = Model(given.model, given.device, metadata)
+    model = load(given.model, given.device, metadata)
     writer = csv.writer(sys.stdout) if given.csv else None
     if writer:
         last = ["set"] if "abstention" in metadata else []
@@ -699,7 +1083,7 @@ def predict(given):
             continue
         if len(done) > 1:
             print("%s: %s" % (shown(path), ", ".join(done)), file=sys.stderr)
-        (one,) = model.answers(batch(model, [picture]))
+        (one,) = model.answers([pixels(picture)])
         tell(path, decide(one, doubted(done), metadata), doubted(done), given.json, writer)
     return 1 if failed else 0
 
@@ -739,42 +1123,70 @@ def expand(words):
 
 
 def selftest(given):
-    model = Model(given.model, given.device, read_metadata(given.model))
-    images, wanted = model.golden()
-    found = model.probabilities(images)
-    difference = float((found - wanted).abs().max())
-    passed = difference <= TOLERANCE and bool((found.argmax(1) == wanted.argmax(1)).all())
+    model = load(given.model, given.device, read_metadata(given.model))
+    passed, difference = model.check()
+    whole = reads_pictures(model)
     print(
-        "%s: %d images, largest difference %.1e in a probability, torch %s on %s"
-        % ("pass" if passed else "FAIL", len(images), difference, torch.__version__, given.device)
+        "%s: %d images, largest difference %.1e in a probability, %s"
+        % ("pass" if passed and whole else "FAIL", len(model.golden()[0]), difference, model.words())
     )
-    return 0 if passed else 1
+    if not whole:
+        print("this Pillow reads other pixels than were written: pip install -U Pillow")
+    return 0 if passed and whole else 1
+
+
+def reads_pictures(model):
+    """Whether the golden sample's pictures, written to a file, are the same pixels on their way to the network."""
+    size, Image = model.metadata["input"], pillow()[0]  # noqa: N806
+    if size["colour"] == "raw":
+        return True
+    area = size["width"] * size["height"]
+    for content in model.golden()[0]:
+        bands = [content[place : place + area] for place in range(0, len(content), area)]
+        bands = [Image.frombytes("L", (size["width"], size["height"]), band) for band in bands]
+        file = io.BytesIO()
+        (bands[0] if len(bands) == 1 else Image.merge("RGB", bands)).save(file, "PNG")
+        if pixels(fit(open_picture(file), size, True)[0]) != content:
+            return False
+    return True
 
 
 def bench(given):
-    model = Model(given.model, given.device, read_metadata(given.model))
-    print("torch %s on %s, %d threads" % (torch.__version__, given.device, torch.get_num_threads()))
-    golden = model.golden()[0]
-    for optimised in (False, True):
+    model = load(given.model, given.device, read_metadata(given.model))
+    print(model.words())
+    for n in sorted({1, given.batch}):
+        images = repeated(model.golden()[0], n)
+        tell_speed(n, measure(model, images, given.seconds))
+        optimised = model.optimise(images)
         if optimised:
-            print(shown(model.optimise()))
-        for n in sorted({1, given.batch}):
-            images = golden[[number % len(golden) for number in range(n)]]
-            seconds = sorted(measure(model, images, given.seconds))
-            median, late = seconds[len(seconds) // 2], seconds[int(len(seconds) * 0.95)]
-            print(
-                "batch %4d: median %8.3f ms, 95 %% below %8.3f ms, %9.0f images/s (%d calls)"
-                % (n, 1000 * median, 1000 * late, n / median, len(seconds))
-            )
+            print(shown(optimised))
+        if optimised == OPTIMISED:
+            tell_speed(n, measure(model, images, given.seconds))
     print("largest memory of this process: %.0f MB" % peak_memory())
-    if model.device.type == "cuda":
-        print("largest memory of the GPU: %.0f MB" % (torch.cuda.max_memory_allocated() / 1e6))
+    if model.gpu_memory() is not None:
+        print("largest memory of the GPU: %.0f MB" % model.gpu_memory())
     return 0
+
+
+def repeated(images, n):
+    return [images[number % len(images)] for number in range(n)]
+
+
+def tell_speed(n, seconds):
+    print(
+        "batch %4d: median %8.3f ms, 95 %% below %8.3f ms, %9.0f images/s (%d calls)"
+        % (n, 1000 * share_of(seconds, 0.5), 1000 * share_of(seconds, 0.95), n / share_of(seconds, 0.5), len(seconds))
+    )
+
+
+def share_of(seconds, share):
+    """The time below which that share of them lies."""
+    return sorted(seconds)[int(len(seconds) * share)]
 
 
 def measure(model, images, budget):
     """Seconds of each call, for about `budget` seconds, after warming up; a copy to the CPU ends each."""
-    for _ in range(5):
+    for _ in range(CALLS):
         model.probabilities(images)
     seconds, end = [], time.time() + budget
     while len(seconds) < 20 or time.time() < end:
@@ -786,11 +1198,13 @@ def measure(model, images, budget):
 
 def peak_memory():
     """MB; not a number where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1e3
     try:
         import resource
     except ImportError:
         return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux would count the memory of who started this, too
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
 
 
@@ -929,7 +1343,7 @@ class Handler(BaseHTTPRequestHandler):
             size, raw = self.server.metadata["input"], self.server.given.raw
             picture, done = fit(unpack(picture, None if raw else size), size, raw)
         with self.server.one_at_a_time:  # the network has all cores
-            (one,) = self.server.model.answers(batch(self.server.model, [picture]))
+            (one,) = self.server.model.answers([pixels(picture)])
         doubts = doubted(done)
         return dict(decide(one, doubts, self.server.metadata), done=done, doubts=doubts)
 
@@ -974,7 +1388,8 @@ class Server(ThreadingMixIn, HTTPServer):
 
     def __init__(self, given):
         self.given, self.metadata = given, read_metadata(given.model)
-        self.model = Model(given.model, given.device, self.metadata)  # as it is: optimising gains with batches only
+        self.model = load(given.model, given.device, self.metadata)
+        self.model.optimise(self.model.golden()[0][:1])
         pillow()
         self.about = {key: self.metadata[key] for key in ("model", "data", "classes")}
         self.about["picture"] = self.metadata["input"]["picture"]

@@ -11,18 +11,29 @@ from lab.config.schema import run_folder
 
 def train(config: DictConfig) -> None:
     """Train a network of the labs"""
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from lab.runs.folder import read_config
     from lab.training.train import resume, train  # torch takes seconds: --help and wrong options answer without it
 
+    folder = run_folder()
     if config.resume:
         with contextlib.suppress(OSError):
-            run_folder().rmdir()  # Hydra made a new one
-        resume(Path(config.resume))
+            folder.rmdir()  # Hydra made a new one
+        folder = Path(config.resume)
+        resume(folder)
+        config = read_config(folder)
     elif config.tune:
         from lab.training.tune import suggest_learning_rate
 
-        suggest_learning_rate(config, run_folder())
+        suggest_learning_rate(config, folder)
+        return
     else:
-        train(config, run_folder())
+        train(config, folder)
+    if config.report and rank_zero_only.rank == 0 and (folder / "result.json").exists():  # not of fast_dev_run
+        from lab.report.report import write_report
+
+        write_report(folder, config.lang or "en")
 
 
 if __name__ == "__main__":

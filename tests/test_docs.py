@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, read_csv
 
 import predict
 
@@ -40,6 +40,7 @@ def test_each_command_of_the_pages_is_understood(here, capfd, tmp_path, monkeypa
     words = shlex.split(words.replace("=PYTHON", "=python"))
     if name in BY_HYDRA or (name in ("show", "check_data") and words[0].startswith("data=")):
         words = [word for word in words if word not in ("-m", "--help", "ladder", "ladder_photos")]
+        words = [re.sub(r"^([\w.]+=)(?:interval|choice)\((.*)\)$", r"\1\2", word) for word in words]
         words = [re.sub(r"^([\w.]+=)(?:glob\((\w+)_\*\)|([^\[\],]+),.*)$", _first, word) for word in words]
         told = here(name, *words, "--cfg=job").out
         assert "\nseed:" in told or "\ndata:" in told or "\nrows:" in told
@@ -67,3 +68,24 @@ def test_the_readme_is_short_and_its_first_command_comes_first():
     lines = (PROJECT / "README.md").read_text().splitlines()
     assert len(lines) < 130
     assert next(line for line in lines if "python" in line).endswith("src/train.py model=deep data=mnist")
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [("Published figures", "published"), ("Ladder", "ladder"), ("Precision", "precision")]
+)
+def test_each_accuracy_in_the_results_is_that_of_the_csv_file_beside_it(section, name):
+    text = (PROJECT / "RESULTS.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    (head, *rows) = (line for line in text.splitlines() if line.startswith("| "))
+    columns = [cell.strip() for cell in head.split("|")[1:-1]]
+    known = {}
+    for line in read_csv(PROJECT / "docs" / f"{name}.csv"):
+        if line["accuracy"]:
+            known.setdefault(line["row"], {}).setdefault(line["seed"], []).append(100 * float(line["accuracy"]))
+    told = {}
+    for row in rows:
+        cells = dict(zip(columns, (cell.strip() for cell in row.split("|")[1:-1]), strict=False))
+        told.setdefault(cells.get("row", cells.get("network")), cells.get("measured", cells.get("accuracy %", "-")))
+    for row, scores in known.items():
+        folds = max(map(len, scores.values()))
+        means = [sum(of) / len(of) for of in scores.values() if len(of) == folds]
+        assert told[row].partition(" ")[0] == f"{sum(means) / len(means):.2f}", row

@@ -257,7 +257,7 @@ def test_a_run_folder_calls_only_this_projects_networks_and_torchs_optimizers(ru
 
     folder = shutil.copytree(run, tmp_path / "run")
     text = (folder / "config.yaml").read_text()
-    for name in ("lab.models.small_dense", "lab.datasets.idx", "torch.optim.Adam"):
+    for name in ("lab.models.small_dense", "lab.datasets.idx", "lab.training.optimizers.Adam"):
         (folder / "config.yaml").write_text(text.replace(name, target))
         with pytest.raises(UserError, match="is none of this project's"):
             read_config(folder)

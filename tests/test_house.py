@@ -17,11 +17,22 @@ LAB = SRC / "lab"
 LEVELS = {
     **{"config": 1, "models": 1, "display": 1},
     **{"datasets": 2, "runs": 2, "cli": 2},
-    **{"evaluation": 3, "training": 4, "experiments": 5, "export": 5},
+    **{"evaluation": 3, "training": 4, "experiments": 5, "export": 5, "report": 6},
 }
-# pictures become pixels in one place: predict.py's, which must stay a lone file for the device
-COMMANDS_IMPORTED = {"decode": {"predict"}}
-WITHOUT_TORCH = ("errors", "files", "config", "display", "datasets.dataset", "runs", "cli", "evaluation", "experiments")
+# pictures become pixels, and files are opened, in one place: predict.py's, which must stay a lone file for the device
+COMMANDS_IMPORTED = {"decode": {"predict"}, "export.formats": {"predict"}}
+WITHOUT_TORCH = (
+    "errors",
+    "files",
+    "config",
+    "display",
+    "datasets.dataset",
+    "runs",
+    "cli",
+    "evaluation",
+    "experiments",
+    "report",
+)
 LIGHTNINGS = {"datasets.batches", *(f"training.{name}" for name in ("classifier", "load", "prepare"))}
 LIGHTNINGS |= {f"training.{name}" for name in ("fastest", "train", "trainer", "tune")}
 

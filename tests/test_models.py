@@ -21,6 +21,7 @@ from lab.datasets.augment import augment
 from lab.errors import UserError
 from lab.models.build import all_finite, build, count_parameters
 from lab.models.layers import Hog
+from lab.training import optimizers
 from lab.training.prepare import make_optimizer
 
 MNIST, LENET, CIFAR = (1, 28, 28), (1, 32, 32), (3, 32, 32)
@@ -203,9 +204,9 @@ def test_batch_normalisation_and_optimizers_have_keras_constants(recipe):
     norms = [layer for layer in net if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)} and len(norms) == 4
     adam = make(recipe("dense"), MNIST, 10).configure_optimizers()
-    assert type(adam) is torch.optim.Adam and adam.defaults["eps"] == 1e-7 and adam.defaults["lr"] == 1e-4
+    assert type(adam) is optimizers.Adam and adam.defaults["eps"] == 1e-7 and adam.defaults["lr"] == 1e-4
     rms = make(recipe("sigmoid"), MNIST, 10).configure_optimizers()
-    assert type(rms) is torch.optim.RMSprop and (rms.defaults["alpha"], rms.defaults["eps"]) == (0.9, 1e-7)
+    assert type(rms) is optimizers.RMSprop and (rms.defaults["alpha"], rms.defaults["eps"]) == (0.9, 1e-7)
 
 
 def test_l2_has_the_gradient_of_keras_penalty():

@@ -17,6 +17,7 @@ from conftest import PROJECT, read_result
 
 DATA = ("data=npy", "data.source.images=X.npy", "data.source.labels=Y.npy")
 RECIPE = (*DATA, "model=mlp20", "model.scale=255", "model.batch_size=10", "model.augment.shift=0.1", "model.epochs=2")
+RECIPE += ("model.optimizer._target_=torch.optim.Adam",)  # today's is Keras'
 
 
 @pytest.fixture
@@ -64,13 +65,13 @@ def test_a_sweep_and_a_cross_validation_have_nothing_left_to_do(older, here):
     assert "folds to train" not in told and f"Accuracy: mean={mean:.3f}" in told
 
 
-def test_a_fold_that_is_missing_is_trained_to_the_same_score(older, here):
-    scores = [read_result(older / "folds" / f"fold_{k}")["held_out"]["last"] for k in range(2)]
+def test_a_fold_that_is_missing_is_trained_and_summed_up_with_the_older_ones(older, here):
+    """It has draws of its own, which those of that version had in common."""
     (older / "folds" / "fold_1").rename(older / "gone")
     options = (*RECIPE, f"data.root={older}/data", "data.folds=2", "data.validation=0", "workers=1")
     assert "1 folds to train" in here("cross_validate", *options, "hydra.run.dir=folds").out
-    trained = read_result(older / "folds" / "fold_1")["held_out"]["last"]
-    assert trained["loss"] == pytest.approx(scores[1]["loss"], abs=1e-4)
+    scores = [read_result(older / "folds" / f"fold_{k}")["held_out"]["last"]["accuracy"] for k in range(2)]
+    assert read_result(older / "folds")["accuracy"]["mean"] == pytest.approx(sum(scores) / 2)
 
 
 def test_the_bar_of_a_resumed_run_starts_where_the_run_stopped(older):

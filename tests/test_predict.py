@@ -27,19 +27,20 @@ import pytest
 import torch
 from conftest import PROJECT
 from hydra import compose, initialize_config_dir
+from old_runtimes import FILES, RUNTIMES, ask, lay_out, make_python
 from PIL import Image, ImageDraw
 
 import predict
 from lab.config.schema import CONF
-from lab.export.formats import Deployed, write_torchscript
+from lab.export.formats import Deployed, write_onnx, write_torchscript
 from lab.training.prepare import build_classifier
 
 DIGIT = {"channels": 1, "height": 28, "width": 28, "colour": "grey", "picture": "digit"}
 PHOTO = {"channels": 3, "height": 32, "width": 32, "colour": "RGB", "picture": "photo"}
 
 
-def write_model(path, recipe="small_pool", size=DIGIT, changes=None):
-    """An untrained network's model.ts with all that predict.py reads."""
+def make_model(recipe="small_pool", size=DIGIT):
+    """An untrained network, its golden images and all that predict.py reads of it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [f"model={recipe}"])
     config.model.name = recipe
@@ -62,7 +63,16 @@ def write_model(path, recipe="small_pool", size=DIGIT, changes=None):
         "parameters": {"total": 1},
         "commit": None,
     }
-    write_torchscript(deployed, golden, metadata | {"versions": {"torch": "2"}, "date": "2026-01-01"}, path)
+    return deployed, golden, metadata | {"versions": {"torch": "2"}, "date": "2026-01-01"}
+
+
+def write_model(path, recipe="small_pool", size=DIGIT, changes=None):
+    """An untrained network's model.ts, or model.onnx."""
+    deployed, golden, metadata = make_model(recipe, size)
+    if path.suffix == ".onnx":
+        write_onnx(deployed, golden, metadata | (changes or {}), path)
+        return path
+    write_torchscript(deployed, golden, metadata, path)
     return change(path, changes) if changes else path
 
 
@@ -81,6 +91,11 @@ def change(path, changes):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return str(write_model(tmp_path_factory.mktemp("model") / "model.ts"))
+
+
+@pytest.fixture(scope="module")
+def onnx_model(tmp_path_factory):
+    return str(write_model(tmp_path_factory.mktemp("onnx") / "model.onnx"))
 
 
 @pytest.fixture
@@ -102,23 +117,42 @@ def seven(mode="RGB"):
     return picture.convert(mode)
 
 
-def test_it_is_python_3_6_and_needs_torch_and_pillow_only():
+def test_it_is_python_3_6_and_needs_pillow_and_one_runtime_only():
     tree = ast.parse((PROJECT / "src" / "predict.py").read_text(), feature_version=(3, 6))
     nodes = list(ast.walk(tree))
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     roots = {module.partition(".")[0] for module in modules}
-    assert roots - set(sys.stdlib_module_names) == {"torch", "PIL"}
+    assert roots - set(sys.stdlib_module_names) == {"PIL", "numpy", "onnxruntime", "tensorrt", "torch"}
+    assert not {"numpy", "onnxruntime", "tensorrt", "torch"} & {
+        alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names
+    }  # only the model's own is imported
 
 
-def test_info_reads_the_metadata_without_torch(model, tmp_path):
-    code = "import sys; sys.modules['torch'] = None; import predict; sys.exit(predict.main(sys.argv[1:]))"
-    shutil.copy(PROJECT / "src" / "predict.py", tmp_path)
-    command = [sys.executable, "-c", code, model, "info"]
-    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+def predict_without(modules, folder, *words):
+    """What the lone predict.py prints where these modules are not installed."""
+    code = "import sys; sys.modules.update(dict.fromkeys(%r)); import predict; sys.exit(predict.main(sys.argv[1:]))"
+    shutil.copy(PROJECT / "src" / "predict.py", folder)
+    command = [sys.executable, "-c", code % modules, *words]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    assert "small_pool" in process.stdout and "ant, bee, cow, <dog>" in process.stdout
-    assert "torch 1.7 or newer" in process.stdout
+    return process.stdout
+
+
+@pytest.mark.parametrize("kind", ["model", "onnx_model"])
+def test_info_reads_the_metadata_without_a_runtime(request, kind, tmp_path):
+    out = predict_without(["torch", "numpy", "onnxruntime"], tmp_path, request.getfixturevalue(kind), "info")
+    assert "small_pool" in out and "ant, bee, cow, <dog>" in out
+    assert {"model": "torch 1.7 or newer", "onnx_model": "onnxruntime 1.6 or newer"}[kind] in out
+
+
+def test_an_onnx_file_is_answered_without_torch_as_the_torchscript_file_is_with_it(model, onnx_model, say, tmp_path):
+    seven().save(tmp_path / "seven.png")
+    wanted = json.loads(say(model, "--json", tmp_path / "seven.png")[0])
+    assert predict_without(["torch"], tmp_path, onnx_model, "selftest").startswith("pass: 10 images")
+    found = json.loads(predict_without(["torch"], tmp_path, onnx_model, "--json", "seven.png"))
+    assert found["class"] == wanted["class"] and found["doubts"] == wanted["doubts"]
+    assert found["probabilities"] == pytest.approx(wanted["probabilities"], abs=1e-6)
 
 
 def test_the_selftest_passes_and_fails_where_answers_differ(model, say, tmp_path):
@@ -244,15 +278,15 @@ def test_a_file_from_elsewhere_is_one_line(say, tmp_path, changes, message):
     _, err, code = say(write_model(tmp_path / "model.ts", changes=changes), "selftest")
     assert code == 1 and err.count("\n") == 1 and message in err
     (tmp_path / "junk.ts").write_bytes(b"PK\x03\x04junk")
-    assert "give the model.ts that export.py wrote" in say(tmp_path / "junk.ts", "info")[1]
+    assert "give the model.onnx or model.ts that export.py wrote" in say(tmp_path / "junk.ts", "info")[1]
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "bare.ts")
     assert "it has no metadata" in say(tmp_path / "bare.ts", "info")[1]
 
 
 def test_bench_tells_medians_of_both_batches(model, say):
     out, _, code = say(model, "bench", "--seconds", "0.05", "--batch", "8")
-    assert code == 0 and out.count("batch    1: median") == out.count("batch    8: median") == 2
-    assert "\noptimised for this processor" in out and "largest memory" in out
+    assert code == 0 and out.count("batch    1: median") >= 1 and out.count("batch    8: median") >= 1
+    assert out.count("optimised") == 2 and "largest memory" in out
 
 
 @contextlib.contextmanager
@@ -476,9 +510,8 @@ def test_redrawn_digits_are_read_as_the_plain_images_are(here, tmp_path, monkeyp
     few = ("model.epochs=1", "trainer.limit_train_batches=800", "trainer.limit_test_batches=1")
     here("train", "model=deep", f"data.root={data}", *few, "hydra.run.dir=run")
     here("export", tmp_path / "run")
-    model = predict.Model(
-        str(tmp_path / "run" / "model.ts"), "cpu", predict.read_metadata(tmp_path / "run" / "model.ts")
-    )
+    path = str(tmp_path / "run" / "model.onnx")
+    model = predict.load(path, "cpu", predict.read_metadata(path))
     images = np.frombuffer((data / "MNIST/raw/t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8).reshape(-1, 28, 28)
     random, same = np.random.default_rng(0), 0
     for image in images[random.choice(10_000, 300, replace=False)]:
@@ -486,36 +519,28 @@ def test_redrawn_digits_are_read_as_the_plain_images_are(here, tmp_path, monkeyp
         page.paste(Image.fromarray(255 - image).resize((196, 196)), tuple(random.integers(0, 85, 2).tolist()))
         page.save(file, "JPEG", quality=60)
         fitted, _ = predict.fit(predict.open_picture(file), DIGIT, False)
-        both = torch.cat([predict.batch(model, [fitted]), torch.from_numpy(image.copy())[None, None]])
-        redrawn, plain = model.probabilities(both).argmax(1)
-        same += int(redrawn == plain)
+        redrawn, plain = model.probabilities([predict.pixels(fitted), image.tobytes()])
+        same += redrawn.index(max(redrawn)) == plain.index(max(plain))
     assert same >= 282  # 94 %; processors round otherwise, and so train other networks: 96 % and more were seen
 
 
 @pytest.fixture(scope="session")
-def old_python(tmp_path_factory):
-    """Python 3.6 with torch 1.10.0, a Jetson Nano's last; LAB_OLD names a folder to keep it in."""
-    found = [*Path.home().glob(".pyenv/versions/3.6.*/bin/python"), *filter(None, [shutil.which("python3.6")])]
-    if not found:
-        pytest.skip("there is no Python 3.6")
-    place = Path(os.environ.get("LAB_OLD", tmp_path_factory.mktemp("old"))) / "venv"
-    python = place / "bin" / "python"
-    if not python.exists():
-        subprocess.run([found[0], "-m", "venv", place], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "pip==21.3.1"], check=True)
-        needed = ["torch==1.10.0", "typing_extensions==4.1.1", "dataclasses==0.8", "Pillow==8.4.0"]
-        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *needed], check=True)
-    return python
+def old_pythons(tmp_path_factory):
+    """Python 3.6 with each runtime alone, a Jetson Nano's last; LAB_OLD names a folder to keep them in."""
+    keep = os.environ.get("LAB_OLD", tmp_path_factory.mktemp("old"))
+    return {runtime: make_python(runtime, keep) or pytest.skip("there is no Python 3.6") for runtime in RUNTIMES}
 
 
 @pytest.mark.old
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
-def test_every_network_passes_its_selftest_on_the_oldest_runtime(old_python, tmp_path, recipe):
-    size = DIGIT if recipe.startswith(("lenet5", "hog")) else PHOTO
-    model = write_model(tmp_path / "model.ts", recipe, size)
-    shutil.copy(PROJECT / "src" / "predict.py", tmp_path)
-    for word in ("selftest", "picture.png"):
-        seven().save(tmp_path / "picture.png")
-        command = [old_python, "predict.py", model, word]
-        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert process.returncode == 0, process.stdout + process.stderr
+def test_every_network_answers_on_the_oldest_runtimes(old_pythons, tmp_path, recipe):
+    """1,000 images, one and fifty at a time."""
+    lay_out(recipe, tmp_path)
+    seven().save(tmp_path / "picture.png")
+    for runtime, python in old_pythons.items():
+        for word in ("selftest", "picture.png"):
+            command = [python, "predict.py", FILES[runtime], word]
+            process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+            assert process.returncode == 0, process.stdout + process.stderr
+        told = ask(python, tmp_path, runtime)
+        assert told["difference"] < 1e-4 and told["other"] == 0, (runtime, told)

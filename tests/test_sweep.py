@@ -282,3 +282,22 @@ def test_images_that_were_replaced_in_their_place_are_noticed(train_here, refuse
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     assert "holds a run on other images than lie there today: rerun=true" in refused(*jobs)
     assert "2 jobs, 2 to run" in train_here(*jobs, "rerun=true").out
+
+
+def test_the_winner_is_tested_against_the_second_seed_by_seed():
+    """The seeds lie far apart, each one's two scores do not: only pairs tell."""
+    from pathlib import Path
+
+    from lab.experiments.jobs import Job
+    from lab.experiments.ranking import Setting, _doubt
+
+    def setting(lead):
+        scores = [{"val_accuracy": 0.6 + 0.05 * seed + lead + 0.001 * (seed % 2)} for seed in range(6)]
+        return Setting({"model": str(lead)}, [Job([], {"seed": str(seed)}, Path()) for seed in range(6)], scores)
+
+    best, second = setting(0.01), setting(0.0)
+    assert _doubt(best, second, "val_accuracy") == []
+    for number, scores in enumerate(best.scores):
+        scores["val_accuracy"] += 0.02 * (-1) ** number
+    (told,) = _doubt(best, second, "val_accuracy")
+    assert "of 6 seeds, paired" in told and "undecided" in told

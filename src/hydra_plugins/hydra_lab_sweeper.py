@@ -10,7 +10,7 @@ from lab.errors import UserError
 
 
 class LabSweeper(BasicSweeper):
-    """Hydra's own syntax of sweeps; runs what is not finished, by any launcher, and sums up."""
+    """Hydra's own syntax of sweeps; runs what is not finished, by any launcher, and sums up; search=20 searches."""
 
     def setup(self, **context: Any) -> None:
         from lab.experiments.jobs import run_job  # Hydra reads this file at every start
@@ -22,14 +22,28 @@ class LabSweeper(BasicSweeper):
             raise UserError(f"hydra/launcher={launcher} is not installed: pip install '.[cluster]'") from None
 
     def sweep(self, arguments: list[str]) -> None:
+        from lab.config.checks import refuse_without_search
+        from lab.experiments.knobs import refuse_ranges
+        from lab.experiments.search import search
         from lab.experiments.sweep import sweep
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         last = {override.get_key_element(): override for override in overrides}  # the command line wins over a preset
+        if self.config.search is not None:
+            plain = [override for override in last.values() if not override.is_sweep_override()]
+            ((fixed,),) = self.split_arguments(plain, None)
+            search(list(last.values()), fixed, self.config, self.hydra_context)
+            return
+        refuse_ranges(overrides)
+        refuse_without_search(self.config)
         swept = [key for key, override in last.items() if override.is_sweep_override()]
         (jobs,) = self.split_arguments(overrides, None)
-        sweep(jobs, swept, self.config, self.hydra_context, self.launcher)
+        folder = sweep(jobs, swept, self.config, self.hydra_context, self.launcher)
+        if self.config.report:
+            from lab.report.report import write_report
+
+            write_report(folder, self.config.lang or "en")
 
 
 ConfigStore.instance().store(

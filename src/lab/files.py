@@ -20,7 +20,9 @@ from lab.errors import UserError
 MOST_BYTES = 2**30  # that a compressed file may hold
 MOST_STORED = 2**33  # of any other
 MOST_TEXT = 2**25
-LEFT_OVER = r"\.(\d+|[0-9a-f]{16})-\w+\.(ckpt|csv|json|npz|png|yaml)"  # by a killed process; of older versions a number
+LEFT_OVER = (
+    r"\.(\d+|[0-9a-f]{16})-\w+\.(ckpt|csv|html|json|npz|png|yaml)"  # by a killed process; of older versions a number
+)
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """The labs' own stack on the same files, where Keras and scikit-learn are installed.
 
-keras_scores.py ROW DATA_FOLDER [SEEDS] prints the accuracy of the test part after the last epoch, as the labs do; A3's
-of its five folds.
+keras_scores.py ROW DATA_FOLDER [SEED] prints the seed, the accuracy in % on the test part after the last epoch, as the
+labs do, and the seconds; of A3 the accuracy of each of its five folds.
 """
 
 import gzip
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def split(recipe, root):
     return x, y, *load(root, "t10k")
 
 
-def main(row, root, seeds="3"):
+def main(row, root, seed="1"):
     if row not in ROWS:
         sys.exit(f"error: {row} is none of {', '.join(ROWS)}")
     name, epochs = ROWS[row]
@@ -62,13 +63,13 @@ def main(row, root, seeds="3"):
         train = partial(train_fold, recipe, x, y, folds, epochs)
         return cross_validate(train, 5)
     x, y, test, labels = split(recipe, root)
-    for seed in range(1, int(seeds) + 1):
-        keras.utils.set_random_seed(seed)
-        net = build(recipe, x.shape[1:])
-        net.fit(**feed(recipe, x.astype("float32") / recipe["scale"], y), epochs=epochs, verbose=2)
-        score = net.evaluate(test.astype("float32") / recipe["scale"], labels, verbose=0)[1]
-        print(f"seed {seed}: {score:.3%}", flush=True)
+    started = time.perf_counter()
+    keras.utils.set_random_seed(int(seed))
+    net = build(recipe, x.shape[1:])
+    net.fit(**feed(recipe, x.astype("float32") / recipe["scale"], y), epochs=epochs, verbose=0)
+    score = net.evaluate(test.astype("float32") / recipe["scale"], labels, verbose=0)[1]
+    print(f"{seed},{100 * score:.4f},{time.perf_counter() - started:.1f}", flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit("error: give ROW DATA_FOLDER [SEEDS]")
+    main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit("error: give ROW DATA_FOLDER [SEED]")

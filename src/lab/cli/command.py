@@ -136,6 +136,8 @@ def _explain_hydra(error: Exception, has_started: bool) -> str | None:
         is_decimal = re.fullmatch(r"-?\d+,\d+", value)
         one = f"{key}={value.replace(',', '.')}" if is_decimal else _in_quotes(key, value)
         return f"{ambiguous[1]}: several values are a sweep, with -m; one is typed {one}"
+    if swept := re.match(r"Sweep parameters '(.+)' requires --multirun", str(error)):
+        return f"{swept[1]}: several values are a sweep, with -m; a range is searched, with -m search=20"
     if isinstance(error, OverrideParseException):
         key, has_value, value = error.override.partition("=")
         if not has_value:
@@ -143,6 +145,8 @@ def _explain_hydra(error: Exception, has_started: bool) -> str | None:
             told = f"; with a space in it, {shlex.quote(f'{before} {key}')}" if "=" in before else ""
             groups = [group for group in ("model", "data") if (CONF / group / f"{key}.yaml").exists()]
             return f"{key}: is no KEY=VALUE{f'; did you mean {groups[0]}={key}?' if groups else told}"
+        if re.match(r"interval\(", value):
+            return f"{error.override}: its ends must be numbers, as in {key}=interval(1e-4,1)"
         if re.search(r"[^\x00-\x7f]|[()&;#]", value) and "'" not in value:
             return f"{error.override}: such letters need quotes: {_in_quotes(key, value)}"
     if isinstance(error, HydraException):

@@ -155,8 +155,8 @@ def _check_folds(config: DictConfig) -> None:
         raise UserError("trainer.fast_dev_run is not for folds: it keeps nothing, train.py takes it")
     if not _is_on_one_device(config):
         raise UserError("trainer=ddp and other runs on several devices are not for folds: workers=N is")
-    if config.early_stopping or "Plateau" in str(config.model.schedule):
-        raise UserError("early_stopping and schedule=plateau would look at the fold that scores")
+    if config.early_stopping or config.stop_below or "Plateau" in str(config.model.schedule):
+        raise UserError("early_stopping, stop_below and schedule=plateau would look at the fold that scores")
     if config.threads != 1 or config.tune:
         raise UserError("threads and tune are not for folds: each takes one thread, and nothing is tuned on it")
 
@@ -179,6 +179,18 @@ def _check_mode(config: DictConfig, schema: type) -> None:
         raise UserError("rerun=true is of a sweep: a single run is always new")
     if config.show_test and not is_multirun:
         raise UserError("show_test=true is of a sweep: a single run always shows it")
+    if config.search is not None and (not is_multirun or schema is CrossValidate):
+        raise UserError(f"search={config.search} is of a sweep of train.py: type -m, and a range to search")
+    if config.search is not None and config.show_test:
+        raise UserError("show_test=true: a search shows the test accuracy of what it ends with alone")
+    refuse_without_search(config)
+
+
+def refuse_without_search(config: DictConfig) -> None:
+    """UserError where keys of a search are told without one."""
+    if config.search is None and (config.prune or config.confirm is not None):
+        key = "prune=true" if config.prune else f"confirm={config.confirm}"
+        raise UserError(f"{key} is of a search: give search=20 and a range, or leave it out")
 
 
 def _is_on_one_device(config: DictConfig) -> bool:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.config.schema import CONF, SCHEMAS, Data, Recipe, Train
 
+OF_SWEEPS = ("rerun", "show_test", "search", "prune", "confirm")
 NEAR = 0.72  # of difflib's 1: class_weights is not weights
 # options of Lightning's Trainer that conf/trainer/default.yaml leaves out
 LIGHTNINGS = {"accumulate_grad_batches", "barebones", "callbacks", "enable_autolog_hparams", "enable_checkpointing"}
@@ -35,7 +36,8 @@ def with_plus(word: str) -> str:
 
 def command_line(overrides: Iterable[str], *more: str) -> str:
     """What to type for one run like this."""
-    other = ("+sweep=", "rerun=", "show_test=", "tune=", *(f"{override.partition('=')[0]}=" for override in more))
+    typed = [override.partition("=")[0] for override in more]
+    other = tuple(f"{key}=" for key in ("+sweep", *OF_SWEEPS, "tune", "stop_below", *typed))
     kept = [*(override for override in overrides if not override.startswith(other)), *more]
     groups = sorted((override for override in kept if override.startswith(("model=", "data="))), reverse=True)
     return "python src/train.py " + shlex.join([*groups, *(each for each in kept if each not in groups)])

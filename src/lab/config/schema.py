@@ -26,6 +26,8 @@ class Rule(NamedTuple):
 
 AT_LEAST_1 = Rule(lambda value: value >= 1, "1 or more")
 MOST_CLASSES = 1_000
+# what a result does not depend on
+UNDECIDING = ("rerun", "show_test", "networks", "report", "lang", "search", "prune", "confirm")
 MOST_THREADS = max(64, os.cpu_count() or 1)  # of a machine with more cores a run may ask here too
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to 1")
 SHARE = Rule(lambda value: 0 < value <= 1, "more than 0, and 1 at most")
@@ -172,6 +174,24 @@ class Train:
     )
     histograms: bool = option(False, "true", "weight histograms in TensorBoard")
     tune: Optional[str] = option(None, "lr", "suggest a learning rate and stop", one_of("lr"))
+    search: Optional[int] = option(
+        None,
+        "20",
+        "with -m and ranges, lr=interval(1e-4,1): so many trials look for the best values",
+        Rule(lambda n: 2 <= n <= 10_000, "from 2 to 10,000 trials"),
+    )
+    prune: bool = option(False, "true", "of a search: stop a trial that is worse than most before it were by then")
+    confirm: Optional[int] = option(
+        None,
+        "5",
+        "of a search: fresh seeds for its best three and the recipe; 0: none, and no verdict",
+        Rule(lambda n: n == 0 or 2 <= n <= 1000, "0, or from 2 to 1,000 seeds"),
+    )
+    stop_below: Optional[list[float]] = option(
+        None, rule=Rule(lambda bars: all(0 <= bar <= 1 for bar in bars), "fractions from 0 to 1, one an epoch")
+    )
+    report: bool = option(False, "true", "write report.html at the end: the page to hand in")
+    lang: Optional[str] = option(None, "fr", "the language of that page; else English", one_of("en", "fr"))
     show_test: bool = option(False, "true", "with -m: test accuracy for every setting; else the winner's alone")
     rerun: bool = option(False, "true", "with -m: the finished jobs too")
     resume: Optional[str] = option(None, "outputs/RUN", "go on with an interrupted run, to the same bits")
@@ -216,13 +236,14 @@ class Reproduce:
     seeds: Optional[int] = option(
         None,
         "3",
-        "of each row; else the row's own, or 3, or 1 where that takes a core more than five minutes",
+        "of each row; else as many as the table's protocol asks for",
         AT_LEAST_1,
     )
     workers: Optional[int] = option(
         None, "2", "runs at a time, a thread each; else as many as cores, one on a GPU", AT_LEAST_1
     )
     weights: Optional[str] = option(None, "FILE", "torchvision's ImageNet weights for E10 and E11")
+    keras: Optional[str] = option(None, "PYTHON", "an interpreter that has Keras: E6, E8 and E9 by it too, beside ours")
     results: Optional[str] = option(
         None, "RESULTS.md", "gets the table once no row is left out, with docs/ beside it; null: no such file"
     )
@@ -248,13 +269,15 @@ def fingerprint(config: DictConfig) -> str:
     What is off counts like what is not there, so that fingerprints outlive new options. The precision that speed=fast
     has chosen does not count: another machine chooses another.
     """
-    decisive = [key.name for key in fields(Train) if key.name not in ("rerun", "show_test", "networks")]
+    decisive = [key.name for key in fields(Train) if key.name not in UNDECIDING]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
     for places, key in ((content["data"], "root"), (content["data"], "cache"), (content["data"]["source"], "cache")):
         places.pop(key, None)
     content["model"]["net"].pop("file", None)  # of the user's own, which has a checksum
     if content["speed"]:
         content["trainer"]["precision"] = "32-true"
+    if content["data"]["folds"]:
+        content["draws"] = "of seed and fold"  # older versions' folds had the seed's draws in common
     return hashlib.sha256(json.dumps(_switched_on(content), sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -277,3 +300,10 @@ def run_folder() -> Path:
 def data_folder(root: str | None) -> Path:
     """`root`, which is $LAB_DATA unless data.root says otherwise; else data/ in the project."""
     return Path(root).expanduser() if root else PROJECT / "data"
+
+
+def place_data(config: DictConfig, root: Path | None = None) -> None:
+    """The data lies in `root`, else where it lay when the run began, else in $LAB_DATA."""
+    is_gone = config.data.root is None or not data_folder(config.data.root).is_dir()
+    if root or (is_gone and "fit" not in config.data.source):  # pictures of the user's are in no other place
+        config.data.root = str(root) if root else os.environ.get("LAB_DATA")

@@ -21,7 +21,8 @@ from lab.display.terminal import make_bar
 from lab.errors import UserError
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, c, h, w] or features, labels int64 [n], indices int64 [n]
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 256  # images
+MOST_PIXELS = EVALUATION_BATCH * 96**2  # of the images of such a batch: larger ones are fewer
 MOST_BYTES_ON_GPU = 2**30
 MOST_BYTES_IN_MEMORY = 2**30  # of features
 MOST_OF_DISK = 0.5  # of what is free, for features
@@ -134,7 +135,7 @@ class Features:
         missing = indices[~self.is_known[indices]]
         with make_bar(len(missing), " images", rank_zero_only.rank == 0) as bar:
             bar.set_description("features", refresh=False)
-            for some in missing.split(EVALUATION_BATCH):
+            for some in missing.split(_count_evaluated(self.images)):
                 if not self._keep(some, self._compute(some)):
                     return
                 bar.update(len(some))
@@ -153,6 +154,11 @@ class Features:
         self.kept[indices.cpu()] = features.cpu()
         self.is_known[indices.cpu()] = True
         return True
+
+
+def _count_evaluated(images: Tensor) -> int:
+    """Of `images` [n, h, w, c], so many at a time: what a network makes of large ones takes memory by the pixel."""
+    return min(EVALUATION_BATCH, max(1, MOST_PIXELS // prod(images.shape[1:3])))
 
 
 def _reserve(size: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
@@ -239,7 +245,7 @@ class ImageData(LightningDataModule):
     def _evaluation_batches(self, part: str) -> Batches | list:
         """Each process's share in as many batches as the others', for they wait for one another at each."""
         indices, rank, processes = self.parts[part], self.trainer.global_rank, self.trainer.world_size
-        n_batches = ceil(len(indices) / (EVALUATION_BATCH * processes))
+        n_batches = ceil(len(indices) / (_count_evaluated(self.images) * processes))
         device = self.trainer.strategy.root_device
         images = self.features or self.images
         batches = Batches(images, self.labels, indices[rank::processes], n_batches, device)

@@ -17,13 +17,17 @@ matplotlib.rcParams["figure.constrained_layout.use"] = True
 matplotlib.rcParams["axes.formatter.useoffset"] = False  # 98.1 and 98.2, not 0.1 and 0.2 beside "+98"
 matplotlib.rcParams["axes.unicode_minus"] = False  # 1e-06, as it is typed
 matplotlib.rcParams["axes.axisbelow"] = True  # no grid over bars
+matplotlib.rcParams["svg.fonttype"] = "none"  # letters stay letters, of whatever script
+matplotlib.rcParams["svg.hashsalt"] = "lab"  # the same figure, the same bytes
+matplotlib.rcParams["font.sans-serif"].insert(1, "Arial")  # of an SVG where there is no DejaVu
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from lab.display.language import localise, number, say, spoken, translate
 from lab.files import atomic_write
 
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#999999"  # of Okabe and Ito
@@ -40,17 +44,17 @@ def curves(histories: Sequence[Sequence[dict[str, float]]], title: str, path: Pa
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
     epochs = [row["epoch"] for history in histories for row in history]
     size = 4 if max(epochs) - min(epochs) < 40 else 0
-    of_all = f", each of {len(histories)} folds" if len(histories) > 1 else ""
+    of_all = say(", each of {folds} folds", folds=len(histories)) if len(histories) > 1 else ""
     for axis, metric, percent in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
         for part, name, style, colour in (("train", "training", "o-", BLUE), ("val", "validation", "s--", ORANGE)):
-            label = name + of_all
+            label = translate(name) + of_all
             for history in histories:
                 rows = [row for row in history if f"{part}_{metric}" in row]
                 values = [row[f"{part}_{metric}"] * percent for row in rows]
                 if rows:
                     axis.plot([row["epoch"] for row in rows], values, style, color=colour, ms=size, lw=1.2, label=label)
                     label = None  # one entry in the legend for all
-        axis.set(xlabel="epoch", ylabel="cross-entropy loss" if metric == "loss" else "accuracy (%)")
+        axis.set(xlabel=say("epoch"), ylabel=say("cross-entropy loss") if metric == "loss" else say("accuracy (%)"))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         if max(epochs) - min(epochs) < 10:  # a single one stands in the middle
             axis.set_xticks(range(int(min(epochs)), int(max(epochs)) + 1))
@@ -71,8 +75,8 @@ def box_plot(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, pat
         (points,) = axis.plot(values, np.full(len(values), place + 0.32), "o", color=BLUE, ms=5)
     axis.set(xlabel=xlabel, ylim=(len(scores) + 0.6, 0.6))
     axis.grid(axis="x", alpha=0.3)
-    handles = {"a fold each": points, "mean": parts["means"][0], "median": parts["medians"][0]}
-    handles["box: the middle half"] = plt.Rectangle((0, 0), 1, 1, fill=False)
+    handles = {say("a fold each"): points, say("mean"): parts["means"][0], say("median"): parts["medians"][0]}
+    handles[say("box: the middle half")] = plt.Rectangle((0, 0), 1, 1, fill=False)
     figure.legend(handles.values(), handles.keys(), **BELOW)
     _save(figure, title, path)
 
@@ -103,15 +107,15 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.3 else "black"
             if count:
-                told = f"{count:,}\n{shares[row, column]:.1%}"
+                told = f"{number(int(count))}\n{number(shares[row, column], '.1%')}"
                 centred = {"ha": "center", "va": "center", "linespacing": 1.3}
                 text = axis.text(column, row, told, color=colour, fontsize=size, **centred)
                 text.set_in_layout(False)  # it lies within the axes: measuring it takes half the time of drawing
     if len(classes) <= MOST_CLASSES:
         _name_columns(axis, names, cell, min(10, 50 * cell))
         axis.set_yticks(range(len(classes)), names, fontsize=min(10, 50 * cell))
-    axis.set(xlabel="predicted class", ylabel="true class")
-    told = "share of the row, the images of a true class (%);\nsmall shares are spread out, so that mistakes show"
+    axis.set(xlabel=say("predicted class"), ylabel=say("true class"))
+    told = say("share of the row, the images of a true class (%);\nsmall shares are spread out, so that mistakes show")
     figure.colorbar(image, ax=axis, label=told, shrink=0.8, ticks=[0, 1, 5, 20, 50, 100])
     cells = ": images, and their share of the row" if len(classes) <= MOST_TICKS else ""
     _save(figure, f"{title}\nconfusion matrix{cells}", path)
@@ -141,15 +145,15 @@ def calibration(figures: dict[str, Any], title: str, path: Path) -> None:
     figure, (above, below) = plt.subplots(2, 1, figsize=(6.5, 6.5), height_ratios=(3, 1), sharex=True)
     middle = [bin["from"] * 100 + width / 2 for bin in bins]
     accuracy, confidence = ([bin[key] * 100 for bin in bins] for key in ("accuracy", "confidence"))
-    above.bar(middle, accuracy, width, color=BLUE, edgecolor="white", label="accuracy of the images in a bar")
-    above.plot([0, 100], [0, 100], "--", color="black", lw=1, label="perfectly calibrated")
+    above.bar(middle, accuracy, width, color=BLUE, edgecolor="white", label=say("accuracy of the images in a bar"))
+    above.plot([0, 100], [0, 100], "--", color="black", lw=1, label=say("perfectly calibrated"))
     ring = {"mfc": "white", "mec": ORANGE, "mew": 2, "ms": 6}
-    above.plot(confidence, accuracy, "o", label="the same, at their mean confidence", clip_on=False, **ring)
-    above.set(ylabel="accuracy (%): how often it is right", ylim=(0, 103))
+    above.plot(confidence, accuracy, "o", label=say("the same, at their mean confidence"), clip_on=False, **ring)
+    above.set(ylabel=say("accuracy (%): how often it is right"), ylim=(0, 103))
     above.legend(loc="upper left", fontsize=9)
     below.bar(middle, [bin["images"] for bin in bins], width, color=GREY, edgecolor="white")
-    below.set(yscale="log", xlim=(0, 100), ylabel="images (log)")
-    below.set_xlabel("confidence (%): probability that it gives the class chosen")
+    below.set(yscale="log", xlim=(0, 100), ylabel=say("images (log)"))
+    below.set_xlabel(say("confidence (%): probability that it gives the class chosen"))
     below.set_ylim(bottom=0.5)  # a bar of one image shows
     _number_ticks(below.yaxis, "{x:,.0f}", each=(1,))
     error = f"expected calibration error {figures['expected_calibration_error']:.2%}"
@@ -160,13 +164,21 @@ def counts(by_part: Mapping[str, Sequence[int]], classes: Sequence[str], title: 
     """Images a class, a bar for each part."""
     width = min(max(7, 0.7 * len(classes) + 2), 30)
     figure, axis = plt.subplots(figsize=(width, 4))
-    for number, ((part, heights), colour) in enumerate(zip(by_part.items(), (BLUE, ORANGE, GREY), strict=False)):
-        places = np.arange(len(classes)) + (number - (len(by_part) - 1) / 2) * 0.27
-        axis.bar(places, heights, 0.27, color=colour, hatch=("", "//", "..")[number], edgecolor="white", label=part)
+    for bar, ((part, heights), colour) in enumerate(zip(by_part.items(), (BLUE, ORANGE, GREY), strict=False)):
+        places = np.arange(len(classes)) + (bar - (len(by_part) - 1) / 2) * 0.27
+        axis.bar(
+            places,
+            heights,
+            0.27,
+            color=colour,
+            hatch=("", "//", "..")[bar],
+            edgecolor="white",
+            label=translate(part),
+        )
     names = [_clip(name) for name in classes]
     if len(classes) <= MOST_TICKS:
         _name_columns(axis, names, (width - 1) / len(classes))
-    axis.set(xlabel="class", ylabel="images")
+    axis.set(xlabel=say("class"), ylabel=say("images"))
     axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.grid(axis="y", alpha=0.3)
     figure.legend(**BELOW)
@@ -231,9 +243,9 @@ def response(
     if several:
         deviations = [float(np.std(scores[value], ddof=1)) if len(scores[value]) > 1 else 0.0 for value in values]
         for value in values:
-            points = {"color": GREY, "mec": "black", "mew": 0.5, "ms": 5, "zorder": 3, "label": "a seed each"}
+            points = {"color": GREY, "mec": "black", "mew": 0.5, "ms": 5, "zorder": 3, "label": say("a seed each")}
             axis.plot([value] * len(scores[value]), scores[value], "o", **points)
-        label = "their mean ± standard deviation"
+        label = say("their mean ± standard deviation")
         axis.errorbar(values, means, deviations, fmt="-", color=BLUE, lw=1.8, capsize=4, label=label)
         handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))  # one for all points
         axis.legend(handles.values(), handles.keys())
@@ -243,7 +255,7 @@ def response(
         axis.set_xscale("log")
         _number_ticks(axis.xaxis)
     if len(values) <= MOST_TICKS / 2:
-        axis.set_xticks(values, _thin(np.log(values) if log else values, [f"{x:g}" for x in values]))
+        axis.set_xticks(values, _thin(np.log(values) if log else values, [number(x, "g") for x in values]))
         axis.minorticks_off()
     axis.set(xlabel=xlabel, ylabel=ylabel, ylim=_limits([score for of_value in scores.values() for score in of_value]))
     axis.grid(alpha=0.3)
@@ -258,8 +270,8 @@ def spread(scores: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, titl
     axis.plot(places, values, "o", color=BLUE, ms=6)
     if len(values) > 1:
         mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-        axis.axhline(mean, color=BLUE, lw=1.2, label=f"mean {mean:.2f}")
-        label = f"± standard deviation {deviation:.2f}"
+        axis.axhline(mean, color=BLUE, lw=1.2, label=say("mean {mean:.2f}", mean=mean))
+        label = say("± standard deviation {deviation:.2f}", deviation=deviation)
         axis.axhspan(mean - deviation, mean + deviation, color=GREY, alpha=0.25, lw=0, label=label)
         axis.legend()
     every = -(-len(scores) // MOST_TICKS)
@@ -284,7 +296,7 @@ def heat_map(
     figure.colorbar(shown, label=name)
     middle = (np.nanmin(table) + np.nanmax(table)) / 2
     for (row, column), score in np.ndenumerate(table):
-        text, colour = "-" if np.isnan(score) else f"{score:.2f}", "white" if score <= middle else "black"
+        text, colour = "-" if np.isnan(score) else number(score, ".2f"), "white" if score <= middle else "black"
         axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
     row, column = np.unravel_index(np.nanargmax(table), table.shape)
     axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", lw=3, clip_on=False))
@@ -302,6 +314,76 @@ def ranking(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, path
     axis.set(xlabel=xlabel, ylim=(len(scores) - 0.5, -0.5))
     axis.grid(alpha=0.3)
     _save(figure, title, path)
+
+
+def best_so_far(trials: Mapping[str, Sequence[Any]], ylabel: str, title: str, path: Path) -> None:
+    """The best score so far of a search, against trials and against their seconds added up; each trial a point.
+
+    Of each trial its number, "trials", "seconds", "scores" in %, and whether it is "whole", not stopped early.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    scores, whole = np.array(trials["scores"]), np.array(trials["whole"])
+    best = np.maximum.accumulate(np.where(whole, scores, -np.inf))
+    known = np.isfinite(best)
+    spent = {"trial": np.array(trials["trials"]), "seconds of training, all trials": np.cumsum(trials["seconds"])}
+    for axis, (xlabel, places) in zip(axes, spent.items(), strict=True):
+        axis.step(places[known], best[known], where="post", color=BLUE, lw=1.8, label="best so far")
+        _mark_trials(axis, places, scores, whole)
+        axis.set(xlabel=xlabel, ylim=_limits(_of_interest(scores)))
+        axis.grid(alpha=0.3)
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes[0].set_ylabel(ylabel)
+    _name_marks(figure, axes[0])
+    _save(figure, title, path)
+
+
+def slices(
+    knobs: Sequence[tuple[str, Sequence[Any], bool]],
+    trials: Mapping[str, Sequence[Any]],
+    ylabel: str,
+    title: str,
+    path: Path,
+) -> None:
+    """What scores each knob had, a panel each: of its label, its value in each trial, whether it is logarithmic."""
+    columns = min(len(knobs), 3)
+    rows = -(-len(knobs) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(max(3.6 * columns, 5.5), 3.4 * rows + 0.4), sharey=True, squeeze=False
+    )
+    scores, whole = np.array(trials["scores"]), np.array(trials["whole"])
+    for axis, (name, values, is_logarithmic) in zip(axes.flat, knobs, strict=False):
+        kinds = sorted(set(values))
+        if isinstance(values[0], str) or len(kinds) <= MOST_TICKS / 4:  # choices, side by side
+            _mark_trials(axis, np.array([kinds.index(value) for value in values]), scores, whole)
+            axis.set_xlim(-0.5, len(kinds) - 0.5)
+            _name_columns(
+                axis, [_clip(value) if isinstance(value, str) else f"{value:g}" for value in kinds], 3 / len(kinds)
+            )
+        else:
+            _mark_trials(axis, np.array(values), scores, whole)
+            if is_logarithmic:
+                axis.set_xscale("log")
+                _number_ticks(axis.xaxis, each=(1,) if max(values) > 30 * min(values) else (1, 3))
+        axis.set(xlabel=name, ylim=_limits(_of_interest(scores)))
+        axis.grid(alpha=0.3)
+    for axis in axes.flat[len(knobs) :]:
+        axis.axis("off")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(ylabel)
+    _name_marks(figure, axes[0, 0])
+    _save(figure, title, path)
+
+
+def importances(shares: Mapping[str, float], title: str, path: Path) -> None:
+    """A bar for each knob: its share in %, the largest on top."""
+    figure, axis = plt.subplots(figsize=(6.5, 0.45 * len(shares) + 1.5))
+    axis.barh(range(len(shares)), list(shares.values()), color=BLUE, height=0.6)
+    for place, share in enumerate(shares.values()):
+        axis.annotate(f"{share:.0f}", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    axis.set_yticks(range(len(shares)), list(shares))
+    axis.set(xlabel="share in what the scores vary by (%)", xlim=(0, 100), ylim=(len(shares) - 0.5, -0.5))
+    axis.grid(alpha=0.3, axis="x")
+    _save(figure, f"{title}\nwhat matters", path)
 
 
 def learning_rates(rates: Sequence[float], losses: Sequence[float], chosen: float, title: str, path: Path) -> None:
@@ -327,11 +409,11 @@ def published(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
     for axis, half in zip(axes.flat, halves, strict=True):
         for place, row in enumerate(half):
             errors = [max(100 - score, 0.01) for score in row["scores"]]
-            axis.plot(errors, [place] * len(errors), "o", color=BLUE, ms=4, label="measured, a seed each")
+            axis.plot(errors, [place] * len(errors), "o", color=BLUE, ms=4, label=say("measured, a seed each"))
             if row["published"] is not None:
-                axis.plot(100 - row["published"], place, "o", label="published", **ring)
+                axis.plot(100 - row["published"], place, "o", label=say("published"), **ring)
         axis.set_yticks(range(len(half)), [row["name"] for row in half], fontsize=8)
-        axis.set(xscale="log", xlabel="error (%), logarithmic", ylim=(len(half) - 0.4, -0.6))
+        axis.set(xscale="log", xlabel=say("error (%), logarithmic"), ylim=(len(half) - 0.4, -0.6))
         _number_ticks(axis.xaxis)
         axis.tick_params(axis="x", labelsize=8)
         axis.grid(alpha=0.3)
@@ -344,11 +426,11 @@ def rungs(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Accuracy, a point a seed, parameters and seconds of each network."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 0.4 * len(rows) + 1.6), sharey=True)
     _draw_points({row["name"]: row["scores"] for row in rows}, axes[0])
-    axes[0].set(xlabel="test accuracy (%)", ylim=(len(rows) - 0.5, -0.5))
+    axes[0].set(xlabel=say("test accuracy (%)"), ylim=(len(rows) - 0.5, -0.5))
     axes[1].barh(range(len(rows)), [row["parameters"] / 1000 for row in rows], color=BLUE, height=0.6)
-    axes[1].set_xlabel("parameters (thousands)")
+    axes[1].set_xlabel(say("parameters (thousands)"))
     axes[2].barh(range(len(rows)), [row["seconds"] for row in rows], color=BLUE, height=0.6)
-    axes[2].set_xlabel("training time (s)")
+    axes[2].set_xlabel(say("training time (s)"))
     for axis in axes[1:]:
         axis.xaxis.set_major_formatter("{x:,g}")
     for axis in axes:
@@ -387,14 +469,39 @@ def _draw_points(scores: Mapping[str, Sequence[float]], axis: Axes) -> None:
         if several:
             (bar,) = axis.plot(np.mean(values), place, "|", color=ORANGE, ms=14, mew=3)
     if several:
-        axis.figure.legend([points, bar], ["a seed each", "their mean"], **BELOW)
+        axis.figure.legend([points, bar], [say("a seed each"), say("their mean")], **BELOW)
     axis.set_yticks(range(len(scores)), [textwrap.fill(name, 2 * LONG) for name in scores])
+
+
+def _mark_trials(axis: Axes, places: npt.NDArray, scores: npt.NDArray, whole: npt.NDArray) -> None:
+    """A point for each, a cross for one that was stopped; those below the axis at its foot."""
+    low = _limits(_of_interest(scores))[0]
+    seen = scores >= low
+    axis.plot(places[whole & seen], scores[whole & seen], "o", color=BLUE, mec="white", ms=6, label="a trial each")
+    if (stopped := ~whole & seen).any():
+        axis.plot(places[stopped], scores[stopped], "x", color=GREY, ms=6, mew=1.8, label="stopped early")
+    if not seen.all():
+        foot = {"transform": axis.get_xaxis_transform(), "clip_on": False}
+        axis.plot(places[~seen], np.zeros((~seen).sum()), "v", color=ORANGE, ms=7, label="far below", **foot)
+
+
+def _name_marks(figure: Figure, axis: Axes) -> None:
+    """In a legend that hides nothing."""
+    handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(handles.values(), handles.keys(), **BELOW)
+
+
+def _of_interest(scores: npt.NDArray) -> npt.NDArray:
+    """Without those so low that they would press the others together: by Tukey's fences."""
+    low, middle = np.percentile(scores, [25, 50])
+    high = scores.max()
+    return scores[scores >= middle - 3 * max(high - middle, middle - low, 0.25)]
 
 
 def _write_scores(axis: Axes, scores: Sequence[float]) -> None:
     """At the right of each row."""
     for row, score in enumerate(scores):
-        axis.annotate(f"{score:.2f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+        axis.annotate(number(score, ".2f"), (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
 
 
 def _name_columns(axis: Axes, names: Sequence[str], room: float, size: float = 10) -> None:
@@ -442,7 +549,31 @@ def _wrap(text: str, letters: int) -> Iterable[str]:
 
 
 def _save(figure: Figure, title: str, path: Path) -> None:
-    figure.suptitle("\n".join(_wrap(title, int(figure.get_figwidth() * 12))), fontsize=11)
+    """As PNG, or where `path` says .svg as that: without the title, for it is a page's, whose headings say it."""
+    kind = path.suffix[1:]
+    if kind == "png":
+        figure.suptitle("\n".join(_wrap(title, int(figure.get_figwidth() * 12))), fontsize=11)
+    for axes in figure.axes if spoken() != "en" else ():
+        for axis in (axes.xaxis, axes.yaxis):
+            if not isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter):  # those are of names
+                axis.set_major_formatter(_Localised(axis.get_major_formatter()))
     with atomic_write(path) as beside:
-        figure.savefig(beside, dpi=150, format="png")
+        figure.savefig(beside, dpi=150, format=kind, **({"metadata": {"Date": None}} if kind == "svg" else {}))
     plt.close(figure)
+
+
+class _Localised(Formatter):
+    """Ticks as another `formatter` writes them, their figures in the language of the moment."""
+
+    def __init__(self, formatter: Formatter) -> None:
+        self.formatter = formatter
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return localise(self.formatter(x, pos))
+
+    def set_axis(self, axis: Axis) -> None:
+        super().set_axis(axis)
+        self.formatter.set_axis(axis)
+
+    def set_locs(self, locs: Sequence[float]) -> None:
+        self.formatter.set_locs(locs)

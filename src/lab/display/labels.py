@@ -1,5 +1,7 @@
 """What a key of the command line is called in figures and tables."""
 
+from lab.display.language import translate
+
 CALLED = {  # by the whole key, or by its last word
     "model": "network",
     "data": "data set",
@@ -21,4 +23,4 @@ def label(key: str) -> str:
     """learning rate of model.optimizer.lr; what has no name here, by its last word: batch size of model.batch_size."""
     key = key.lstrip("+").removesuffix("._target_")
     last = key.rpartition(".")[2]
-    return CALLED.get(key) or CALLED.get(last) or last.replace("_", " ")
+    return translate(CALLED.get(key) or CALLED.get(last) or last.replace("_", " "))

@@ -21,3 +21,14 @@ def replace_section(path: Path, title: str, body: str) -> None:
     start, end = found.span() if found else (len(text), len(text))
     text = f"{text[:start].rstrip()}\n\n{section}\n{text[end:]}"
     write_text(text.rstrip() + "\n", path)
+
+
+def read_table(text: str) -> tuple[list[str], list[list[str]], list[str]]:
+    """The first `table` in `text`: its columns, its rows; and the paragraphs around it, without their marks."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    cells = [[cell.replace("\\|", "|") for cell in re.split(r" \| ", line[2:].removesuffix(" |"))] for line in lines]
+    paragraphs = [each.strip() for each in text.split("\n\n") if not each.lstrip().startswith(("| ", "!["))]
+    plain = [re.sub(r"(\*\*|\*|`)(.+?)\1", r"\2", each) for each in paragraphs if each]
+    if len(cells) < 3 or any(len(row) != len(cells[0]) for row in cells):
+        raise ValueError("it has no table")
+    return cells[0], cells[2:], plain

@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from omegaconf import OmegaConf
 
-from lab.config.schema import CrossValidate, Train
+from lab.config.schema import UNDECIDING, CrossValidate, Train
 from lab.datasets.pitfalls import largest_class
 from lab.display.figures import box_plot, intervals
+from lab.display.language import say
 from lab.display.terminal import print_notes, print_table
 from lab.errors import UserError, printable
 from lab.evaluation.significance import (
     Estimate,
     accuracy_interval,
-    corrected_interval,
+    corrected_accuracy_interval,
     corrected_t,
     holm,
     holm_levels,
@@ -33,7 +34,7 @@ from lab.runs.predictions import load_predictions
 MOST_PAIRS = 6  # told in sentences; of more, the first against each
 MOST_SENTENCES = 20
 MOST_SETTINGS = 4  # in a name
-NO_RECIPE = ("seed", "threads", "workers", "resume", "rerun", "tune", "histograms", "show_test", "networks")
+NO_RECIPE = ("seed", "threads", "workers", "resume", "tune", "histograms", "stop_below", *UNDECIDING)
 
 
 @dataclass
@@ -69,17 +70,32 @@ class Difference:
     corrected_p: float = 1.0
     pairs: int = 1
 
+    def is_of_one_recipe(self) -> bool:
+        """Whether the two differ in their seeds alone."""
+        better, worse = self.better, self.worse
+        return bool(better.settings) and better.settings == worse.settings and better.seed != worse.seed
+
     def __str__(self) -> str:
-        points, low, high = (f"{100 * x:.2f}" for x in (self.estimate.value, self.estimate.low, self.estimate.high))
-        p = "p < 0.0001" if self.corrected_p < 1e-4 else f"p = {self.corrected_p:.2g}"
-        corrected = f", corrected for {self.pairs} pairs" if self.pairs > 1 else ""
-        told = f"by {points} points, 95 % interval {low} to {high} ({p}{corrected})"
-        if self.better.settings and self.better.settings == self.worse.settings and self.better.seed != self.worse.seed:
-            return f"{self.better.name} and {self.worse.name} are two seeds of one recipe: they differ {told}"
-        if self.corrected_p < 0.05:
-            return f"{self.better.name} beats {self.worse.name} {told}"
-        apart = f"{self.better.name} and {self.worse.name} cannot be told apart with this data"
-        return f"{apart}: they differ {told}"
+        names = self.better.name, self.worse.name
+        return tell_difference(names, self.estimate, self.corrected_p, self.pairs, self.is_of_one_recipe())
+
+
+def tell_difference(
+    names: tuple[str, str], estimate: Estimate, corrected_p: float, pairs: int, is_of_one_recipe: bool
+) -> str:
+    """A sentence on the two of `names`, the better one first; see Difference."""
+    p = say("p < {p:.4f}", p=1e-4) if corrected_p < 1e-4 else say("p = {p:.2g}", p=corrected_p)
+    told = {"better": names[0], "worse": names[1], "p": p, "pairs": pairs}
+    told |= {key: 100 * getattr(estimate, key) for key in ("value", "low", "high")}
+    corrected = say(", corrected for {pairs} pairs", **told) if pairs > 1 else ""
+    told["by"] = say(
+        "by {value:.2f} points, 95 % interval {low:.2f} to {high:.2f} ({p}{corrected})", **told, corrected=corrected
+    )
+    if is_of_one_recipe:
+        return say("{better} and {worse} are two seeds of one recipe: they differ {by}", **told)
+    if corrected_p < 0.05:
+        return say("{better} beats {worse} {by}", **told)
+    return say("{better} and {worse} cannot be told apart with this data: they differ {by}", **told)
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> None:
@@ -235,7 +251,7 @@ def _read_run(folder: Path) -> Contestant:
     labels, classes = np.concatenate([part.labels for part in predictions]), predictions[0].classes.tolist()
     if n_folds:
         scores = np.array([part.mean() for part in correct])
-        accuracy, low, high = corrected_interval(scores, 1 / (n_folds - 1))
+        accuracy, low, high = corrected_accuracy_interval(scores, 1 / (n_folds - 1))
     else:
         scores = correct[0]
         accuracy, (low, high) = float(scores.mean()), accuracy_interval(int(scores.sum()), images)
@@ -277,7 +293,7 @@ def _write(contestants: Sequence[Contestant], pairs: Sequence[Difference], out: 
     sentences = [
         {"better": pair.better.name, "worse": pair.worse.name}
         | dataclasses.asdict(pair.estimate)
-        | {"corrected_p": pair.corrected_p, "sentence": str(pair)}
+        | {"corrected_p": pair.corrected_p, "one_recipe": pair.is_of_one_recipe(), "sentence": str(pair)}
         for pair in pairs
     ]
     write_csv(rows, out / f"{name}.csv")

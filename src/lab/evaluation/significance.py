@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
 
@@ -78,6 +78,42 @@ def corrected_t(differences: Sequence[float], test_per_train: float, confidence:
 
 def _corrected_error(values: Sequence[float], test_per_train: float) -> float:
     return float(np.std(values, ddof=1) * np.sqrt(1 / len(values) + test_per_train))
+
+
+def corrected_accuracy_interval(
+    accuracies: Sequence[float], test_per_train: float, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """The mean of `accuracies`, fractions, one a fold, and its interval, which stays within 0 to 1.
+
+    Nadeau and Bengio's error, as in corrected_interval, on the scale of the log odds (delta method), and back.
+    """
+    mean, folds = float(np.mean(accuracies)), len(accuracies)
+    error = _corrected_error(accuracies, test_per_train)
+    if not 0 < mean < 1 or error == 0:
+        return mean, mean, mean
+    half = stats.t.ppf((1 + confidence) / 2, folds - 1) * error / (mean * (1 - mean))
+    low, high = special.expit(special.logit(mean) + np.array([-half, half]))
+    return mean, float(low), float(high)
+
+
+def moderate(variances: Sequence[float], freedoms: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The variances of several samples, each drawn towards what all say, and their degrees of freedom.
+
+    Empirical Bayes (Smyth, 2004; limma's squeezeVar): the more the samples agree, the more their common value counts.
+    """
+    s2, own = np.asarray(variances, float), np.asarray(freedoms, float)
+    known = (s2 > 0) & (own > 0)
+    if known.sum() < 2:
+        return s2.tolist(), own.tolist()
+    half = own[known] / 2
+    logs = np.log(s2[known]) - special.digamma(half) + np.log(half)
+    excess = float(np.var(logs, ddof=1) - np.mean(special.polygamma(1, half)))
+    if excess <= 0:  # no more apart than samples of one variance are
+        return [float(np.average(s2[known], weights=own[known]))] * len(s2), [float(own.sum())] * len(s2)
+    prior = 2 * optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1e-8, 1e12)
+    common = np.exp(np.mean(logs) + special.digamma(prior / 2) - np.log(prior / 2))
+    weighed = (prior * common + own * s2) / (prior + own)
+    return weighed.tolist(), np.minimum(prior + own, own.sum()).tolist()
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

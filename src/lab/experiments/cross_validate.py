@@ -1,9 +1,8 @@
 """Cross-validation: which folds are still to train, and what all of them add up to."""
 
-import csv
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,10 @@ from lab.display.figures import box_plot, confusion, curves
 from lab.display.terminal import make_bar, print_classes, print_notes
 from lab.errors import UserError
 from lab.evaluation.metrics import evaluate, print_confused
-from lab.evaluation.significance import corrected_interval
+from lab.evaluation.significance import corrected_accuracy_interval
 from lab.experiments.jobs import Job, compose_train, count_workers, launch, make_launcher
-from lab.files import MOST_TEXT, open_plain, write_csv, write_json
-from lab.runs.folder import claim, read_config
+from lab.files import write_csv, write_json
+from lab.runs.folder import claim, read_config, read_history
 from lab.runs.predictions import join, load_predictions
 
 KEPT = ("model", "data", "seed", "batch_size", "optimizer", "parameters")
@@ -109,7 +108,7 @@ def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
     chosen = HydraConfig.get().runtime.choices["hydra/launcher"]
     train, context = compose_train([] if chosen == "basic" else [f"hydra/launcher={chosen}"])
     started = time.perf_counter()
-    launcher = make_launcher(train, context, "validation")
+    launcher = make_launcher(train, context, tested="validation")
     with make_bar(sum(job.work for job in missing), " epochs") as bar:
         launch(missing, launcher, True, bar, at_a_time, shows_errors=False)
     if failed := [job for job in missing if job.result() is None]:
@@ -133,7 +132,9 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
     ]
     scores = [row["accuracy"] * 100 for row in rows]
     # std as the labs print it, numpy's; the interval has its own
-    (mean, low, high), std = corrected_interval(scores, 1 / (len(jobs) - 1)), float(np.std(scores))
+    fractions = [score / 100 for score in scores]
+    mean, low, high = (100 * x for x in corrected_accuracy_interval(fractions, 1 / (len(jobs) - 1)))
+    std = float(np.std(scores))
     evaluation = evaluate(join([load_predictions(job.folder) for job in jobs]))
     result = {key: results[0][key] for key in KEPT}
     for key in ("images", "class_images", "pitfalls", "sha256"):  # the first fold's
@@ -146,7 +147,11 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
         "held_out": evaluation,
     }
     title = f"{result['model']} on {result['data']['name']}: {mean:.2f} ± {std:.2f} % over {len(jobs)} folds"
-    curves([_history(job.folder) for job in jobs], title, folder / "curves.png")
+    curves(
+        [read_history(job.folder, f"delete {job.folder}, and it is trained anew") for job in jobs],
+        title,
+        folder / "curves.png",
+    )
     box_plot({result["model"]: scores}, "accuracy on the held-out fold (%)", title, folder / "boxplot.png")
     confusion(evaluation["confusion"], result["data"]["classes"], title, folder / "confusion.png")
     write_csv(rows, folder / "scores.csv")
@@ -159,12 +164,3 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
         print_notes([f"{said}; balanced accuracy {evaluation['balanced_accuracy']:.2%}"])
     print_confused(evaluation)
     print(f"Folder: {folder}")
-
-
-def _history(fold: Path) -> list[Mapping[str, float]]:
-    path = fold / "metrics.csv"
-    try:
-        with open_plain(path, MOST_TEXT, "r") as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    except (ValueError, TypeError):
-        raise UserError(f"{path}: damaged: delete {fold}, and it is trained anew") from None

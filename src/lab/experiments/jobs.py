@@ -67,10 +67,14 @@ class Job:
         """Finished or failed."""
         return self.error() is not None or (self.folder / "result.json").exists()
 
+    def name(self) -> str:
+        """What the terminal calls it."""
+        return self.folder.name
+
     def line(self) -> str:
         """What the terminal shows of its end."""
         if (result := self.result()) is None:
-            return f"error: {self.folder.name}: {self.error()}"
+            return f"error: {self.name()}: {self.error()}"
         seconds = f"{result['seconds']:.0f} s"
         if "held_out" in result:
             scores, name = result["held_out"]["last"], self.folder.name.replace("_", " ")
@@ -80,7 +84,8 @@ class Job:
         metric = result.get("monitor", "accuracy")
         told = f"validation {metric.replace('_', ' ')}"
         score = f"{told} {validation[metric] * 100:.3f} %" if validation else "no validation part"
-        return f"{self.folder.name}: {score}, {seconds}"
+        stopped = f"stopped below the others after epoch {result['epochs']}, " if result.get("pruned") else ""
+        return f"{self.name()}: {stopped}{score}, {seconds}"
 
 
 def is_of_sample(result: dict[str, Any]) -> bool:
@@ -88,8 +93,13 @@ def is_of_sample(result: dict[str, Any]) -> bool:
     return result["data"]["name"].endswith("_sample")
 
 
-def run_job(config: DictConfig, tested: str = "test") -> None:
-    """Live a job's life in its folder: what it prints goes to train.log, what ends it to error.txt, a line."""
+def run_job(
+    config: DictConfig, tested: str = "test", decide: Callable[[DictConfig, Path], DictConfig] | None = None
+) -> None:
+    """Live a job's life in its folder: what it prints goes to train.log, what ends it to error.txt, a line.
+
+    Of a job that was launched before its values were known, `decide` makes the config when it starts.
+    """
     from lab.training.train import train  # torch, in the job's process alone
 
     folder = run_folder()
@@ -100,6 +110,8 @@ def run_job(config: DictConfig, tested: str = "test") -> None:
     with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1) as log:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                if decide:
+                    config = decide(config, folder)
                 replace_schedule(config)
                 check(config, Train)
                 train(config, folder, tested)
@@ -134,14 +146,21 @@ def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fol
     for job in tqdm(jobs, "configurations", delay=1, disable=None, leave=False):
         key = " ".join(job.overrides)
         if key not in known or "${" in key:  # an interpolation may mean another value today
-            composed = context.config_loader.load_sweep_config(config, job.overrides)
-            with _hydra_config(composed):
-                replace_schedule(composed)
+            with composed_job(job.overrides, config, context) as composed:
                 known[key] = fingerprint(composed), composed.trainer.max_epochs or composed.model.epochs
         job.digest, job.epochs = known[key]
         job.epochs = max(job.epochs, 0)  # -1: no end
         job.work = job.work or job.epochs
     write_json({"root": root, "conf": version, "jobs": known}, path)
+
+
+@contextlib.contextmanager
+def composed_job(overrides: Sequence[str], config: DictConfig, context: HydraContext) -> Iterator[DictConfig]:
+    """The config of a job of the sweep `config`, which Hydra's interpolations read meanwhile."""
+    composed = context.config_loader.load_sweep_config(config, list(overrides))
+    with _hydra_config(composed):
+        replace_schedule(composed)
+        yield composed
 
 
 def is_of_these_images(job: Job) -> bool:
@@ -168,9 +187,22 @@ def compose_train(overrides: Sequence[str] = ()) -> tuple[DictConfig, HydraConte
     return config, HydraContext(config_loader=loader, callbacks=Callbacks())
 
 
-def make_launcher(config: DictConfig, context: HydraContext, tested: str = "test") -> Launcher:
-    """The one that `config` names, of jobs that test on the part `tested`."""
-    return Plugins.instance().instantiate_launcher(context, functools.partial(run_job, tested=tested), config)
+def make_launcher(config: DictConfig, context: HydraContext, **options: Any) -> Launcher:
+    """The one that `config` names; the `options` are run_job's."""
+    return Plugins.instance().instantiate_launcher(context, functools.partial(run_job, **options), config)
+
+
+def count_at_a_time(launcher: Launcher, jobs: int) -> int:
+    """How many of the `jobs` it runs at a time; of a cluster that others have started this machine's number."""
+    if at_a_time := getattr(launcher, "joblib", {}):
+        number = at_a_time["n_jobs"] if at_a_time["n_jobs"] > 0 else count_workers(jobs)
+    elif (name := type(launcher).__name__) == "BasicLauncher":
+        number = 1
+    elif name == "RayLauncher":
+        number = launcher.ray_cfg.init.get("num_cpus") or joblib.cpu_count()
+    else:
+        number = launcher.params.get("array_parallelism", jobs)
+    return min(number, jobs)
 
 
 def launch(
@@ -188,7 +220,7 @@ def launch(
     stands what `describe` says, else how many are left.
     """
     for job in jobs:
-        _clear(job, rerun)
+        clear(job, rerun)
     _prepare_environment()
     if (at_a_time := getattr(launcher, "joblib", {})) and (workers or at_a_time["n_jobs"] == -1):
         at_a_time["n_jobs"] = workers or count_workers(len(jobs))
@@ -245,7 +277,7 @@ def _place(folder: Path) -> list[str]:
     return [quoted(key, place) for key, place in places.items()]
 
 
-def _clear(job: Job, rerun: bool) -> None:
+def clear(job: Job, rerun: bool) -> None:
     """Remove what a failed or killed job has left."""
     if not job.folder.exists():
         return

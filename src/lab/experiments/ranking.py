@@ -11,6 +11,7 @@ from lab.config.overrides import command_line
 from lab.datasets.pitfalls import largest_class
 from lab.display.figures import heat_map, ranking, response, spread
 from lab.display.labels import label
+from lab.display.language import number, say, translate
 from lab.display.terminal import print_notes, print_table, warn
 from lab.experiments.jobs import Job, is_of_sample
 from lab.files import write_csv
@@ -46,10 +47,10 @@ class Setting:
     def name(self) -> str:
         """As a figure calls it: small_pool, learning rate 0.01"""
         told = (value if key in ("model", "data") else f"{label(key)} {value}" for key, value in self.values.items())
-        return ", ".join(told) or "this recipe"
+        return ", ".join(told) or say("this recipe")
 
     def __str__(self) -> str:
-        return ", ".join(f"{short(key)}={value}" for key, value in self.values.items()) or "this recipe"
+        return ", ".join(f"{short(key)}={value}" for key, value in self.values.items()) or say("this recipe")
 
 
 def short(key: str) -> str:
@@ -78,17 +79,16 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool, s
         rows.append(job.values | told | {"folder": job.folder.name})
     write_csv(rows, folder / "sweep.csv")
     metric = f"val_{finished[0][1].get('monitor', 'accuracy')}" if finished else ""
-    if settings := _fold_seeds(finished, metric):
+    if settings := fold_seeds(finished, metric):
         first = finished[0][1]
-        fixed = [first[key] if key == "model" else first[key]["name"] for key in ("model", "data") if key not in swept]
-        title = " on ".join(fixed) or "sweep"
-        shows_test = shows_test or metric not in _common(settings) or set(swept) == {"seed"}
+        title = title_of(first, swept)
+        shows_test = shows_test or metric not in common(settings) or set(swept) == {"seed"}
         _print(settings, title, metric, shows_test)
         data = first["data"]
         if counts := data.get("class_images", {}).get("validation"):  # older versions did not say
             print_notes([f"{said} on the validation part" for said in [largest_class(counts, data["classes"])] if said])
         if draws or not (folder / "sweep.png").exists():
-            _draw(settings, swept, title, metric, folder / "sweep.png")
+            draw(settings, swept, title, metric, folder / "sweep.png")
         if samples := sum(is_of_sample(result) for _, result in finished):
             told = f"{samples} of {len(finished)} jobs are NOT of the MNIST data set, but of a sample of it"
             warn(f"{told}: with the real files, rerun=true trains them anew.")
@@ -96,13 +96,23 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool, s
         if "error" in row:
             print(f"failed: {row['folder']}: {row['error']}")
     if settings:
-        print(*_conclusion(settings, metric), sep="\n")
+        print(*conclusion(settings, metric), sep="\n")
+        if metric in common(settings):
+            best = settings[0].jobs[0]
+            model = f"model={best.result()['model']}"  # a preset may have chosen it
+            print(f"Train it again: {command_line(best.overrides, model)}")
     print(f"Table: {folder}/sweep.csv" + (f", picture: {folder}/sweep.png" if finished else ""))
     print(f"All curves: tensorboard --logdir {folder}")
     return len(jobs) - len(finished)
 
 
-def _fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]], metric: str) -> list[Setting]:
+def title_of(result: Mapping[str, Any], swept: Sequence[str]) -> str:
+    """deep on mnist, of whichever is not `swept`; of a job's result."""
+    fixed = [result[key] if key == "model" else result[key]["name"] for key in ("model", "data") if key not in swept]
+    return say("{model} on {data}", model=fixed[0], data=fixed[1]) if len(fixed) == 2 else (fixed or [say("sweep")])[0]
+
+
+def fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]], metric: str) -> list[Setting]:
     """Best by `metric` first, an accuracy of the validation part, then smallest loss.
 
     Without validation in the order of the command line.
@@ -114,77 +124,107 @@ def _fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]], metric: str) 
         setting.jobs.append(job)
         setting.scores.append(scores_of(result))
     found = list(settings.values())
-    if metric in _common(found):
+    if metric in common(found):
         found.sort(key=lambda setting: (-setting.mean(metric), setting.mean("val_loss")))
     return found
 
 
-def _common(settings: Sequence[Setting]) -> list[str]:
+def common(settings: Sequence[Setting]) -> list[str]:
     """The scores that every job has."""
     return [name for name in HEADINGS if all(name in scores for one in settings for scores in one.scores)]
 
 
 def _print(settings: Sequence[Setting], title: str, metric: str, shows_test: bool) -> None:
-    """Where there are seeds, their number; else the run's folder."""
+    columns, rows = tabulate(settings, metric, shows_test)
+    spare = [say("folder"), *(translate(HEADINGS[name]) for name in ("test_loss", "seconds", "val_loss"))]
+    print_table(title, columns, rows, spare=spare)
+
+
+def tabulate(settings: Sequence[Setting], metric: str, shows_test: bool) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for each setting. Where there are seeds, their number; else the run's folder."""
     has_seeds = any(len(setting.jobs) > 1 for setting in settings)
     told = {metric, "val_accuracy", "val_loss", "seconds"}
     told |= {"test_accuracy", "test_loss", metric.replace("val_", "test_")} if shows_test else set()
-    names = [name for name in _common(settings) if name in told]
+    names = [name for name in common(settings) if name in told]
     rows = []
     for setting in settings:
         cells = [*setting.values.values(), *([str(len(setting.jobs))] if has_seeds else [])]
         for name in names:
             value, spread = setting.mean(name), setting.spread(name)
             if name.endswith(("accuracy", "f1")):
-                cells.append(f"{value * 100:.2f}" + ("" if math.isnan(spread) else f" ± {spread * 100:.2f}"))
+                deviation = "" if math.isnan(spread) else f" ± {number(spread * 100, '.2f')}"
+                cells.append(number(value * 100, ".2f") + deviation)
             else:
-                cells.append(f"{value:.0f}" if name == "seconds" else f"{value:.4f}")
+                cells.append(number(value, ".0f" if name == "seconds" else ".4f"))
         rows.append(cells if has_seeds else [*cells, setting.jobs[0].folder.name])
-    columns = [*map(label, settings[0].values), *["seeds"] * has_seeds, *(HEADINGS[name] for name in names)]
-    spare = ["folder", *(HEADINGS[name] for name in ("test_loss", "seconds", "val_loss"))]
-    print_table(title, columns if has_seeds else [*columns, "folder"], rows, spare=spare)
+    columns = [
+        *map(label, settings[0].values),
+        *[say("seeds")] * has_seeds,
+        *(translate(HEADINGS[name]) for name in names),
+    ]
+    return columns if has_seeds else [*columns, say("folder")], rows
 
 
-def _conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
-    """The winner, whether its lead is chance, where its values lie at the edge of the grid, its command."""
-    if metric not in _common(settings):
-        return ["No winner: there is no validation part to choose by, and test images are not for choosing."]
+def conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
+    """The winner, whether its lead is chance, where its values lie at the edge of the grid."""
+    if metric not in common(settings):
+        return [say("No winner: there is no validation part to choose by, and test images are not for choosing.")]
     best = settings[0]
-    name = metric.removeprefix("val_").replace("_", " ")
-    test = f"{best.mean(metric.replace('val_', 'test_')):.2%}"
-    lines = [f"Best by validation {name}: {best}, {best.mean(metric):.2%}; on the test part {test}."]
+    test, name = best.mean(metric.replace("val_", "test_")), translate(metric.removeprefix("val_").replace("_", " "))
+    told = {"name": name, "best": str(best), "score": best.mean(metric), "test": test}
+    lines = [say("Best by validation {name}: {best}, {score:.2%}; on the test part {test:.2%}.", **told)]
     if len(settings) > 1:
         lines += _doubt(best, settings[1], metric)
     for key, value in best.values.items():
         beyond = beyond_the_edge([setting.values[key] for setting in settings], value)
         if beyond is not None and not key.endswith(("seed", "fold")):
-            lines.append(f"{key}={value} lies at the edge of your grid: extend to {beyond}.")
-    model = f"model={best.jobs[0].result()['model']}"  # a preset may have chosen it
-    return [*lines, f"Train it again: {command_line(best.jobs[0].overrides, model)}"]
+            told = {"key": key, "value": value, "beyond": beyond}
+            lines.append(say("{key}={value} lies at the edge of your grid: extend to {beyond}.", **told))
+    return lines
 
 
 def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
     """Whether the gap to the next is within what chance makes: of the seeds, else of the images."""
     gap = best.mean(metric) - second.mean(metric)
-    if min(len(best.jobs), len(second.jobs)) > 1:
+    if len(pairs := _pair(best, second, metric)) > 1:
+        from lab.evaluation.significance import corrected_t
+
+        estimate = corrected_t(pairs, 0)
+        gap, within, source = estimate.value, estimate.value - estimate.low, f"{len(pairs)} seeds, paired"
+        if estimate.low > 0:
+            return []
+        advice = "undecided: more seeds would tell"
+    elif min(len(best.jobs), len(second.jobs)) > 1:
         from scipy.stats import t
 
         error = math.hypot(*(one.spread(metric) / math.sqrt(len(one.jobs)) for one in (best, second)))
         within = error * float(t.ppf(0.975, len(best.jobs) + len(second.jobs) - 2))
-        source, advice = "the seeds", "more seeds would tell"
+        source, advice = say("the seeds"), say("more seeds would tell")
     elif metric != "val_accuracy":  # no plain share of the images
         return []
     else:
         images = best.jobs[0].result()["validation"]["last"]["images"]
         shares = [one.mean("val_accuracy") for one in (best, second)]
         within = 1.96 * math.sqrt(sum(share * (1 - share) for share in shares) / images)
-        source, advice = f"{images:,} images", "add seed=1,2,3"
+        source, advice = say("{images:,} images", images=images), say("add seed=1,2,3")
     if gap > within:
         return []
+    told = {"second": str(second), "gap": gap * 100, "source": source, "within": within * 100, "advice": advice}
     return [
-        f"{second} is {gap * 100:.2f} points behind, no more than chance makes of {source} "
-        f"(± {within * 100:.2f}): {advice}."
+        say(
+            "{second} is {gap:.2f} points behind, no more than chance makes of {source} (± {within:.2f}): {advice}.",
+            **told,
+        )
     ]
+
+
+def _pair(best: Setting, second: Setting, metric: str) -> list[float]:
+    """By how much the one exceeds the other with each seed that both have."""
+    scores = [
+        {job.values.get("seed"): of[metric] for job, of in zip(one.jobs, one.scores, strict=True)}
+        for one in (best, second)
+    ]
+    return [scores[0][seed] - scores[1][seed] for seed in scores[0] if seed in scores[1]]
 
 
 def beyond_the_edge(values: Sequence[str], best: str) -> str | None:
@@ -220,12 +260,12 @@ def _numbers(values: Sequence[str]) -> list[float] | None:
         return None
 
 
-def _draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: str, path: Path) -> None:
+def draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: str, path: Path) -> None:
     """Accuracy against the value swept; the spread over seeds; a heat map of two; else a ranking."""
-    metric = metric if metric in _common(settings) else "test_accuracy"
-    shown = f"{metric.replace('val_', 'validation ').replace('_', ' ')} (%)"
+    metric = metric if metric in common(settings) else "test_accuracy"
+    shown = translate(f"{metric.replace('val_', 'validation ').replace('_', ' ')} (%)")
     keys = [key for key in swept if key != "seed"] or list(swept)
-    title = f"{title}, by {' and '.join(map(label, keys))}"
+    title = say("{title}, by {keys}", title=title, keys=say(" and ").join(map(label, keys)))
     numbers = [_numbers([job.values[key] for setting in settings for job in setting.jobs]) for key in keys]
     if len(keys) == 1 and numbers[0]:
         scores: dict[str, list[float]] = {}

@@ -21,8 +21,8 @@ from lab.experiments.ranking import rank, short
 
 def sweep(
     overrides: Sequence[list[str]], swept: Sequence[str], config: DictConfig, context: HydraContext, launcher: Launcher
-) -> None:
-    """Run those of the jobs, one for each list of `overrides`, that have not finished; rank all.
+) -> Path:
+    """Run those of the jobs, one for each list of `overrides`, that have not finished; rank all; the sweep's folder.
 
     The folder is named by what is swept and by what is not: the values may grow. UserError where jobs fail.
     """
@@ -42,6 +42,7 @@ def sweep(
         raise UserError(f"{folder}: another process is at this sweep") from None
     if failed:
         raise UserError(f"{failed} of {len(jobs)} jobs failed: the lines above say why, the same command tries again")
+    return folder
 
 
 def _name_folder(config: DictConfig, swept: Sequence[str]) -> Path:

@@ -1,22 +1,27 @@
 """What the runs of a table say beside what was published: scores, verdicts, findings, RESULTS.md."""
 
+import csv
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, pstdev, stdev
 from typing import Any
 
-from scipy.stats import t
-
 from lab.display.figures import published, rungs
 from lab.display.markdown import replace_section, table
 from lab.display.terminal import print_table
-from lab.evaluation.significance import corrected_t
+from lab.evaluation.significance import corrected_t, holm
 from lab.experiments.jobs import Job, is_of_sample
-from lab.files import atomic_write, write_csv, write_text
+from lab.experiments.protocol import Comparison, compare_all, tell
+from lab.files import MOST_TEXT, atomic_write, open_plain, write_csv, write_text
+
+
+def data_set(entry: Mapping[str, Any]) -> str:
+    """How a protocol calls what a row is of: folds, or its data set."""
+    return "folds" if "folds" in entry else dict(re.findall(r"(\bdata)=(\w+)", entry["run"])).get("data", "mnist")
 
 
 @dataclass
@@ -30,6 +35,9 @@ class Row:
     folds: Sequence[float] = ()  # those that `published` is the mean of
     note: str = ""
     against: str | None = None  # the rung that it stands on
+    continues: str | None = None  # the row whose runs its own carry on, with the same seeds
+    asked: int = 1  # seeds, by the table's protocol
+    keras: Callable[[], list[float]] = list  # reads the accuracies in % of Keras' seeds beside ours
 
     def has_ended(self) -> bool:
         """Whether all its runs have finished or failed."""
@@ -89,45 +97,56 @@ class Row:
         seconds = [job.result()["seconds"] for job in self.jobs if job.values["seed"] in whole_seeds]
         return sum(seconds) / max(len(whole_seeds), 1)
 
-    def tolerance(self) -> float:
-        """The largest difference to the published figure, in points, that is still chance: see the table's head."""
-        seeds = self.by_seed()
+    def judged(self, tail: int) -> dict[str, Any]:
+        """What a protocol compares of its runs, see compare_all; nothing before all seeds asked for have run."""
+        seeds = list(self._of_whole_seeds())[: self.asked]
+        judged = {"set": data_set({"run": self.run, **({"folds": self.folds} if self.folds else {})})}
+        if len(seeds) < self.asked or self.is_sampled():
+            return judged | {"accuracy": [], "loss": [], "tail": [], "Keras": []}
+        jobs = [job for seed in seeds for job in self.jobs if job.values["seed"] == seed]
+        accuracies = [_score(job)["accuracy"] * 100 for job in jobs]
         if self.folds:
-            ours = [mean(scores) for scores in zip(*self.by_fold(), strict=True)]
-            differences = [one - published for one, published in zip(ours, self.folds, strict=True)]
-            return corrected_t(differences, 0).high - mean(differences)
-        if len(seeds) > 2:
-            return float(t.ppf(0.975, len(seeds) - 1)) * stdev(seeds) * math.sqrt(1 + 1 / len(seeds))
-        share, images = self.published / 100, self.results()[0]["test"]["last"]["images"]
-        return 196 * math.sqrt(share * (1 - share) / images)
+            accuracies = [ours - theirs for ours, theirs in zip(accuracies, self.folds, strict=True)]
+        losses, tails = [_score(job)["loss"] for job in jobs], [_tail(job, tail) for job in jobs]
+        kept = [tail for tail in tails if tail is not None]
+        return judged | {"accuracy": accuracies, "loss": losses, "tail": kept, "Keras": self.keras()}
 
-    def verdict(self) -> str:
-        """reproduced, better, worse, or why there is none."""
-        if not self.by_seed():
-            return "not run" + (f"; {self.error()}" if self.error() else "")
+    def state(self) -> str:
+        """Why there is no verdict."""
         if self.is_sampled():
             return "not comparable; on a sample of the data"
-        if self.published is None:
-            return "no figure"
-        difference = mean(self.by_seed()) - self.published
-        if abs(difference) <= self.tolerance() + 0.005:  # what was published is rounded
-            return "reproduced"
-        return "better" if difference > 0 else "worse"
+        if self.error():
+            return f"not run; {self.error()}"
+        done = len(self.by_seed())
+        return "no figure" if self.published is None and done else f"not yet run ({done} of {self.asked} seeds)"
 
 
 def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, results: Path | None) -> None:
     """Print and write the table of `rows`, and what `content`, of conf/table/, finds in them; into `results` too."""
     title, picture = content["title"], folder / f"{content['picture']}.png"
-    is_ladder, by_name = any("against" in entry for entry in content["rows"].values()), {row.name: row for row in rows}
-    lines = [_rung(row, by_name.get(row.against)) if is_ladder else _published(row) for row in rows]
+    protocol, by_name = content.get("protocol"), {row.name: row for row in rows}
+    is_ladder = any("against" in entry for entry in content["rows"].values())
+    compared = _compare(by_name, content) if protocol else []
+    by_row = {one.row: one for one in compared if one.what == "accuracy"}
+    effects = Effects(content, by_name)
+    if is_ladder:
+        lines = [_rung(row, effects) for row in rows]
+    else:
+        lines = [_published(row, by_row.get(row.name)) for row in rows]
+    told = [f"- {line}" for line in tell(protocol)] if protocol else []
+    print(*told, sep="\n")
     _print(title, lines)
     if drawn := [row for row in rows if row.by_seed()]:
         (rungs if is_ladder else published)(list(map(_shown, drawn)), title, picture)
     write_csv([_line(row, job) for row in rows for job in row.jobs], picture.with_suffix(".csv"))
-    about = [_about(rows), content["head"], "" if is_ladder else _count(rows)]
-    cells = table(list(lines[0]), [list(line.values()) for line in lines])
+    told = ["### The protocol\n\n" + "\n".join(told), "### The rows"] if told else []
+    about = ["\n".join(_sum_up(compared))] if compared else []
+    about += [*told, _about(rows), content["head"]]
+    cells = [table(list(lines[0]), [list(line.values()) for line in lines])]
+    if more := [_compared(one) for one in compared if one.what != "accuracy" and one.ours]:
+        cells += ["### Losses, last epochs, Keras", table(list(more[0]), [list(line.values()) for line in more])]
     link = f"![{title}](docs/{picture.name})" if drawn else ""
-    body = "\n\n".join(part for part in (*about, cells, link, *_find(content, by_name)) if part)
+    body = "\n\n".join(part for part in (*about, *cells, link, *_find(content, by_name, effects)) if part)
     write_text(body.replace("(docs/", "(") + "\n", folder / "table.md")
     for row in rows:
         if row.error():
@@ -146,32 +165,95 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
 
 def _print(title: str, lines: Sequence[Mapping[str, str]]) -> None:
     """What fits into 80 columns: table.md has the rest."""
-    ends = {"published": " ±", "difference": " (", "verdict": "; "}
+    ends = {"published": " ±", "difference": " (", "verdict": ";"}
     shown = [name for name in lines[0] if name not in ("parameters", "seeds", "seconds", "against")]
     print_table(title, shown, [[line[name].partition(ends.get(name, "\n"))[0] for name in shown] for line in lines])
 
 
-def _published(row: Row) -> dict[str, str]:
+def _compare(rows: Mapping[str, Row], content: Mapping[str, Any]) -> list[Comparison]:
+    """All comparisons of the table, those of rows that were not asked for as not yet run."""
+    protocol, nothing = content["protocol"], {"accuracy": [], "loss": [], "tail": [], "Keras": []}
+    measured = {
+        name: rows[name].judged(protocol["tail"]) if name in rows else nothing | {"set": data_set(entry)}
+        for name, entry in content["rows"].items()
+    }
+    return compare_all(measured, content["rows"], protocol)
+
+
+def _sum_up(compared: Sequence[Comparison]) -> list[str]:
+    """What a teacher asks first, in five lines."""
+    words = [one.verdict() for one in compared if one.what == "accuracy"]
+    count = {word: words.count(word) for word in ("equivalent", "different", "undecided", "not yet run")}
+    others = [one.verdict() for one in compared if one.what != "accuracy"]
+    more = ", ".join(f"{others.count(word)} {word}" for word in count)
+    return [
+        f"- Of {len(words)} published accuracies **{count['equivalent']} are equivalent** to ours: any difference is "
+        "within a margin that was written down before.",
+        f"- **{count['different']} are different**: more than chance makes, and not within the margin.",
+        f"- **{count['undecided']} are undecided**: too few runs, or a published figure that is itself one lucky or "
+        "unlucky run, to say either.",
+        f"- **{count['not yet run']} are not yet run** as often as the protocol asks for, and have no verdict; "
+        "the same command goes on with them.",
+        f"- The labs' losses, last epochs and Keras beside us, judged the same way: {more}.",
+    ]
+
+
+def _published(row: Row, compared: Comparison | None) -> dict[str, str]:
     """Its line in the table."""
-    figure, difference, seeds = "-", "-", row.by_seed()
+    figure, difference, verdict = "-", "-", row.state()
     if row.published is not None:
         figure = f"{row.published:.2f}" + (f" ± {pstdev(row.folds):.2f}" if row.folds else "")
-        if seeds:
-            difference = f"{mean(seeds) - row.published:+.2f} (± {row.tolerance():.2f})"
+    if compared and compared.ours:
+        difference, verdict = _interval(compared), _verdict(compared)
+        verdict += f"; not independent of {row.continues}" if row.continues else ""
     return {
         "row": row.name,
         "network": row.run.partition(" ")[0].removeprefix("model="),
         "parameters": f"{row.parameters():,}" if row.parameters() else "-",
         "published": figure,
         "measured": row.measured(),
-        "seeds": str(len(seeds)),
+        "seeds": str(len(row.by_seed())),
         "difference": difference,
-        "verdict": row.verdict() + (f"; {row.note}" if row.note else ""),
+        "verdict": verdict + (f"; {row.note}" if row.note else ""),
         "seconds": f"{row.seconds():,.0f}",
     }
 
 
-def _rung(row: Row, below: Row | None) -> dict[str, str]:
+def _interval(one: Comparison) -> str:
+    """The difference and its 90 % interval: in points, of a loss in % of the published one."""
+    numbers = (one.value, *one.interval(0.9))
+    if one.what == "loss":
+        value, low, high = (f"{100 * math.expm1(number):+.0f}" for number in numbers)
+        return f"{value} % ({low} to {high})"
+    value, low, high = (f"{number:+.2f}" for number in numbers)
+    return f"{value} ({low} to {high})"
+
+
+def _verdict(one: Comparison) -> str:
+    """With what would decide it where nothing does."""
+    word = one.verdict()
+    if word != "undecided":
+        return word
+    seeds = one.seeds_to_decide()
+    return f"undecided; {'no number of seeds would decide' if seeds is None else f'{seeds} seeds would decide'}"
+
+
+def _compared(one: Comparison) -> dict[str, str]:
+    """The line of a comparison that is not of test accuracy."""
+    theirs = f"{one.published:.4f}" if one.what == "loss" else f"{one.published:.2f}"
+    names = {"loss": "test loss", "tail": "validation, last epochs", "Keras": "test accuracy, Keras beside it"}
+    return {
+        "row": one.row,
+        "compared": names[one.what],
+        "published": theirs,
+        "seeds": str(one.seeds),
+        "difference": _interval(one),
+        "p, Holm": f"{one.corrected_p:.2g}",
+        "verdict": _verdict(one),
+    }
+
+
+def _rung(row: Row, effects: "Effects") -> dict[str, str]:
     """Its line in the table, beside the rung that it stands on."""
     return {
         "network": row.name,
@@ -179,56 +261,63 @@ def _rung(row: Row, below: Row | None) -> dict[str, str]:
         "accuracy %": row.measured(),
         "seeds": str(len(row.by_seed())),
         "against": row.against or "-",
-        "what it buys, points": _difference(row, below) if below else "-",
+        "what it buys, points": effects.tell(row.name, row.against) if row.against else "-",
         "seconds": f"{row.seconds():,.0f}",
     }
 
 
-def _count(rows: Sequence[Row]) -> str:
-    compared = [row.verdict() for row in rows if row.published is not None and row.by_seed()]
-    counts = ", ".join(f"{compared.count(word)} {word}" for word in ("reproduced", "better", "worse"))
-    hours = sum(row.seconds() for row in rows) / 3600
-    return f"{len(compared)} rows with a published figure: {counts}. One seed of each: {hours:.1f} hours of a core."
+class Effects:
+    """Differences between rows, of the same seeds and folds, that a table tells of: Holm's correction is for all."""
+
+    def __init__(self, content: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
+        asked = [(name, row.against) for name, row in rows.items() if row.against]
+        for text in content.get("findings", ()):
+            asked += re.findall(r"\{(\S+) minus (\S+)\}", text)
+        self.known = {pair: _paired(*(rows[name] for name in pair)) for pair in asked if rows.keys() >= set(pair)}
+        several = {pair: corrected_t(of, shared) for pair, (of, shared) in self.known.items() if len(of) > 1}
+        p_values = holm([estimate.p for estimate in several.values()]) if several else []
+        self.estimates = dict(zip(several, zip(several.values(), p_values, strict=True), strict=True))
+
+    def tell(self, one: str, other: str) -> str:
+        """The mean difference with its 95 % interval, and whether it is more than chance makes."""
+        differences = self.known.get((one, other), ([], 0))[0]
+        if len(differences) < 2:
+            return f"{differences[0]:+.2f} (one pair)" if differences else "-"
+        estimate, p = self.estimates[one, other]
+        word = "real" if p < 0.05 else "undecided"
+        return f"{estimate.value:+.2f} ({estimate.low:+.2f} to {estimate.high:+.2f}, p = {p:.2g}: {word})"
 
 
-def _difference(one: Row, other: Row) -> str:
-    """Of the same seeds and folds, with its 95 % interval."""
+def _paired(one: Row, other: Row) -> tuple[list[float], float]:
+    """The differences by seed and fold, and how many images were tested for each that all trained on."""
     ours, theirs = one.scores(), other.scores()
-    common = [key for key in ours if key in theirs]
-    pairs = [ours[key] - theirs[key] for key in common]
-    if not pairs:
-        return "-"
-    if len(pairs) < 2:
-        return f"{pairs[0]:+.2f} (seed {common[0][0]} alone)"
     folds = len({fold for _, fold in ours})
-    estimate = corrected_t(pairs, 1 / (folds - 1) if folds > 1 else 0)
-    word = "noise" if estimate.low <= 0 <= estimate.high else "real"
-    return f"{estimate.value:+.2f} ({estimate.low:+.2f} to {estimate.high:+.2f}: {word})"
+    return [ours[key] - theirs[key] for key in ours if key in theirs], 1 / (folds - 1) if folds > 1 else 0
 
 
-def _find(content: Mapping[str, Any], rows: Mapping[str, Row]) -> list[str]:
+def _find(content: Mapping[str, Any], rows: Mapping[str, Row], effects: Effects) -> list[str]:
     """The findings of the table, filled; those whose rows have not all run are counted."""
     findings = content.get("findings", ())
-    told = [f"- {finding}" for finding in (_fill(text, rows) for text in findings) if finding]
+    told = [f"- {finding}" for finding in (_fill(text, rows, effects) for text in findings) if finding]
     if left_out := len(findings) - len(told):
         told.append(f"- Left out, as a row of theirs has not run: {left_out} of {len(findings)} findings.")
     return told
 
 
-def _fill(text: str, rows: Mapping[str, Row]) -> str | None:
+def _fill(text: str, rows: Mapping[str, Row], effects: Effects) -> str | None:
     """`text` with {E1} measured, {E1 range}, {A2 minus A1}, {D10 medical}; None where a row is not run."""
     asked = [words.split() for words in re.findall(r"\{([^}]+)\}", text)]
     names = {word for words in asked for word in words if word not in ("range", "minus", "medical")}
     if not all(name in rows and rows[name].is_told() for name in names):
         return None
-    return re.sub(r"\{([^}]+)\}", lambda match: _tell(rows, *match[1].split()), text)
+    return re.sub(r"\{([^}]+)\}", lambda match: _tell(rows, effects, *match[1].split()), text)
 
 
-def _tell(rows: Mapping[str, Row], name: str, what: str = "mean", other: str = "") -> str:
+def _tell(rows: Mapping[str, Row], effects: Effects, name: str, what: str = "mean", other: str = "") -> str:
     """What stands for {NAME WHAT OTHER} in a finding."""
     row, seeds = rows[name], rows[name].by_seed()
     if what == "minus":
-        return _difference(row, rows[other]) + " points"
+        return effects.tell(name, other) + " points"
     if what == "range":
         return f"{min(seeds):.2f} to {max(seeds):.2f} %" if len(seeds) > 1 else f"{seeds[0]:.2f} % (one run)"
     if what == "medical":
@@ -260,6 +349,13 @@ def _score(job: Job) -> dict[str, float] | None:
     """Of the last epoch, on the test part or on the fold held out; None before it has finished."""
     result = job.result()
     return result and result["validation" if job.values["fold"] else "test"]["last"]
+
+
+def _tail(job: Job, epochs: int) -> float | None:
+    """The mean validation accuracy in % of its last `epochs`; None where it has fewer, or no validation part."""
+    with open_plain(job.folder / "metrics.csv", MOST_TEXT, "r") as file:
+        validated = [float(row["val_accuracy"]) for row in csv.DictReader(file) if row.get("val_accuracy")]
+    return 100 * mean(validated[-epochs:]) if len(validated) >= epochs else None
 
 
 def _line(row: Row, job: Job) -> dict[str, Any]:

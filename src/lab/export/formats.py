@@ -24,9 +24,11 @@ from lab.files import atomic_write
 from lab.models.build import Network
 from lab.models.jetson import find_refused, trace
 from lab.training.prepare import Run
+from predict import OPERATORS
 
 FORMAT = 1
 OPSET = 13  # TensorRT 8.2, the Nano's last, reads no newer one
+MIN_ONNXRUNTIME = "1.6"  # the first that reads it
 ALIGNMENT = 64
 TINY = 1e-6
 
@@ -132,12 +134,15 @@ def write_onnx(deployed: Deployed, images: Tensor, metadata: dict[str, Any], pat
         raise UserError(f"model={metadata['model']} cannot be exported to ONNX: {first_line(error)}") from None
     for node in model.graph.node:
         node.ClearField("doc_string")
+    if refused := {node.op_type for node in model.graph.node} - set(OPERATORS):
+        raise UserError(f"model={metadata['model']} cannot be exported to ONNX: predict.py opens no {min(refused)}")
     save_onnx(model, metadata, path)
 
 
 def save_onnx(model: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None:
     """With the metadata in it; onnx's own error where it is not valid."""
-    onnx.helper.set_model_props(model, {"metadata.json": json.dumps(metadata, allow_nan=False)})
+    content = json.dumps(metadata | {"min_onnxruntime": MIN_ONNXRUNTIME}, allow_nan=False)
+    onnx.helper.set_model_props(model, {"metadata.json": content})
     onnx.checker.check_model(model)
     with atomic_write(path) as beside:
         beside.write_bytes(model.SerializeToString())

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from lab.download import OfflineError, download
 from lab.errors import UserError
 from lab.files import open_plain
+from lab.models.normalisation import LazyBatchNorm1d, LazyBatchNorm2d
 
 IMAGENET_WEIGHTS = "https://download.pytorch.org/models/resnet50-0676ba61.pth"  # torchvision's IMAGENET1K_V1
 IMAGENET_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
@@ -43,12 +44,12 @@ def Dense(units: int, init: Initializer = glorot_uniform) -> nn.LazyLinear:  # n
 
 def BatchNorm(momentum: float = 0.01) -> nn.LazyBatchNorm2d:  # noqa: N802
     """Keras' BatchNormalization of feature maps: its momentum .99 is torch's .01."""
-    return nn.LazyBatchNorm2d(eps=1e-3, momentum=momentum)
+    return LazyBatchNorm2d(eps=1e-3, momentum=momentum)
 
 
 def BatchNorm1d() -> nn.LazyBatchNorm1d:  # noqa: N802
     """Keras' BatchNormalization of a vector."""
-    return nn.LazyBatchNorm1d(eps=1e-3, momentum=0.01)
+    return LazyBatchNorm1d(eps=1e-3, momentum=0.01)
 
 
 def _declare(layer: nn.Module, init: Initializer, l2: float = 0.0) -> nn.Module:

@@ -1,6 +1,7 @@
 """A run's folder: claimed by the run that writes it, read by the commands that evaluate it."""
 
 import contextlib
+import csv
 import json
 import re
 import zipfile
@@ -22,7 +23,7 @@ from lab.errors import UserError, first_line, printable
 from lab.files import LEFT_OVER, MOST_TEXT, atomic_write, open_plain, read_text, refuse_bomb
 
 # what a folder may name as _target_
-TRUSTED = r"(lab\.models(?!\.own$)|lab\.datasets|torch\.optim(\.lr_scheduler)?)\.\w+"
+TRUSTED = r"(lab\.models(?!\.own$)|lab\.datasets|lab\.training\.optimizers|torch\.optim(\.lr_scheduler)?)\.\w+"
 # options of Lightning's Trainer, and their values, that a folder may name
 OPTIONS = {"accelerator", "accumulate_grad_batches", "benchmark", "check_val_every_n_epoch", "detect_anomaly"}
 OPTIONS |= {"deterministic", "devices", "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val"}
@@ -31,6 +32,7 @@ OPTIONS |= {"limit_test_batches", "limit_train_batches", "limit_val_batches", "l
 OPTIONS |= {"max_steps", "max_time", "min_epochs", "min_steps", "num_nodes", "overfit_batches", "precision", "profiler"}
 OPTIONS |= {"strategy", "sync_batchnorm", "val_check_interval"}
 PLAIN = r"None|True|False|auto|cpu|gpu|cuda|mps|ddp\w*|simple|advanced|norm|value|warn|bf16[\w-]*|\d[\w:.+-]*|-1"
+NEEDED_OF_EPOCH = {"epoch", "train_loss", "train_accuracy"}
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
 MOST_CONFIG, MOST_NODES, MOST_DEPTH = 2**18, 10_000, 20  # bytes, values, levels: reading them takes seconds
 DAMAGE = (ValueError, KeyError, TypeError, RecursionError)  # what parsers say of it
@@ -130,6 +132,22 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
     except (*DAMAGE, IndexError, StopIteration, UserError) as error:
         raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
     return result
+
+
+def read_history(folder: Path, mend: str = "train it anew") -> list[dict[str, float]]:
+    """The epochs of metrics.csv, a row each: "epoch", and whatever of "train_loss", "val_accuracy", ... it has.
+
+    UserError where it is damaged, with how to `mend` that.
+    """
+    path = folder / "metrics.csv"
+    try:
+        with open_plain(path, MOST_TEXT, "r") as file:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        if not rows or not all(row.keys() >= NEEDED_OF_EPOCH for row in rows):
+            raise ValueError("no epochs")
+    except (ValueError, TypeError, csv.Error):
+        raise UserError(f"{path}: damaged: {mend}") from None
+    return rows
 
 
 def _check_config(saved: DictConfig, path: Path, schema: type[Train], builds: bool) -> DictConfig:

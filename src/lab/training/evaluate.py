@@ -8,6 +8,7 @@ from lab.datasets.pitfalls import is_uneven, largest_class
 from lab.display.figures import calibration, confusion, gallery
 from lab.display.terminal import print_notes, print_table, shorten
 from lab.errors import UserError, printable
+from lab.evaluation.images import check_images
 from lab.evaluation.metrics import evaluate, print_confused, worst_mistakes
 from lab.files import write_csv, write_json
 from lab.runs.folder import read_exported, read_result
@@ -37,7 +38,7 @@ def evaluate_run(path: Path, part: str | None, weights: str, root: Path | None) 
     words = ("ensemble", is_ensemble), (part, part != usual), (weights, weights != "last")
     name = "".join(f"_{word}" for word, told in words if told)
     if not name and (folder / "predictions.npz").exists():
-        _check_images(run, folder)
+        check_images(load_predictions(folder), run.dataset, folder, data_folder(run.config.data.root))
     validation = None
     if len(run.dataset.classes) == 2 and part != "validation" and not is_ensemble:
         validation = predict(run, "validation")[1] if len(run.dataset.parts["validation"]) else None
@@ -63,15 +64,6 @@ def _load(path: Path, weights: str, root: Path | None) -> tuple[Path, list[Run],
     if "folds" in result:
         return path, [load(path / f"fold_{row['fold']}", weights, root) for row in result["folds"]], "test"
     return path, [load(path, weights, root)], "validation" if "held_out" in result else "test"
-
-
-def _check_images(run: Run, folder: Path) -> None:
-    """Are they still those that it was tested on?"""
-    saved = load_predictions(folder)
-    known = saved.indices.max() < len(run.dataset.labels)
-    if not known or run.dataset.fingerprint(saved.indices) != str(saved.sha256):
-        place = data_folder(run.config.data.root)
-        raise UserError(f"{folder}: the images in {place} are not those that it was tested on")
 
 
 def _list(predictions: Predictions, run: Run) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """A finished run again: its config, its data, its weights, and what it predicts."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from omegaconf import DictConfig
 from pytorch_lightning import Trainer
 from torch import nn
 
-from lab.config.schema import data_folder
+from lab.config.schema import data_folder, place_data
 from lab.errors import UserError, first_line
 from lab.models.build import all_finite
 from lab.runs.folder import read_config, read_exported, read_result
@@ -82,13 +81,6 @@ def _prepare_again(config: DictConfig, folder: Path, data: str, root: Path | Non
     if run.dataset.name != data:
         raise UserError(f"{folder}: it is of {data}, but {data_folder(config.data.root)} gives {run.dataset.name}")
     return run
-
-
-def place_data(config: DictConfig, root: Path | None = None) -> None:
-    """The data lies in `root`, else where it lay when the run began, else in $LAB_DATA."""
-    is_gone = config.data.root is None or not data_folder(config.data.root).is_dir()
-    if root or (is_gone and "fit" not in config.data.source):  # pictures of the user's are in no other place
-        config.data.root = str(root) if root else os.environ.get("LAB_DATA")
 
 
 def predict(

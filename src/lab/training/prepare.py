@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning import seed_everything
@@ -40,10 +41,8 @@ class Run:
 
     def data(self, tested: str = "test", whole_epochs: bool = False) -> ImageData:
         """Its batches; see ImageData."""
-        recipe, changes = self.config.model, self.classifier.changes_images
-        return ImageData(
-            self.dataset, recipe.batch_size, self.config.seed, tested, whole_epochs, self.features, changes
-        )
+        size, changes = self.config.model.batch_size, self.classifier.changes_images
+        return ImageData(self.dataset, size, draw_seed(self.config), tested, whole_epochs, self.features, changes)
 
     @functools.cached_property
     def features(self) -> Features | None:
@@ -68,11 +67,21 @@ def prepare(config: DictConfig, untrusted: bool = False) -> Run:
     if config.speed and torch.cuda.is_available():  # also TensorFloat32 and the fastest of several convolutions
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
-    seed_everything(config.seed, verbose=False)
+    seed_everything(draw_seed(config), verbose=False)
     dataset = load(config.data, untrusted)
     classifier, layers = build_classifier(config, dataset.shape, len(dataset.classes))
     classifier.train_loss = make_loss(config.model, dataset)
     return Run(config, dataset, classifier, layers)
+
+
+def draw_seed(config: DictConfig) -> int:
+    """What the first weights, the order of the images, dropout and augmentation are drawn by.
+
+    Each fold has its own, of seed and fold: with one for all, the spread over the folds would leave out what draws do.
+    """
+    if not config.data.folds:
+        return config.seed
+    return int(np.random.SeedSequence([config.seed, config.data.fold]).generate_state(1)[0])
 
 
 def build_classifier(config: DictConfig, shape: tuple[int, int, int], classes: int) -> tuple[Classifier, list[Layer]]:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lab.config.schema import data_folder, fingerprint
 from lab.datasets.pitfalls import find_pitfalls, is_uneven
@@ -118,8 +118,19 @@ def summarise(rows: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     }
 
 
+def fell_below(config: DictConfig, rows: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the best validation score so far is below what stop_below lists for the last epoch in `rows`."""
+    bars, scored = config.stop_below or (), f"val_{config.monitor or 'accuracy'}"
+    scores = [row[scored] for row in rows if scored in row]
+    return bool(scores) and len(rows) <= len(bars) and max(scores) < bars[len(rows) - 1]
+
+
 def print_end(run: Run, rows: Sequence[Mapping[str, float]], epochs: int) -> None:
     """Why training ended where it did: before the last of its `epochs`, or in spite of early_stopping."""
+    if fell_below(run.config, rows):
+        bar = run.config.stop_below[len(rows) - 1]
+        print(f"stop_below: stopped after epoch {len(rows)} of {epochs}: no validation score of {bar:.2%} so far")
+        return
     done, patience = rows[-1]["epoch"], run.config.early_stopping
     losses = {row["epoch"]: row["val_loss"] for row in rows if "val_loss" in row}
     if patience and losses:

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
 from lab.config.overrides import resume_command
+from lab.config.schema import place_data
 from lab.display.figures import confusion, curves
 from lab.errors import UserError, explain, first_line
 from lab.evaluation.metrics import evaluate, print_confused
@@ -22,9 +23,17 @@ from lab.runs.predictions import Predictions
 from lab.training.checkpoint import read_checkpoint
 from lab.training.classifier import WholeEpochsClassifier, fits_whole_epochs
 from lab.training.fastest import Threads, choose_precision
-from lab.training.load import load_weights, place_data, predict
+from lab.training.load import load_weights, predict
 from lab.training.prepare import Run, prepare
-from lab.training.result import describe, log_hyperparameters, print_end, print_result, print_start, summarise
+from lab.training.result import (
+    describe,
+    fell_below,
+    log_hyperparameters,
+    print_end,
+    print_result,
+    print_start,
+    summarise,
+)
 from lab.training.trainer import Epochs, ProgressBar, make_trainer, quiet_threads, trainer_options
 
 NEEDED = {"epoch", "seconds", "train_accuracy", "train_images", "train_loss"}  # of each epoch
@@ -39,7 +48,7 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
     run = prepare(config, untrusted=resumes)
     _check_validation(run)
     fast = choose_precision(run) if config.speed and not resumes else ""
-    epochs = Epochs(folder / "metrics.csv", tqdm.write)
+    epochs = Epochs(folder / "metrics.csv", tqdm.write, lambda rows: fell_below(config, rows))
     keeps_best = tested == "test" and len(run.dataset.parts["validation"]) > 0
     trainer = make_trainer(config, folder, [epochs, ProgressBar(), Threads(run, epochs)], keeps_best)
     if trainer.fast_dev_run:
@@ -81,10 +90,11 @@ def resume(folder: Path) -> None:
 
 def _check_validation(run: Run) -> None:
     config = run.config
-    watches = {"early_stopping": config.early_stopping, "schedule=plateau": "Plateau" in str(config.model.schedule)}
+    watches = {"early_stopping": config.early_stopping, "stop_below": config.stop_below}
+    watches |= {"schedule=plateau": "Plateau" in str(config.model.schedule)}
     validates = len(run.dataset.parts["validation"]) and config.trainer.limit_val_batches != 0
     if unfit := [key for key, value in watches.items() if value and not validates]:
-        raise UserError(f"{unfit[0]} looks at the validation loss: there is no validation part, give data.validation")
+        raise UserError(f"{unfit[0]} looks at the validation part: there is no validation part, give data.validation")
 
 
 def _fit(run: Run, trainer: Trainer, epochs: Epochs, last: Path) -> None:
@@ -164,6 +174,8 @@ def _write(
         "device": str(trainer.strategy.root_device),
         "processes": trainer.world_size,
     }
+    if fell_below(run.config, epochs.rows):
+        result["pruned"] = True
     answered = predictions["test" if "test" in scores else "validation"]
     answered.save(folder / "predictions.npz")
     evaluation = evaluate(answered, predictions.get("validation") if "test" in scores else None)

@@ -128,11 +128,13 @@ def read_metrics(trainer: Trainer) -> dict[str, float]:
 class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's metrics are all logged
     """`rows`: the metrics of each epoch, kept in `path`, a CSV file, and given to `show` as a line.
 
-    `images` were trained on in `seconds`, validation apart.
+    `images` were trained on in `seconds`, validation apart. Training ends once the rows are `enough`.
     """
 
-    def __init__(self, path: Path, show: Callable[[str], None]) -> None:
-        self.path, self.show = path, show
+    def __init__(
+        self, path: Path, show: Callable[[str], None], enough: Callable[[list[dict[str, float]]], bool]
+    ) -> None:
+        self.path, self.show, self.enough = path, show, enough
         self.rows: list[dict[str, float]] = []
         self.images, self.seconds, self.before = 0, 0.0, 0.0
         self.total: float | None = None  # once training has ended
@@ -142,6 +144,9 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.total = self.elapsed()
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.enough(self.rows)  # killed while it was tested
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.started, self.validated, self.validating = time.perf_counter(), False, 0.0
@@ -169,6 +174,7 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         losses = metrics["train_loss"], metrics.get("val_loss", 0.0)
         if not all(loss < MOST_LOSS for loss in losses) or not all_finite(module.net):  # of NaN nothing is less
             module.stop_diverged("loss or a weight is no longer finite at the end")  # before this epoch's checkpoint
+        trainer.should_stop = trainer.should_stop or self.enough(self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         totals = {"images": self.images, "seconds": self.seconds, "elapsed": self.elapsed()}

@@ -1,0 +1,84 @@
+"""From a run's config back to the command that makes it again."""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lab.config.overrides import quoted
+from lab.config.schema import CONF, UNDECIDING, CrossValidate, Train, fingerprint
+
+# what decides no result, or is said by the group's name
+UNSAID = {"model.name", "data.name", "resume", "tune", "histograms", "workers", *UNDECIDING}
+GROUPS = ("model", "data")
+
+
+def command_again(config: DictConfig, schema: type[Train] = Train) -> str | None:
+    """What to type for the results of `config`, a `schema`, once more; None where no command is found that gives it.
+
+    What stands in no command is left to the recipe and the data set by name, as they are in conf/ today.
+    """
+    name = "cross_validate" if schema is CrossValidate else "train"
+    words = [f"{group}={config[group].name}" for group in GROUPS]
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            words += _schedule(config)
+            for follows in (False, True):  # what follows from another value may need no word of its own
+                words += list(_differences(config, _compose(name, words, config), follows))
+            if fingerprint(_compose(name, words, config)) != fingerprint(config):
+                return None
+    except (HydraException, OmegaConfBaseException, ValueError):  # of the user's own network, or of another version
+        return None
+    return f"python src/{name}.py {shlex.join(words)}"
+
+
+def _compose(name: str, words: list[str], config: DictConfig) -> DictConfig:
+    composed = compose(name, words)
+    for group in GROUPS:
+        composed[group].name = config[group].name
+    return composed
+
+
+def _schedule(config: DictConfig) -> list[str]:
+    """schedule=NAME where the recipe of that name has none such."""
+    schedule = config.model.schedule
+    if not schedule or (OmegaConf.load(CONF / "model" / f"{config.model.name}.yaml")).get("schedule"):
+        return []
+    named = {path.stem: OmegaConf.load(path).get("schedule") for path in sorted((CONF / "schedule").glob("*.yaml"))}
+    return [f"schedule={name}" for name, own in named.items() if own and own["_target_"] == schedule["_target_"]][:1]
+
+
+def _differences(config: DictConfig, composed: DictConfig, follows: bool) -> Iterator[str]:
+    """KEY=VALUE of what `config` has otherwise than `composed`; what `follows` from other values too."""
+    ours, theirs = dict(_flatten(OmegaConf.to_container(config))), dict(_flatten(OmegaConf.to_container(composed)))
+    resolved = dict(_flatten(OmegaConf.to_container(composed, resolve=True)))
+    unsaid = UNSAID | ({"trainer.precision"} if config.speed else set())
+    unsaid |= {"data.root"} if "fit" not in config.data.source else set()
+    for key, value in ours.items():
+        depends = "${" in str(theirs.get(key))
+        if key in unsaid or (key in resolved and resolved[key] == value) or (depends and not follows):
+            continue
+        yield f"{'' if key in resolved else '+'}{_word(key, value)}"
+    yield from (f"~{key}" for key in resolved if key not in ours and key not in unsaid and not follows)
+
+
+def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _word(key: str, value: Any) -> str:
+    """KEY=VALUE in Hydra's grammar."""
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w./-]*", value, re.ASCII):
+        return quoted(key, value)
+    if isinstance(value, list):
+        return f"{key}=[{','.join(_word('', each)[1:] for each in value)}]"
+    return f"{key}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"

@@ -1,0 +1,95 @@
+"""Keras on the same files, in a process of its own beside the runs: src/yardsticks/keras_scores.py."""
+
+import contextlib
+import csv
+import os
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lab.config.schema import PROJECT, data_folder
+from lab.display.terminal import warn
+from lab.errors import UserError, first_line
+from lab.files import MOST_TEXT, open_plain, write_csv
+
+THREADS = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
+
+def read_scores(folder: Path, row: str) -> list[float]:
+    """Accuracies in % of Keras' seeds of `row`, seed 1 first, as far as none is missing."""
+    scores = {int(line["seed"]): float(line["accuracy"]) for line in _read(folder) if line["row"] == row}
+    known = []
+    while len(known) + 1 in scores:
+        known.append(scores[len(known) + 1])
+    return known
+
+
+@contextlib.contextmanager
+def beside(python: str | None, asked: dict[str, int], folder: Path) -> Iterator[None]:
+    """Meanwhile train in Keras, one thread, what `folder`/keras.csv lacks of so many seeds of each row asked for.
+
+    `python` is an interpreter that has Keras and scikit-learn; None: nothing is run. Waits for its end, unless an error
+    ends it.
+    """
+    missing = {row: range(len(read_scores(folder, row)) + 1, seeds + 1) for row, seeds in asked.items()}
+    if python is None or not any(missing.values()):
+        yield
+        return
+    worker = _Worker(python, {row: seeds for row, seeds in missing.items() if seeds}, folder)
+    worker.start()
+    try:
+        yield
+        while worker.is_alive():
+            worker.join(0.5)  # so that Ctrl-C is heard
+    finally:
+        worker.stop()
+    if worker.failed:
+        raise UserError(f"keras={python}: {worker.failed}")
+
+
+class _Worker(threading.Thread):
+    def __init__(self, python: str, missing: dict[str, Sequence[int]], folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.python, self.missing, self.folder = python, missing, folder
+        self.process: subprocess.Popen | None = None
+        self.stopped, self.failed = False, ""
+
+    def run(self) -> None:
+        for row, seeds in self.missing.items():
+            for seed in seeds:
+                if self.stopped or self.failed:
+                    return
+                self._train(row, seed)
+
+    def _train(self, row: str, seed: int) -> None:
+        script = PROJECT / "src" / "yardsticks" / "keras_scores.py"
+        command = [self.python, script, row, data_folder(os.environ.get("LAB_DATA")), str(seed)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        try:
+            self.process = subprocess.Popen(command, env=os.environ | THREADS, **pipes)
+            told, error = self.process.communicate()
+        except OSError as failure:
+            self.failed = first_line(failure)
+            return
+        if self.process.returncode == 0:
+            *_, line = told.splitlines()  # seed,accuracy,seconds
+            scores = dict(zip(("row", "seed", "accuracy", "seconds"), (row, *line.split(",")), strict=True))
+            write_csv([*_read(self.folder), scores], self.folder / "keras.csv")
+        elif not self.stopped:
+            self.failed = (error.strip().splitlines() or ["it has failed"])[-1]
+            warn(f"keras={self.python}: {self.failed}: our side goes on alone")
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.join(10)
+
+
+def _read(folder: Path) -> list[dict[str, str]]:
+    path = folder / "keras.csv"
+    if not path.exists():
+        return []
+    with open_plain(path, MOST_TEXT, "r") as file:
+        return list(csv.DictReader(file))

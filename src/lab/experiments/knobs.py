@@ -1,0 +1,121 @@
+"""What a search may turn: the ranges and choices of a command line, in Hydra's own syntax."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import DictConfig, OmegaConf
+
+from lab.errors import UserError
+from lab.experiments.ranking import short
+
+DIGITS = 4  # of a value between two ends: what is typed again is short
+# what makes trials luckier, not better: the images they are scored on, what is drawn at random
+LUCK = ("seed", "data.fold", "data.fold_seed", "data.split_seed", "data.validation", "data.folds")
+OF_THE_SEARCH = ("search", "prune", "confirm", "rerun", "show_test", "threads", "resume", "tune", "stop_below")
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A key between two ends, `low` and `high`, or with one of several `choices`, numbers in ascending order."""
+
+    key: str  # as typed, a + before it
+    low: float = 0.0
+    high: float = 0.0
+    is_whole: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def is_logarithmic(self) -> bool:
+        """Whether the ends are more than a decade apart."""
+        return self.low > 0 and self.high > 10 * self.low
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its values have an order, with neighbours."""
+        return not self.choices or all(map(_is_number, self.choices))
+
+    def text(self, value: float) -> str:
+        """What is typed for a `value` between the ends, or for the number of a choice."""
+        if self.choices:
+            return self.choices[int(value)]
+        if self.is_whole:
+            return str(int(value))
+        short = min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+        return repr(short)
+
+    def value(self, text: str) -> float:
+        """What `text` gives the text of."""
+        return self.choices.index(text) if self.choices else int(text) if self.is_whole else float(text)
+
+    def ends(self) -> list[str]:
+        """The values that show whether all are taken."""
+        return list(self.choices) or [self.text(self.low), self.text(self.high)]
+
+    def __str__(self) -> str:
+        return f"{self.key}={'|'.join(self.choices) if self.choices else f'{self.low:g}..{self.high:g}'}"
+
+
+def read_knobs(overrides: Sequence[Override], config: DictConfig) -> list[Knob]:
+    """Of the overrides with several values; `config` is the recipe without them. UserError where one is senseless."""
+    knobs = [_read(override, config) for override in overrides if override.is_sweep_override()]
+    if not knobs:
+        raise UserError(f"search={config.search}: among what? give a range, 'model.optimizer.lr=interval(1e-4,1)'")
+    combinations = math.prod(len(knob.choices) or math.inf for knob in knobs)
+    if combinations <= config.search:
+        told = f"there are {combinations} combinations only"
+        raise UserError(f"search={config.search}: {told}: leave out search= and all are run")
+    return knobs
+
+
+def refuse_ranges(overrides: Sequence[Override]) -> None:
+    """UserError where a sweep without search= has an interval."""
+    for override in overrides:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UserError(f"{override.input_line}: a range is searched: add search=20, or give values: a,b,c")
+
+
+def _read(override: Override, config: DictConfig) -> Knob:
+    key, typed, name = override.get_key_element(), override.input_line, override.key_or_group
+    if name in LUCK:
+        raise UserError(f"{typed}: the best of it would be the luckiest: leave it out of a search")
+    if name in OF_THE_SEARCH:
+        raise UserError(f"{typed}: is not searched: give one value")
+    if isinstance(override.value(), IntervalSweep):
+        return _read_interval(key, typed, name, override.value(), config)
+    choices = list(dict.fromkeys(override.sweep_string_iterator()))
+    if len(choices) < 2:
+        raise UserError(f"{typed}: a choice of one: give several, or {key}={choices[0] if choices else 'VALUE'}")
+    if all(map(_is_number, choices)):
+        choices.sort(key=float)
+    return Knob(key, choices=tuple(choices))
+
+
+def _read_interval(key: str, typed: str, name: str, interval: IntervalSweep, config: DictConfig) -> Knob:
+    low, high = float(interval.start), float(interval.end)
+    if not (math.isfinite(low) and math.isfinite(high)) or not low < high:
+        raise UserError(f"{typed}: its ends are wrong: the lower one first, as in {key}=interval(1e-4,1)")
+    now = OmegaConf.select(config, name)
+    if name in config.hydra.runtime.choices or not (now is None or _is_number(now)):
+        raise UserError(f"{typed}: {name} is no number: give a choice, {key}=choice(a,b)")
+    is_whole = type(now) is int and low == int(low) and high == int(high)
+    return Knob(key, low, high, is_whole)
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def name_values(values: dict[str, str]) -> str:
+    """lr=0.03, batch_size=64: as the terminal calls a setting."""
+    return ", ".join(f"{short(key)}={value}" for key, value in values.items())
+
+
+def grid_of(knobs: Sequence[Knob]) -> Iterator[list[str]]:
+    """So few settings that each end and each choice is in one."""
+    for place in range(max(len(knob.ends()) for knob in knobs)):
+        yield [f"{knob.key}={knob.ends()[min(place, len(knob.ends()) - 1)]}" for knob in knobs]

@@ -1,0 +1,150 @@
+"""The rule by which measured figures are judged beside published ones, as a table's `protocol` has it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, variance
+from typing import Any
+
+from scipy.stats import t
+
+from lab.evaluation.significance import holm, moderate
+
+MOST_SEEDS = 1000
+
+
+@dataclass
+class Comparison:
+    """A published figure beside what was measured, in points, or in logarithms of a loss."""
+
+    row: str
+    what: str  # accuracy, loss, tail, Keras
+    published: float  # as it is printed; of Keras the mean
+    margin: float
+    rounding: float  # the published figure may be off by so much
+    ours: Sequence[float] = ()  # one a seed, or a fold's difference; empty: not yet run
+    theirs: Sequence[float] = ()  # Keras' seeds; else the figure is one draw
+    value: float = math.nan
+    freedom: float = 0.0
+    error: Callable[[int], float] = lambda seeds: math.nan  # of `value`, were there so many seeds
+    seeds: int = 0
+    comparisons: int = 1  # that are judged together
+    corrected_p: float = 1.0  # by Holm, of all of them
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        half = float(t.ppf((1 + confidence) / 2, self.freedom)) * self.error(self.seeds) + self.rounding
+        return self.value - half, self.value + half
+
+    def p(self, seeds: int | None = None) -> float:
+        """Of a difference as large where there is none; with as many `seeds`, were value and spread the same."""
+        if not self.ours:
+            return 1.0
+        beyond = max(abs(self.value) - self.rounding, 0)
+        seeds = seeds or self.seeds
+        error = self.error(seeds)
+        return 2 * float(t.sf(beyond / error, self._freedom(seeds))) if error else float(beyond == 0)
+
+    def is_equivalent(self, seeds: int | None = None) -> bool:
+        """Two one-sided tests at 5 %: the 90 % interval lies within the margin."""
+        seeds = seeds or self.seeds
+        half = float(t.ppf(0.95, self._freedom(seeds))) * self.error(seeds) + self.rounding
+        return abs(self.value) + half < self.margin
+
+    def _freedom(self, seeds: int) -> float:
+        return self.freedom + (seeds - self.seeds) * (2 if self.theirs else 1)
+
+    def verdict(self) -> str:
+        """equivalent, different, undecided, or not yet run."""
+        if not self.ours:
+            return "not yet run"
+        if self.is_equivalent():
+            return "equivalent"
+        return "different" if self.corrected_p < 0.05 else "undecided"
+
+    def seeds_to_decide(self) -> int | None:
+        """How many would, were the difference and the spread those seen; None: no number of them."""
+        for seeds in range(self.seeds + 1, MOST_SEEDS + 1):
+            if self.is_equivalent(seeds) or self.p(seeds) * self.comparisons < 0.05:
+                return seeds
+        return None
+
+
+def compare_all(
+    measured: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Mapping[str, Any]], protocol: Mapping[str, Any]
+) -> list[Comparison]:
+    """Every comparison that the table's `entries` ask for, judged together; `measured` by row.
+
+    Of a row "accuracy", "loss", "tail", "Keras" and "set", its data set; scores in the order of seeds, a fold's of the
+    first seed, empty where fewer seeds have run than the protocol asks for.
+    """
+    found = []
+    for row, entry in entries.items():
+        kind, scores = measured[row]["set"], measured[row]
+        margin = protocol["margins"].get(kind, 0)
+        if "published" in entry:
+            digit = 0.0005 if "folds" in entry else 0.005
+            found.append(Comparison(row, "accuracy", entry["published"], margin, digit, scores["accuracy"]))
+        if "loss" in entry:
+            near, digit = math.log(protocol["margins"]["loss"]), 0.00005 / entry["loss"]
+            logs = [math.log(loss) for loss in scores["loss"]]
+            found.append(Comparison(row, "loss", entry["loss"], near, digit, logs))
+        if "tail" in entry:
+            found.append(Comparison(row, "tail", entry["tail"], margin, 0.005, scores["tail"]))
+        if "keras" in entry:
+            theirs = scores["Keras"]
+            ours = scores["accuracy"] if len(theirs) >= len(scores["accuracy"]) > 0 else ()
+            known = mean(theirs) if theirs else math.nan
+            found.append(Comparison(row, "Keras", known, margin, 0.0, ours, theirs[: len(ours)]))
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for one in found:
+        if one.ours:
+            groups.setdefault((one.what, measured[one.row]["set"]), []).append(one)
+    for (what, kind), group in groups.items():
+        _estimate(what, kind, group)
+    for one, p in zip(found, holm([one.p() for one in found]), strict=True):
+        one.corrected_p, one.comparisons = p, len(found)
+    return found
+
+
+def _estimate(what: str, kind: str, group: Sequence[Comparison]) -> None:
+    """Value, error and degrees of freedom of comparisons that share what is known of the spread."""
+    if what == "Keras":
+        for one in group:
+            _compare_samples(one)
+        return
+    own = [variance(one.ours) if len(one.ours) > 1 else 0.0 for one in group]
+    moderated, freedoms = moderate(own, [len(one.ours) - 1 for one in group])
+    for one, s2, freedom in zip(group, moderated, freedoms, strict=True):
+        one.freedom = freedom or math.nan  # one seed in all: nothing is known of its spread
+        count, one.value = len(one.ours), mean(one.ours)
+        if kind == "folds":  # differences by fold; Nadeau and Bengio, of one seed; half their variance is ours
+            one.seeds = 1
+            of_mean = s2 * (1 / count + 1 / (count - 1))
+            one.error = lambda seeds, s2=of_mean: math.sqrt(s2 * (1 + 1 / seeds) / 2)
+        else:
+            one.seeds = count
+            one.value -= math.log(one.published) if what == "loss" else one.published
+            one.error = lambda seeds, s2=s2: math.sqrt(s2 * (1 + 1 / seeds))
+
+
+def _compare_samples(one: Comparison) -> None:
+    """Welch's."""
+    ours, theirs = variance(one.ours), variance(one.theirs)
+    one.seeds, one.value = len(one.ours), mean(one.ours) - mean(one.theirs)
+    one.error = lambda seeds: math.sqrt((ours + theirs) / seeds)
+    one.freedom = (one.seeds - 1) * (ours + theirs) ** 2 / (ours**2 + theirs**2)
+
+
+def tell(protocol: Mapping[str, Any]) -> list[str]:
+    """The protocol in words."""
+    names = {"mnist": "MNIST", "pneumonia": "chest X-rays", "cifar4": "CIFAR4", "folds": "five folds"}
+    rules = []
+    for kind, allowed in protocol["seeds"].items():
+        steps = sorted(allowed.items())
+        if len(steps) == 1:
+            rules.append(f"{steps[0][1]} ({names[kind]})")
+        else:
+            told = [f"{seeds} up to {seconds:,} s a seed" for seconds, seeds in steps[:-1]]
+            rules.append(f"{', '.join(told)}, else {steps[-1][1]} ({names[kind]})")
+    known = {"margins": protocol["margins"], "tail": protocol["tail"], "seeds": "; ".join(rules)}
+    return [text.format(**known) for text in protocol["text"]]

@@ -1,0 +1,88 @@
+"""The page of one run, or of one fold."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from lab.config.schema import data_folder
+from lab.datasets.pitfalls import find_pitfalls
+from lab.display.figures import curves
+from lab.display.language import number, say, translate
+from lab.display.page import Sheet, Table, draw
+from lab.evaluation.images import check_images
+from lab.evaluation.significance import accuracy_interval
+from lab.report.answers import Shown, describe_answers
+from lab.report.recipe import describe_classes, describe_recipe, read_epochs
+from lab.runs.folder import read_result
+from lab.runs.predictions import load_predictions
+
+PARTS = {"validation": "validation", "test": "test", "held_out": "images held out"}
+
+
+def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
+    """What run.html says of the run of `folder`; its data lies in `root`, else where it lay."""
+    from lab.training.load import load  # torch takes seconds: what is no run is refused without it
+    from lab.training.saliency import find_saliency
+    from lab.training.show import first_of_each_class
+
+    result, predictions, history = read_result(folder), load_predictions(folder), read_epochs(folder)
+    run = load(folder, root=root)
+    dataset = run.dataset
+    check_images(predictions, dataset, folder, data_folder(run.config.data.root))
+    sheet = Sheet(dataset.images.shape[1:])
+    answers = describe_answers(predictions, dataset, sheet, functools.partial(find_saliency, run.classifier.net))
+    part = "held_out" if "held_out" in result else "test"
+    chosen = first_of_each_class(dataset)
+    counts = {part: count.tolist() for part, count in dataset.counts().items()}
+    network = [
+        [layer.name, "x".join(map(str, layer.shape)), number(layer.parameters) if layer.parameters else ""]
+        for layer in run.layers
+    ]
+    about = {"model": result["model"], "data": result["data"]["name"], "accuracy": answers.evaluation["accuracy"]}
+    return {
+        "title": say("{model} on {data}: accuracy {accuracy:.2%}", **about),
+        "part": translate(PARTS[part]),
+        "pitfalls": find_pitfalls(dataset, run.config.model.scale),
+        **describe_recipe(run.config, result),
+        "data": describe_classes(counts, dataset.classes),
+        "shape": "x".join(map(str, dataset.shape)),
+        "examples": [_example(int(image), dataset, sheet) for image in chosen.ravel()],
+        "network": Table(
+            [say("layer"), say("output shape"), say("parameters")],
+            network,
+            [say("total"), "", number(result["parameters"]["total"])],
+        ),
+        "trainable": result["parameters"].get("trainable", result["parameters"]["total"]),
+        "curves": draw(curves, [history]),
+        "history": history,
+        "scores": _scores(result),
+        "answers": answers,
+        "result": result,
+    }, sheet
+
+
+def _example(image: int, dataset: Any, sheet: Sheet) -> Shown:
+    name = dataset.classes[dataset.labels[image]]
+    return Shown(sheet.add(dataset.images[image]), [name], say("a training image of class {name}", name=name))
+
+
+def _scores(result: dict[str, Any]) -> Table:
+    """Of each part, with the weights of the best and of the last epoch."""
+    rows = []
+    for part, name in PARTS.items():
+        for which, scores in result.get(part, {}).items():
+            images = int(scores.get("images", 0))
+            low, high = accuracy_interval(round(scores["accuracy"] * images), images) if images else (None, None)
+            epoch = say("best epoch, {epoch}", epoch=int(scores["epoch"])) if which == "best" else ""
+            rows.append(
+                [
+                    translate(name),
+                    epoch or say("last epoch, {epoch}", epoch=int(scores["epoch"])),
+                    number(images),
+                    number(scores["loss"], ".4f"),
+                    number(scores["accuracy"], ".2%"),
+                    say("{low:.2%} to {high:.2%}", low=low, high=high) if images else "-",
+                ]
+            )
+    columns = [say("part"), say("weights of"), say("images"), say("loss"), say("accuracy"), say("95 % interval")]
+    return Table(columns, rows)

@@ -1,0 +1,49 @@
+"""Where a network looks for the class it names."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab.models.build import Network
+
+LEAST_SIDE = 4  # of maps that tell one place from another
+PICTURE = 3  # channels at most: what has more is no picture any more
+
+
+def find_saliency(
+    net: Network, images: npt.NDArray[np.uint8], classes: npt.NDArray[np.int64]
+) -> tuple[str, npt.NDArray[np.float32]]:
+    """Of images [n, h, w, c] how much each pixel counts for the logit of their class [n]: [n, h, w] from 0 to 1.
+
+    With "Grad-CAM" (Selvaraju et al., 2017) of the last maps that are no smaller than LEAST_SIDE, or, where a network
+    makes none, with the "gradient" of the pixels (Simonyan et al., 2014). The layers are a plain sequence: no hooks.
+    """
+    net.eval()
+    pixels = torch.from_numpy(images).movedim(-1, 1)
+    start, outputs, layers = net[0](pixels), net[0](pixels), list(net)[1:]
+    place = 0
+    with torch.no_grad():
+        for number, layer in enumerate(layers, 1):
+            outputs = layer(outputs)
+            if outputs.ndim == 4 and outputs.shape[1] > PICTURE and min(outputs.shape[2:]) >= LEAST_SIDE:
+                start, place = outputs, number
+    gradient, start = _gradient(start, layers[place:], torch.from_numpy(classes))
+    if place:
+        found = (gradient.mean((2, 3), keepdim=True) * start).sum(1, keepdim=True).relu()
+    else:
+        found = gradient.abs().amax(1, keepdim=True)
+    found = F.interpolate(found, images.shape[1:3], mode="bilinear", align_corners=False)[:, 0]
+    highest = found.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return "Grad-CAM" if place else "gradient", (found / highest).numpy()
+
+
+def _gradient(start: Tensor, layers: list[nn.Module], classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the logits of `classes` by `start`, from which `layers` go on; and `start`."""
+    start = start.detach().float().requires_grad_()
+    outputs = start
+    for layer in layers:
+        outputs = layer(outputs)
+    outputs.gather(1, classes[:, None]).sum().backward()
+    return start.grad, start.detach()

@@ -1,0 +1,25 @@
+"""The page to hand in: report.html of a run, folds, a sweep, a comparison, a table: python src/report.py outputs/RUN"""
+
+import sys
+from pathlib import Path
+
+from lab.cli.arguments import Parser, run_parser
+from lab.display.language import LANGUAGES
+
+
+def report(folder: Path, lang: str, root: Path | None) -> None:
+    from lab.report.report import write_report  # matplotlib takes a second: --help answers without it
+
+    write_report(folder, lang, root)
+
+
+if __name__ == "__main__":
+    sys.argv = [f"--{word}" if word.startswith("lang=") else word for word in sys.argv]  # as train.py is told it
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="of train.py, cross_validate.py, compare.py, reproduce.py"
+    )
+    parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the page and its figures")
+    parser.add_argument("--root", type=Path, help="where the data lies; else where it lay, else $LAB_DATA")
+    parser.add_networks()
+    run_parser(parser, report)
