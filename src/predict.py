@@ -196,6 +196,13 @@ def check_metadata(metadata):
     for row in golden["probabilities"]:
         if len(row) != len(classes) or not all(0 <= probability <= 1.001 for probability in row):
             raise ValueError("golden.probabilities")
+    how = metadata.get("abstention")
+    if how is not None:
+        numbers = [how["coverage"], how["temperature"]] + how["least"] + how["most_strange"]
+        if not all(isinstance(each, (int, float)) for each in numbers) or not 0.001 < how["temperature"] < 1000:
+            raise ValueError("abstention")
+        if len(how["least"]) != len(classes) or not how["most_strange"]:
+            raise ValueError("abstention and classes disagree")
 
 
 def info(given):
@@ -322,23 +329,27 @@ class Model:
 
     def probabilities(self, images):
         """A list of floats, a class each, for each of `images`: bytes, channel by channel and row by row."""
-        try:
-            rows = self.run(b"".join(images))
-        except Exception as error:
-            raise UserError("%s: %s cannot run it (%s)" % (self.path, self.words(), first_line(error)))
-        if len(rows) != len(images) or any(len(row) != len(self.metadata["classes"]) for row in rows):
-            raise UserError("%s: it answers otherwise than its metadata says" % self.path)
-        return rows
+        return self.rows(images, 0)
 
     def answers(self, images):
-        """Of each image its probabilities, and how strange it is: None of a file that does not tell."""
-        if "abstention" not in self.metadata:
-            return [(row, None) for row in self.probabilities(images)]
+        """The same, each with a list of how strange the image is by each measure; None of a file that does not tell."""
+        classes, measures = len(self.metadata["classes"]), self.measures()
+        return [(row[:classes], row[classes:] if measures else None) for row in self.rows(images, measures)]
+
+    def measures(self):
+        """How many measures of strangeness the file has."""
+        return len(self.metadata.get("abstention", {}).get("most_strange", ()))
+
+    def rows(self, images, measures):
+        """Of each image its probabilities, and then so many measures."""
         try:
-            probabilities, strangeness = self.run_whole(b"".join(images))
+            rows = self.run(b"".join(images), measures > 0)
         except Exception as error:
             raise UserError("%s: %s cannot run it (%s)" % (self.path, self.words(), first_line(error)))
-        return list(zip(probabilities, strangeness))
+        width = len(self.metadata["classes"]) + measures
+        if len(rows) != len(images) or any(len(row) != width for row in rows):
+            raise UserError("%s: it answers otherwise than its metadata says" % self.path)
+        return rows
 
     def golden(self):
         """The images of the golden sample, and the probabilities that they must have."""
@@ -410,21 +421,16 @@ class TorchModel(Model):
             warnings.simplefilter("ignore")  # newer torch has a successor, which no device reads
             self.plain = self.network = torch.jit.load(self.path, map_location=torch.device(self.device)).eval()
 
-    def batch(self, content):
+    def run(self, content, measured):
         torch = self.torch
         if hasattr(torch, "frombuffer"):
             images = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         else:
             images = torch.ByteTensor(torch.ByteStorage.from_buffer(content))
-        return images.reshape((-1,) + self.shape).to(self.device)
-
-    def run(self, content):
-        with self.torch.no_grad():
-            return self.network(self.batch(content)).cpu().tolist()
-
-    def run_whole(self, content):
-        with self.torch.no_grad():
-            return [part.cpu().tolist() for part in self.plain.answer(self.batch(content))]
+        images = images.reshape((-1,) + self.shape).to(self.device)
+        with torch.no_grad():
+            answer = torch.cat(self.plain.answer(images), 1) if measured else self.network(images)
+            return answer.cpu().tolist()
 
     def optimise(self, images):
         """Fold and fuse what this processor allows, where that is right and, for such batches, faster."""
@@ -482,16 +488,11 @@ class OnnxModel(Model):
         options.log_severity_level = 4  # what goes wrong is raised, too
         self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider])
 
-    def run(self, content, names=("probabilities",)):
+    def run(self, content, measured):
         images = self.numpy.frombuffer(content, self.numpy.uint8).reshape((-1,) + self.shape)
-        found = self.session.run(list(names), {"images": images.astype(self.numpy.float32)})
-        return found[0].tolist() if len(names) == 1 else [part.tolist() for part in found]
-
-    def run_whole(self, content):
-        return self.run(content, ("probabilities", "strangeness"))
-
-
-PORTS = ("images", "probabilities", "strangeness")  # of a network, by name
+        names = ["probabilities", "strangeness"] if measured else ["probabilities"]
+        found = self.session.run(names, {"images": images.astype(self.numpy.float32)})
+        return self.numpy.concatenate(found, 1).tolist()
 
 
 class EngineModel(Model):
@@ -538,23 +539,20 @@ class EngineModel(Model):
             kinds = [self.engine.get_binding_dtype(name) for name in self.names]
             limits = self.engine.get_profile_shape
             self.least, self.most = [limits(0, "images")[place][0] for place in (0, 2)]
-        if not {"images", "probabilities"} <= set(self.names) <= set(PORTS) or set(kinds) != {tensorrt.float32}:
-            raise UserError("%s: it does not take images and give probabilities as float32" % self.path)
-        measures = len(self.metadata.get("abstention", {}).get("most_strange", "12"))  # two at most
-        self.sizes = dict(zip(PORTS, (len(self.golden()[0][0]), len(self.metadata["classes"]), measures)))
+        self.sizes = {"images": len(self.golden()[0][0]), "probabilities": len(self.metadata["classes"])}
+        if self.measures():
+            self.sizes["strangeness"] = self.measures()
+        if sorted(self.names) != sorted(self.sizes) or set(kinds) != {tensorrt.float32}:
+            raise UserError("%s: it does not take and give %s as float32" % (self.path, ", ".join(sorted(self.sizes))))
         self.memory = {name: self.cuda.allocate(4 * self.most * self.sizes[name]) for name in self.names}
 
-    def run(self, content):
-        return self.run_whole(content)[0]
-
-    def run_whole(self, content):
-        step, found = self.most * self.sizes["images"], ([], [])
+    def run(self, content, measured):
+        step, rows = self.most * self.sizes["images"], []
         for start in range(0, len(content), step):
-            for rows, some in zip(found, self.run_some(content[start : start + step])):
-                rows += some
-        return found
+            rows += self.run_some(content[start : start + step], measured)
+        return rows
 
-    def run_some(self, content):
+    def run_some(self, content, measured):
         """Of as many images as the engine was built for, or fewer."""
         count = len(content) // self.sizes["images"]
         n = max(count, self.least)
@@ -566,15 +564,12 @@ class EngineModel(Model):
         self.cuda.put(self.memory["images"], as_floats(content + bytes(n * self.sizes["images"] - len(content))))
         if not self.context.execute_v2([self.memory[name].value for name in self.names]):
             raise UserError("the engine fails")
-        return [self.rows(name, count) for name in PORTS[1:]]
-
-    def rows(self, name, count):
-        """The first of an output; none where the engine has no such output."""
-        if name not in self.names:
-            return []
-        size = self.sizes[name]
-        found = self.cuda.get(self.memory[name], count * size)
-        return [found[place : place + size] for place in range(0, count * size, size)]
+        rows = [[] for _ in range(count)]
+        for name in ["probabilities", "strangeness"] if measured else ["probabilities"]:
+            width, found = self.sizes[name], self.cuda.get(self.memory[name], n * self.sizes[name])
+            for number, row in enumerate(rows):
+                row += found[number * width : (number + 1) * width]
+        return rows
 
 
 class Cuda:
@@ -613,8 +608,8 @@ RUNTIMES = {".ts": TorchModel, ".onnx": OnnxModel, ".engine": EngineModel}
 def runtime_of(path):
     """The class that a file's name tells."""
     end = os.path.splitext(path)[1].lower()
-    if not os.path.exists(path):
-        raise UserError("%s: there is no such file or folder" % path)
+    if end not in RUNTIMES and not os.path.exists(path):
+        raise UserError("%s: there is no such file" % path)
     if end not in RUNTIMES:
         raise UserError("%s: none of %s: give the file that export.py wrote" % (path, ", ".join(sorted(RUNTIMES))))
     return RUNTIMES[end]

@@ -24,13 +24,13 @@ def ask(model, picture):
         fitted, done = predict.fit(predict.unpack(picture, size), size, False)
     except predict.UserError:
         return None
-    (one,) = model.answers(predict.batch(model, [fitted]))
+    (one,) = model.answers([predict.pixels(fitted)])
     return predict.decide(one, predict.doubted(done), model.metadata)
 
 
 def judge(path, data, part, each):
     """Of each kind the percentage that is answered unknown or refused; of photographed digits unknown, then right."""
-    model = predict.Model(str(path), "cpu", predict.read_metadata(str(path)))
+    model = predict.load(str(path), "cpu", predict.read_metadata(str(path)))
     digits, labels = read_mnist(data, "t10k" if part else "train")
     photos, unknown = np.load(data / "CIFAR4_X.npy", mmap_mode="r", allow_pickle=False), dict.fromkeys(KINDS, 0)
     for kind, picture in strangers(digits, photos, each, part):

@@ -148,11 +148,12 @@ def _write_precision(
     }
     if not np.isfinite(found["this"][0]).all():
         raise UserError(f"{name}: its answers are not finite: this network's numbers are too large for it")
-    metadata["precision"] = precision
+    metadata |= {"precision": precision, "tolerance": COARSE}
     metadata["metrics"]["accuracy"] = float((found["this"][0].argmax(1) == run.dataset.labels[test]).mean())
     count = len(metadata["golden"]["probabilities"])
-    metadata["golden"]["probabilities"] = found["this"][0][:count].astype(float).round(9).tolist()
-    metadata["tolerance"] = COARSE
+    metadata["golden"] |= {
+        "probabilities": found["this"][0][:count].astype(float).round(9).tolist(),
+    }
     if "abstention" in metadata:
         metadata["abstention"] = as_plain(_set_abstention(run, runtime, coverage))
     save_onnx(smaller, metadata, path)

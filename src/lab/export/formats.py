@@ -134,13 +134,13 @@ def write_onnx(deployed: Deployed, images: Tensor, metadata: dict[str, Any], pat
         raise UserError(f"model={metadata['model']} cannot be exported to ONNX: {first_line(error)}") from None
     for node in model.graph.node:
         node.ClearField("doc_string")
+    if refused := {node.op_type for node in model.graph.node} - set(OPERATORS):
+        raise UserError(f"model={metadata['model']} cannot be exported to ONNX: predict.py opens no {min(refused)}")
     save_onnx(model, metadata, path)
 
 
 def save_onnx(model: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None:
     """With the metadata in it; onnx's own error where it is not valid."""
-    if refused := {node.op_type for node in model.graph.node} - set(OPERATORS):
-        raise UserError(f"model={metadata['model']} cannot be exported to ONNX: predict.py opens no {min(refused)}")
     content = json.dumps(metadata | {"min_onnxruntime": MIN_ONNXRUNTIME}, allow_nan=False)
     onnx.helper.set_model_props(model, {"metadata.json": content})
     onnx.checker.check_model(model)
