@@ -206,7 +206,8 @@ def test_the_command_on_the_page_makes_the_same_run_again(older, here):  # noqa:
 
 
 def test_what_is_no_result_is_refused_in_a_line(run, older, refused, tmp_path):  # noqa: F811
-    assert "neither a run's folder" in refused(tmp_path, command="report")
+    (tmp_path / "empty").mkdir()
+    assert "neither a run's folder" in refused(tmp_path / "empty", command="report")
     assert "there is no such folder" in refused(tmp_path / "none", command="report")
     assert "has not finished" in refused(older / "unfinished", command="report")
     broken = shutil.copytree(run, tmp_path / "broken")

@@ -3,9 +3,11 @@
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,7 +28,7 @@ def command_again(config: DictConfig, schema: type[Train] = Train) -> str | None
     name = "cross_validate" if schema is CrossValidate else "train"
     words = [f"{group}={config[group].name}" for group in GROUPS]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with _composing():
             words += _schedule(config)
             for follows in (False, True):  # what follows from another value may need no word of its own
                 words += list(_differences(config, _compose(name, words, config), follows))
@@ -35,6 +37,18 @@ def command_again(config: DictConfig, schema: type[Train] = Train) -> str | None
     except (HydraException, OmegaConfBaseException, ValueError):  # of the user's own network, or of another version
         return None
     return f"python src/{name}.py {shlex.join(words)}"
+
+
+@contextmanager
+def _composing() -> Iterator[None]:
+    """Hydra composes conf/ meanwhile, within a command that Hydra has started too."""
+    started = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = started
 
 
 def _compose(name: str, words: list[str], config: DictConfig) -> DictConfig:
