@@ -101,6 +101,7 @@ def test_an_image_that_is_not_there_is_one_line(table, refused, tmp_path):
     assert "there is no such file" in refused(*NPY, f"data.root={tmp_path}", corrections)
 
 
+@pytest.mark.slow
 def test_folds_are_looked_through_and_trained_again(here, data_root, tmp_path):
     """With 20 labels of 300 changed, of classes that a network learns in five epochs."""
     root = shutil.copytree(data_root, tmp_path / "data")

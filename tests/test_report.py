@@ -113,6 +113,7 @@ def fake(names, images):
     return Predictions(logits, labels, np.arange(images), np.array(names), np.array("")), dataset
 
 
+@pytest.mark.slow
 def test_none_of_500_hostile_names_becomes_markup(tmp_path):
     """The page has the tags of one with tame names, and the names as text."""
     template = tmp_path / "answers_alone.html"

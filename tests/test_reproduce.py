@@ -101,6 +101,7 @@ def test_wrong_options_are_refused(refused, tmp_path, wrong):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_stopped_it_shows_what_there_is_and_goes_on_with_what_is_missing(here, tmp_path, data_root):
     words = [SMALL.replace("epochs=1", "epochs=15"), "rows=[C1,D1]", "seeds=2", "hydra.run.dir=out", "workers=1"]
     command = [sys.executable, PROJECT / "src" / "reproduce.py", *words]
@@ -154,6 +155,7 @@ def test_help_names_the_commands_own_keys(here, command, key):
     assert key in told and "model" not in told
 
 
+@pytest.mark.slow
 def test_a_row_forced_to_be_wrong_is_never_equivalent(reproduce, tmp_path):
     """With a rate at which nothing is learned."""
     wrong = "table.rows.C1.run='model=small_dense data.validation=0 model.optimizer.lr=1e-9'"

@@ -68,7 +68,7 @@ def test_a_trial_below_the_others_stops_and_says_so(train_here, tmp_path):
     assert find_bars(known, 3) == [0.35, 0.5] and find_bars(known[:3], 3) == []
     run = ("model.epochs=3", "model.optimizer.lr=1e-9", "hydra.run.dir=run")
     told = train_here(*TINY, *run, "stop_below=[0.0,0.99]").out
-    assert "stop_below: stopped after epoch 2 of 3: no validation score of 99.00 % so far" in told
+    assert "stop_below: stopped after epoch 2 of 3: no validation score of 99.00% so far" in told
     assert read_result(tmp_path / "run")["pruned"] and read_result(tmp_path / "run")["epochs"] == 2
 
 
