@@ -118,16 +118,8 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
         arrays.digests,
         arrays.skipped,
     )
-    if config.corrections:  # the split is drawn by the labels as they were: it stays the same
-        dataset.labels, dataset.corrected = correct(
-            Path(config.corrections).expanduser(),
-            config.corrections_sha256,
-            dataset.labels,
-            dataset.digests,
-            classes,
-            parts["test"],
-            config.corrections_test,
-        )
+    if config.corrections:
+        _correct(dataset, config)
     if len(found := np.unique(dataset.labels[parts["train"]])) == 1:
         raise UserError(f"data={config.name}: all images to train on are of one class, '{classes[found[0]]}'")
     if config.drop_duplicates:
@@ -135,6 +127,19 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
         if not len(parts["train"]):
             raise UserError("data.drop_duplicates=true: no images are left to train on")
     return dataset
+
+
+def _correct(dataset: Dataset, config: DictConfig) -> None:
+    """Its labels, once it is split: the labels as they were draw the split, so that it stays the same."""
+    dataset.labels, dataset.corrected = correct(
+        Path(config.corrections).expanduser(),
+        config.corrections_sha256,
+        dataset.labels,
+        dataset.digests,
+        dataset.classes,
+        dataset.parts["test"],
+        config.corrections_test,
+    )
 
 
 def _without_addresses(source: DictConfig, may_fill: bool) -> DictConfig:

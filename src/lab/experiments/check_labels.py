@@ -70,7 +70,8 @@ def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
     if not dataset.corrected.labels:
         raise UserError(f"{corrections}: it changes no label that these folds train on")
     out = folder.absolute().with_name(f"{folder.absolute().name}_corrected_{dataset.corrected.sha256[:8]}")
-    words = [word for word in shlex.split(command)[2:] if not word.startswith(("data.root=", "data.corrections"))]
+    ours = ("data.root=", "data.cache=", "data.corrections")  # a stranger's folder names no place that is written to
+    words = [word for word in shlex.split(command)[2:] if not word.startswith(ours)]
     places = {"data.root": data_folder(config.data.root), "data.corrections": corrections, "hydra.run.dir": out}
     words += [quoted(key, str(place.absolute())) for key, place in places.items()]
     print(f"{dataset.corrected}; the folds again:", flush=True)

@@ -182,8 +182,8 @@ def _judge(settings: Sequence[Contender], metric: str, kind: str, trials: int) -
         best = compared[0]
         lead = best.searched - recipe.mean(metric)
         sentences = [
-            f"The search found nothing better than the recipe: its lead of {lead:.2f} points was no more than chance "
-            f"makes. {best.name}, on fresh {kind}s: {_told(best, len(compared))}."
+            f"The search found nothing better than the recipe: its lead of {lead:.2f} points was not confirmed. "
+            f"{best.name}, on fresh {kind}s: {_told(best, len(compared))}."
         ]
     else:
         sentences = ["The search found nothing better than the recipe: the recipe is its best."]
