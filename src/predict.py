@@ -20,6 +20,7 @@ import os
 import platform
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -79,17 +80,26 @@ UNSAFE = {
     ("tensor", 13): "weights in other files",
     ("tensor", 14): "weights in other files",
 }
-# and the operators that compute with what the file holds, and make no more of it than a network does
+# and the operators that compute with what the file holds; how much comes out of them, see check_growth
 OPERATORS = """
     Abs Add And ArgMax Atan AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
     ConvTranspose Cos DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather
     GatherElements GatherND Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish
     Identity InstanceNormalization LRN LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul Max
-    MaxPool Min Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceL2 ReduceLogSumExp
+    MaxPool Min Mod Mul Neg Not Or PRelu Pad Pow QuantizeLinear Reciprocal ReduceL2 ReduceLogSumExp
     ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round ScatterElements ScatterND Selu Shape
     Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
     ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where
 """.split()
+# which of their inputs say how much they make, and which attributes of any operator do;
+SIZES = {"Pad": slice(1, 2), "Resize": slice(1, 4), "Expand": slice(1, 2), "Tile": slice(1, 2)}
+SIZES["ConstantOfShape"] = slice(0, 1)
+SIZE_ATTRIBUTES = ("pads", "strides", "output_padding", "output_shape")
+# what such sizes may be computed by: what comes out is of the first input alone, or of all
+OF_THE_FIRST = "Cast Ceil Floor Gather Identity Reshape Slice Squeeze Transpose Unsqueeze".split()
+OF_ALL = "Add Concat Div Equal Max Min Mul Sub Where".split()
+INFINITE = float("inf")
+MOST_GROWTH = 2**22  # times as much as goes in
 MOST_ONNX_BYTES = 2**31 - 1  # what ONNX itself allows
 MOST_ONNX_PARTS = 300 * 1000
 # of the metadata: where it is, and what
@@ -289,7 +299,7 @@ def read_onnx(path):
     """The metadata's bytes; UserError where the file has more in it than a network, its own weights and words."""
     if os.path.getsize(path) > MOST_ONNX_BYTES:
         raise UserError("%s: too large: at most %d MB" % (path, MOST_ONNX_BYTES // 10**6))
-    found = None
+    found, nodes, tensors = None, [], []
     with open(path, "rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # weights are passed by, not read
         for count, (kind, number, value) in enumerate(walk("model", content)):
@@ -297,19 +307,92 @@ def read_onnx(path):
                 raise UserError("%s: it has too many parts" % path)
             if value and (kind, number) in UNSAFE:
                 raise UserError("%s: not opened: it has %s" % (path, UNSAFE[kind, number]))
-            if (kind, number) == ("node", 4) and bytes(value).decode("utf-8") not in OPERATORS:
-                raise UserError("%s: not opened: it has the operator %.40s" % (path, bytes(value).decode("utf-8")))
-            if (kind, number) == ("node", 7) and bytes(value) not in (b"", b"ai.onnx"):
+            if (kind, number) == ("node", 4) and word(value) not in OPERATORS:
+                raise UserError("%s: not opened: it has the operator %.40s" % (path, word(value)))
+            if (kind, number) == ("node", 7) and word(value) not in ("", "ai.onnx"):
                 raise UserError("%s: not opened: it has operators that are not ONNX's own" % path)
+            if kind == "graph":
+                {1: nodes, 5: tensors}.get(number, []).append(value)
             if (kind, number) == ("model", 14):
                 words = dict(fields(value))
                 if words.get(1) == b"metadata.json":
-                    found = bytes(words[2])
+                    found = word(words[2]).encode("utf-8")
+        check_growth(path, nodes, tensors)
     if found is None:
         raise UserError("%s: an ONNX file, but not of export.py: it has no metadata" % path)
     if len(found) > MOST_BYTES:
         raise UserError("%s: its metadata is too large to be ours" % path)
     return found
+
+
+def check_growth(path, nodes, tensors):
+    """UserError where a single operator may make too much of a picture: of gigabytes a small file can tell.
+
+    Of each tensor the most that it may multiply sizes by, as its numbers stand in the file, or are computed from such;
+    a shape is that of what was bounded before. Unknown is infinite. ONNX sorts nodes: none comes before its inputs.
+    """
+    most = {word(parts(tensor)[8][-1]): product(numbers(tensor)) for tensor in tensors}
+    for node in map(parts, nodes):
+        operator, inputs = word(node[4][-1]), [word(name) for name in node.get(1, ())]
+        attributes = {word(each[1][-1]): each for each in map(parts, node.get(5, ()))}
+        told = [most.get(name, INFINITE) for name in inputs[SIZES.get(operator, slice(0))] if name]
+        growth = [product(map(signed, attributes[name].get(8, ()))) for name in SIZE_ATTRIBUTES if name in attributes]
+        if not all(each <= MOST_GROWTH for each in growth + [multiplied(told)]):
+            raise UserError("%s: not opened: its %s may make too much of a picture" % (path, operator))
+        made = INFINITE
+        if operator in OF_ALL or operator in OF_THE_FIRST:
+            inputs = inputs if operator in OF_ALL else inputs[:1]
+            made = multiplied(most.get(name, INFINITE) for name in inputs)
+        elif operator == "Shape":
+            made = 1
+        elif operator in ("Constant", "ConstantOfShape") and "value" in attributes:
+            made = product(numbers(attributes["value"][5][-1]))
+            if operator == "ConstantOfShape" and made > 2:  # many of them
+                made = INFINITE
+        most.update((word(name), made) for name in node.get(2, ()))
+
+
+def numbers(tensor):
+    """Those of a small one; infinite of others, and of those that no exporter stores so."""
+    found = parts(tensor)
+    kind, raw = {1: "<%df", 6: "<%di", 7: "<%dq"}.get(found.get(2, [0])[-1]), found.get(9, [0])[-1]
+    if not kind or isinstance(raw, int) or len(raw) > 512:
+        return [INFINITE]
+    return struct.unpack(kind % (len(raw) // struct.calcsize(kind % 1)), raw)
+
+
+def product(sizes):
+    """The most that these numbers multiply by, each as a size, as a margin on it, or as a divisor below 1."""
+    return multiplied(max(1 + abs(size), 1 / (abs(size) or 1)) if size == size else INFINITE for size in sizes)
+
+
+def multiplied(factors):
+    result = 1.0
+    for factor in factors:
+        result *= factor
+    return result
+
+
+def parts(message):
+    """The values of a message's fields, by their numbers."""
+    found = {}
+    for number, value in fields(message):
+        found.setdefault(number, []).append(value)
+    return found
+
+
+def word(value):
+    """The text of a field."""
+    if isinstance(value, int):
+        raise TruncatedError("it is no ONNX file")
+    return bytes(value).decode("utf-8")
+
+
+def signed(value):
+    """Of a varint; infinite of many packed into one, which no exporter writes."""
+    if not isinstance(value, int):
+        return INFINITE
+    return value - 2**64 if value >= 2**63 else value
 
 
 # ---- the network, by the runtime of its file
