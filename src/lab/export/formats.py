@@ -152,7 +152,7 @@ def save_onnx(model: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> N
 
 
 def _to_onnx(module: nn.Module, images: Tensor) -> onnx.ModelProto:
-    """By the older exporter, the only one that keeps to the opset."""
+    """By the older exporter: what the newer one writes is of opset 18, and no converter brings it down to OPSET."""
     content = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is deprecated
