@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; torch is not imported yet
 PROJECT = Path(__file__).parents[1]
@@ -115,6 +116,23 @@ def refused(here, capfd):
         return told
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def blank_figures(request, monkeypatch):
+    """matplotlib draws for half of the time of a small run: where a test looks at no figure its PNG is a blank page."""
+    if "drawn" in request.fixturenames:
+        return
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def save_blank(figure, path, **options):
+        if options.get("format") != "png":
+            return save(figure, path, **options)
+        return Image.new("1", (1, 1)).save(path, "png")
+
+    monkeypatch.setattr(Figure, "savefig", save_blank)
 
 
 @pytest.fixture
