@@ -91,6 +91,9 @@ def here(monkeypatch, capfd, tmp_path, data_root):
         monkeypatch.setenv("COLUMNS", "120")
         for name, value in OFFLINE.items():
             monkeypatch.setenv(name, value)
+        if not any("sweep=" in str(word) for word in arguments):
+            # Hydra composes each config twice: first for hydra.mode alone, which the presets of sweeps set
+            monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
         script = PROJECT / "src" / f"{command}.py"
         monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
         runpy.run_path(str(script), run_name="__main__")
@@ -130,7 +133,7 @@ def blank_figures(request, monkeypatch):
     def save_blank(figure, path, **options):
         if options.get("format") != "png":
             return save(figure, path, **options)
-        return Image.new("1", (1, 1)).save(path, "png")
+        return Image.new("RGB", (1, 1)).save(path, "png")
 
     monkeypatch.setattr(Figure, "savefig", save_blank)
 
