@@ -42,6 +42,7 @@ def render(template: Path, script: str = "", sheet: "Sheet | None" = None, **con
     return environment.get_template(template.name).render(
         say=say,
         number=number,
+        contents=[],  # each heading adds itself
         language=spoken(),
         policy="; ".join(f"{kind} {sources}" for kind, sources in allowed.items()),
         style=Markup(style),

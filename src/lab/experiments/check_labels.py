@@ -13,6 +13,7 @@ from lab.config.again import command_again
 from lab.config.overrides import quoted
 from lab.config.schema import PROJECT, CrossValidate, data_folder, place_data
 from lab.datasets.dataset import Dataset, load
+from lab.display.language import number, say, speaking
 from lab.display.page import Sheet, Table, render
 from lab.display.terminal import print_table
 from lab.errors import UserError, printable
@@ -28,13 +29,13 @@ MOST_SHOWN = 2_000  # suspects, on the page
 MOST_PAIRS = 10  # of classes, in the terminal
 
 
-def find_wrong_labels(folder: Path, root: Path | None) -> None:
+def find_wrong_labels(folder: Path, root: Path | None, language: str = "en") -> None:
     """Leave suspects.csv, suspects.json and suspects.html beside the folds in `folder`; nothing is trained."""
     config, parts = _read(folder)
     place_data(config, root)
     dataset = load(config.data, untrusted=True)
-    for number, part in enumerate(parts):
-        check_images(part, dataset, folder / f"fold_{number}", data_folder(config.data.root))
+    for fold, part in enumerate(parts):
+        check_images(part, dataset, folder / f"fold_{fold}", data_folder(config.data.root))
     predictions = join(parts)
     suspects = find_suspects(predictions.labels, predictions.probabilities())
     rows, pairs = _list(suspects, predictions, dataset), _count(suspects, predictions)
@@ -42,7 +43,9 @@ def find_wrong_labels(folder: Path, root: Path | None) -> None:
     title = f"{config.model.name} on {dataset.name}: {len(rows):,} labels of {len(predictions.labels):,} to look at"
     if rows:
         write_csv(rows, folder / "suspects.csv")
-        write_text(_draw(title, rows, pairs, suspects, predictions, dataset), folder / "suspects.html")
+        with speaking(language):
+            page = _draw(config.model.name, rows, pairs, suspects, predictions, dataset)
+        write_text(page, folder / "suspects.html")
     write_json({"images": len(predictions.labels), "expected": expected, "pairs": pairs}, folder / "suspects.json")
     columns = ["label", "thought to be", "expected", "suspects"]
     shown = [[pair["class"], pair["thought"], f"{pair['expected']:.0f}", f"{pair['suspects']:,}"] for pair in pairs]
@@ -78,7 +81,7 @@ def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
     script = PROJECT / "src" / "cross_validate.py"
     if subprocess.run([sys.executable, script, *words], check=False).returncode:
         raise UserError(f"{out}: the folds have not been trained: the line above says why; the same command goes on")
-    after = [load_predictions(out / f"fold_{number}") for number in range(len(before))]
+    after = [load_predictions(out / f"fold_{fold}") for fold in range(len(before))]
     estimate, scores = _compare(before, after)
     told = _sentence(dataset.corrected.labels, estimate)
     about = {"folds": str(folder), "corrections": dataset.corrected.plain(), **scores, "sentence": told}
@@ -104,7 +107,7 @@ def _list(suspects: Suspects, predictions: Predictions, dataset: Dataset) -> lis
         rows.append(
             named
             | {"fingerprint": dataset.digests[image], "class": classes[label], "suggested": classes[suggested]}
-            | {key: float(f"{probabilities[row, number]:.6g}") for key, number in shares.items()}
+            | {key: float(f"{probabilities[row, place]:.6g}") for key, place in shares.items()}
         )
     return rows
 
@@ -122,7 +125,7 @@ def _count(suspects: Suspects, predictions: Predictions) -> list[dict[str, Any]]
 
 
 def _draw(
-    title: str,
+    model: str,
     rows: list[dict[str, Any]],
     pairs: list[dict[str, Any]],
     suspects: Suspects,
@@ -132,17 +135,25 @@ def _draw(
     """The page on which they are judged."""
     sheet, shown = Sheet(dataset.images.shape[1:]), rows[:MOST_SHOWN]
     tiles = [sheet.add(dataset.images[row["image"]]) for row in shown]
-    names = [printable(row["file"]) if "file" in row else f"no. {row['image']}" for row in shown]
-    counts = [[p["class"], p["thought"], f"{p['expected']:.0f}", str(p["suspects"])] for p in pairs if p["suspects"]]
+    names = [printable(row["file"]) if "file" in row else say("no. {row}", row=row["image"]) for row in shown]
+    counts = [
+        [p["class"], p["thought"], number(p["expected"], ",.0f"), number(p["suspects"])] for p in pairs if p["suspects"]
+    ]
     return render(
         HERE / "suspects.html",
         (HERE / "suspects.js").read_text(encoding="utf-8"),
         sheet,
-        title=title,
+        title=say(
+            "{model} on {data}: {suspects:,} labels of {images:,} to look at",
+            model=model,
+            data=dataset.name,
+            suspects=len(rows),
+            images=len(predictions.labels),
+        ),
         suspects=[row | {"tile": tile, "name": name} for row, tile, name in zip(shown, tiles, names, strict=True)],
         total=len(rows),
         expected=float(suspects.expected.sum() - suspects.expected.trace()),
-        pairs=Table(["label", "thought to be", "expected", "suspects"], counts),
+        pairs=Table([say("label"), say("thought to be"), say("expected"), say("suspects")], counts),
         classes=dataset.classes,
         sha256=dataset.sha256,
     )

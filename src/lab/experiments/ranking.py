@@ -190,10 +190,14 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
         from lab.evaluation.significance import corrected_t
 
         estimate = corrected_t(pairs, 0)
-        gap, within, source = estimate.value, estimate.value - estimate.low, f"{len(pairs)} seeds, paired"
+        gap, within, source = (
+            estimate.value,
+            estimate.value - estimate.low,
+            say("{seeds} seeds, paired", seeds=len(pairs)),
+        )
         if estimate.low > 0:
             return []
-        advice = "undecided: more seeds would tell"
+        advice = say("undecided: more seeds would tell")
     elif min(len(best.jobs), len(second.jobs)) > 1:
         from scipy.stats import t
 
