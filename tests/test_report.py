@@ -195,19 +195,26 @@ def test_the_same_run_gives_the_same_bytes_and_speaks_french(run, here):
     assert re.search(r"\d,\d\d\u202f%", text) and not re.search(r"\d\.\d\d ?%", text)
 
 
-def test_folds_sweeps_and_comparisons_of_older_versions_have_their_pages(older, here):  # noqa: F811
+def test_folds_sweeps_and_comparisons_of_older_versions_have_their_pages(older, here, refused):  # noqa: F811
     here("report", older / "folds")
     text = "".join(read_page(older / "folds").text)
     assert f"over {len(read_result(older / 'folds')['folds'])} folds" in text and "read as" in text
+    assert "where it looked: " in (older / "folds" / "report.html").read_text()
     here("report", older / "sweep", "--lang", "fr")
     assert "Meilleur réglage en validation" in "".join(read_page(older / "sweep").text)
     with (older / "sweep" / "sweep.csv").open() as file:
         runs = [older / "sweep" / row["folder"] for row in csv.DictReader(file)]
-    here("compare", *runs[:2], "--out", older / "compared")
+    here("compare", *(run.relative_to(older) for run in runs[:2]), "--out", "compared")
     sentence = json.loads((older / "compared" / "comparison.json").read_text())["pairs"][0]["sentence"]
     here("report", older / "compared")
     page = read_page(older / "compared")
     assert sentence in page.text and any(" right, " in text for text in page.text)
+    place = older / "elsewhere"
+    place.mkdir()
+    for name in ("sweep", "compared"):  # moved together
+        (older / name).rename(place / name)
+    here("report", place / "compared")
+    assert ": give one of those in it: compared" in refused(place, command="report")
 
 
 def test_the_command_on_the_page_makes_the_same_run_again(older, here):  # noqa: F811
