@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from test_predict import onnx_model, say  # noqa: F401
@@ -49,13 +50,74 @@ def wordless(model):
     model.ClearField("metadata_props")
 
 
-EDITS = (want_a_file, loop, branch, foreign, function, wordless)
+def number_for_a_word(model):
+    """A node's operator as a number: so many bytes would be made of it, were it taken for a word."""
+    node = b"\x20" + b"\xff" * 5 + b"\x7f"
+    model.graph.MergeFromString(bytes([0x0A, len(node)]) + node)
+
+
+EDITS = (want_a_file, loop, branch, foreign, function, wordless, number_for_a_word)
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
 def test_what_is_more_than_a_network_is_not_opened(edit, onnx_model, say, tmp_path):  # noqa: F811
     _, told, code = say(change(onnx_model, tmp_path, edit), "selftest")
     assert code == 1 and told.count("\n") == 1 and told.startswith("error: ")
+
+
+def add(model, operator, *inputs, **attributes):
+    """A node in front of the others, its constant inputs before it; what comes out is called like the operator."""
+    names = []
+    for place, value in enumerate(inputs):
+        if isinstance(value, str):
+            names.append(value)
+            continue
+        names.append(f"{operator}{place}")
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), names[-1]))
+    model.graph.node.append(onnx.helper.make_node(operator, names, [operator], **attributes))
+
+
+def chain(model):
+    """2 to the power of 32, of small numbers."""
+    add(model, "Mul", [2], [2])
+    for number in range(30):
+        model.graph.node.append(onnx.helper.make_node("Mul", [f"Mul{number or ''}", "Mul0"], [f"Mul{number + 1}"]))
+    add(model, "ConstantOfShape", "Mul30")
+
+
+GREEDY = {
+    "Pad": lambda model: add(model, "Pad", "images", [0, 0, 9999, 9999] * 2),
+    "Pad of a picture's own values": lambda model: add(model, "Pad", "images", "images"),
+    "Resize by sizes": lambda model: add(model, "Resize", "images", "", "", [1, 1, 100_000, 100_000]),
+    "Resize by scales": lambda model: add(model, "Resize", "images", "", np.float32([1, 1, 5000, 5000])),
+    "Resize by no number": lambda model: add(model, "Resize", "images", "", np.float32([1, 1, np.nan, 1])),
+    "Expand": lambda model: add(model, "Expand", "images", [100_000, 1, 280, 280]),
+    "Tile": lambda model: add(model, "Tile", "images", [1, 1, 3000, 3000]),
+    "ConstantOfShape": lambda model: add(model, "ConstantOfShape", [60_000, 60_000]),
+    "ConstantOfShape of a product": chain,
+    "ConvTranspose": lambda model: add(model, "ConvTranspose", "images", "images", strides=[5000, 5000]),
+    "Conv": lambda model: add(model, "Conv", "images", "images", pads=[9999] * 4),
+    "AveragePool": lambda model: add(model, "AveragePool", "images", kernel_shape=[9, 9], pads=[2**40, 0, 0, 0]),
+    "Range": lambda model: add(model, "Range", 0, 2**40, 1),
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_what_makes_gigabytes_of_a_picture_is_not_opened(name, onnx_model, say, tmp_path):  # noqa: F811
+    _, told, code = say(change(onnx_model, tmp_path, GREEDY[name]), "info")
+    operator = name.partition(" ")[0]
+    assert code == 1 and told.count("\n") == 1 and "not opened: it" in told and operator in told
+
+
+def test_what_networks_ask_for_is_opened(onnx_model, say, tmp_path):  # noqa: F811
+    def edit(model):
+        add(model, "Pad", "images", [0, 0, 2, 2] * 2)
+        add(model, "Shape", "images")
+        add(model, "Slice", "Shape", [0], [2])
+        add(model, "Concat", "Slice", [224, 224], axis=0)
+        add(model, "Resize", "images", "", "", "Concat")
+
+    assert say(change(onnx_model, tmp_path, edit), "info")[2] == 0
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, marks=pytest.mark.slow)])
