@@ -11,6 +11,7 @@ import contextlib
 import csv
 import ctypes
 import glob
+import hashlib
 import io
 import json
 import math
@@ -19,6 +20,7 @@ import os
 import platform
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -60,6 +62,9 @@ TOLERANCE = 1e-4  # of a golden probability, between processors and versions
 CALLS = 8  # after which a runtime has optimised all that it will
 KINDS = "model.onnx or model.ts"
 OPTIMISED = "optimised for this processor"
+# CUDA's runtime: as a developer's package names it; of JetPack 4, 5, 6 and 7; where it lies if nothing says so
+LIBRARIES = ["libcudart.so"] + ["libcudart.so.%s" % number for number in ("10.2", "11.0", "12", "13")]
+LIBRARIES += ["/usr/local/cuda/lib64/libcudart.so"]
 # what stands in an ONNX file's messages, by their numbers in onnx.proto: which ones are read,
 MESSAGES = {("model", 7): "graph", ("graph", 1): "node", ("graph", 5): "tensor", ("node", 5): "attribute"}
 MESSAGES.update({("attribute", 5): "tensor", ("attribute", 10): "tensor"})
@@ -75,17 +80,29 @@ UNSAFE = {
     ("tensor", 13): "weights in other files",
     ("tensor", 14): "weights in other files",
 }
-# and the operators that compute with what the file holds, and make no more of it than a network does
+# and the operators that compute with what the file holds; how much comes out of them, see check_growth
 OPERATORS = """
     Abs Add And ArgMax Atan AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
     ConvTranspose Cos DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp Expand Flatten Floor Gather
     GatherElements GatherND Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish
     Identity InstanceNormalization LRN LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul Max
-    MaxPool Min Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear Range Reciprocal ReduceL2 ReduceLogSumExp
+    MaxPool Min Mod Mul Neg Not Or PRelu Pad Pow QuantizeLinear Reciprocal ReduceL2 ReduceLogSumExp
     ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round ScatterElements ScatterND Selu Shape
     Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
     ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where
 """.split()
+# which of their inputs say how much they make, and which attributes of any operator do;
+SIZES = {"Pad": slice(1, 2), "Resize": slice(1, 4), "Expand": slice(1, 2), "Tile": slice(1, 2)}
+SIZES["ConstantOfShape"] = slice(0, 1)
+SIZE_ATTRIBUTES = ("pads", "strides", "output_padding", "output_shape")
+# what such sizes may be computed by: of the first input alone, and these keep their order; of each number of all
+AS_MANY = "Cast Ceil Floor Identity Reshape Slice Squeeze Transpose Unsqueeze".split()
+IN_PLACE = AS_MANY[:4]
+BY_EACH = "Add Div Equal Max Min Mul Sub Where".split()
+INFINITE = float("inf")
+UNKNOWN = INFINITE, None
+MOST_NUMBERS = 64  # that tell sizes
+MOST_GROWTH = 2**22  # times as much as goes in
 MOST_ONNX_BYTES = 2**31 - 1  # what ONNX itself allows
 MOST_ONNX_PARTS = 300 * 1000
 # of the metadata: where it is, and what
@@ -216,16 +233,9 @@ def info(given):
         ("model", metadata["model"]),
         ("data", metadata["data"]),
         ("classes", ", ".join(metadata["classes"])),
-        (
-            "input",
-            "%dx%d %s, any picture is fitted as a %s"
-            % (size["height"], size["width"], size["colour"], size["picture"]),
-        ),
+        ("input", "%(height)dx%(width)d %(colour)s, any picture is fitted as a %(picture)s" % size),
         ("parameters", "{:,}".format(metadata["parameters"]["total"])),
-        (
-            "accuracy",
-            "%.2f %% of %s %s images" % (100 * metrics["accuracy"], "{:,}".format(metrics["images"]), metrics["part"]),
-        ),
+        ("accuracy", "{:.2f} % of {images:,} {part} images".format(100 * metrics["accuracy"], **metrics)),
         ("answers", told_of_abstention(metadata)),
         ("epoch", metrics["epoch"]),
         ("trained with", "torch %s" % metadata["versions"]["torch"]),
@@ -285,7 +295,7 @@ def read_onnx(path):
     """The metadata's bytes; UserError where the file has more in it than a network, its own weights and words."""
     if os.path.getsize(path) > MOST_ONNX_BYTES:
         raise UserError("%s: too large: at most %d MB" % (path, MOST_ONNX_BYTES // 10**6))
-    found = None
+    found, nodes, tensors = None, [], []
     with open(path, "rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # weights are passed by, not read
         for count, (kind, number, value) in enumerate(walk("model", content)):
@@ -293,19 +303,111 @@ def read_onnx(path):
                 raise UserError("%s: it has too many parts" % path)
             if value and (kind, number) in UNSAFE:
                 raise UserError("%s: not opened: it has %s" % (path, UNSAFE[kind, number]))
-            if (kind, number) == ("node", 4) and bytes(value).decode("utf-8") not in OPERATORS:
-                raise UserError("%s: not opened: it has the operator %.40s" % (path, bytes(value).decode("utf-8")))
-            if (kind, number) == ("node", 7) and bytes(value) not in (b"", b"ai.onnx"):
+            if (kind, number) == ("node", 4) and word(value) not in OPERATORS:
+                raise UserError("%s: not opened: it has the operator %.40s" % (path, word(value)))
+            if (kind, number) == ("node", 7) and word(value) not in ("", "ai.onnx"):
                 raise UserError("%s: not opened: it has operators that are not ONNX's own" % path)
+            if kind == "graph":
+                {1: nodes, 5: tensors}.get(number, []).append(value)
             if (kind, number) == ("model", 14):
                 words = dict(fields(value))
                 if words.get(1) == b"metadata.json":
-                    found = bytes(words[2])
+                    found = word(words[2]).encode("utf-8")
+        check_growth(path, nodes, tensors)
     if found is None:
         raise UserError("%s: an ONNX file, but not of export.py: it has no metadata" % path)
     if len(found) > MOST_BYTES:
         raise UserError("%s: its metadata is too large to be ours" % path)
     return found
+
+
+def check_growth(path, nodes, tensors):
+    """UserError where a single operator may make too much of a picture: of gigabytes a small file can tell.
+
+    Of each name the most that what it stands for multiplies sizes by, as its numbers are in the file or computed from
+    such, and how many numbers it has; a shape is that of what was bounded before. What is not known is infinite, and
+    None. ONNX sorts nodes: none comes before its inputs.
+    """
+    known = {word(parts(tensor)[8][-1]): numbers(tensor) for tensor in tensors}
+    for node in map(parts, nodes):
+        operator, names = word(node[4][-1]), [word(name) for name in node.get(1, ())]
+        inputs = [known.get(name, UNKNOWN) for name in names]
+        attributes = {word(each[1][-1]): each for each in map(parts, node.get(5, ()))}
+        told = [most for name, (most, _) in list(zip(names, inputs))[SIZES.get(operator, slice(0))] if name]
+        growth = [product(map(signed, attributes[name].get(8, ()))) for name in SIZE_ATTRIBUTES if name in attributes]
+        if not all(each <= MOST_GROWTH for each in growth + [multiplied(told)]):
+            raise UserError("%s: not opened: its %s may make too much of a picture" % (path, operator))
+        value = numbers(attributes["value"][5][-1]) if "value" in attributes else (1, 1)
+        made = computed(operator, inputs, value)
+        known.update((word(name), made) for name in node.get(2, ()))
+
+
+def computed(operator, inputs, value):
+    """Of an operator's output the most that it multiplies sizes by, and how many numbers it has; see check_growth."""
+    mosts, counts = [most for most, _ in inputs], [count for _, count in inputs]
+    if operator == "Constant":
+        return value
+    if operator == "Shape":
+        return 1, None
+    if operator == "Concat":
+        return multiplied(mosts), None if None in counts else sum(counts)
+    if operator == "ConstantOfShape" and counts[0] == 1 and mosts[0] <= MOST_NUMBERS:
+        return multiplied([value[0]] * int(mosts[0])), int(mosts[0]) - 1
+    if operator == "ConstantOfShape" and value[0] == 1:  # zeros
+        return 1, None
+    if operator == "Gather" and counts[1] is not None:  # the same one many times, perhaps
+        return multiplied([mosts[0]] * min(counts[1], MOST_NUMBERS)), counts[1]
+    if operator in AS_MANY:
+        return mosts[0], counts[0] if counts[0] == 1 or operator in IN_PLACE else None
+    if operator in BY_EACH and None not in counts and max(counts) <= MOST_NUMBERS:
+        taken = {"Where": inputs[1:], "Equal": [(2, 1)]}.get(operator, inputs)
+        return multiplied(most for most, count in taken for _ in range(max(counts) // (count or 1))), max(counts)
+    return UNKNOWN
+
+
+def numbers(tensor):
+    """The most that those of a small one multiply by, and how many they are, None of a table; unknown of others."""
+    found = parts(tensor)
+    kind, raw = {1: "<%df", 6: "<%di", 7: "<%dq"}.get(found.get(2, [0])[-1]), found.get(9, [0])[-1]
+    if not kind or isinstance(raw, int) or len(raw) > 8 * MOST_NUMBERS:  # or stored as no exporter does
+        return UNKNOWN
+    values = struct.unpack(kind % (len(raw) // struct.calcsize(kind % 1)), raw)
+    is_row = [type(each) for each in found.get(1, ())] in ([], [int])
+    return product(values), len(values) if is_row else None
+
+
+def product(sizes):
+    """The most that these numbers multiply by, each as a size, as a margin on it, or as a divisor below 1."""
+    return multiplied(max(1 + abs(size), 1 / (abs(size) or 1)) if size == size else INFINITE for size in sizes)
+
+
+def multiplied(factors):
+    result = 1.0
+    for factor in factors:
+        result *= factor
+    return result
+
+
+def parts(message):
+    """The values of a message's fields, by their numbers."""
+    found = {}
+    for number, value in fields(message):
+        found.setdefault(number, []).append(value)
+    return found
+
+
+def word(value):
+    """The text of a field."""
+    if isinstance(value, int):
+        raise TruncatedError("it is no ONNX file")
+    return bytes(value).decode("utf-8")
+
+
+def signed(value):
+    """Of a varint; infinite of many packed into one, which no exporter writes."""
+    if not isinstance(value, int):
+        return INFINITE
+    return value - 2**64 if value >= 2**63 else value
 
 
 # ---- the network, by the runtime of its file
@@ -353,10 +455,8 @@ class Model:
 
     def golden(self):
         """The images of the golden sample, and the probabilities that they must have."""
-        content, size = (
-            base64.b64decode(self.metadata["golden"]["images"]),
-            self.shape[0] * self.shape[1] * self.shape[2],
-        )
+        content = base64.b64decode(self.metadata["golden"]["images"])
+        size = self.shape[0] * self.shape[1] * self.shape[2]
         images = [content[place : place + size] for place in range(0, len(content), size)]
         return images, self.metadata["golden"]["probabilities"]
 
@@ -374,6 +474,9 @@ class Model:
                 largest = max(largest, difference)
                 same = same and found.index(max(found)) == row.index(max(row))
         return same and largest <= self.metadata.get("tolerance", self.tolerance), largest
+
+    def precision(self):
+        return {"int8": "INT8", "fp16": "FP16"}.get(self.metadata.get("precision"), "float32")
 
     def optimise(self, images):
         """Run batches like `images` faster, where there is a way; what came of it, in words."""
@@ -486,13 +589,39 @@ class OnnxModel(Model):
             )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised, too
-        self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider])
+        self.most = memory_limit() if self.device == "cpu" else None
+        with bounded(self.most):
+            self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider])
 
     def run(self, content, measured):
         images = self.numpy.frombuffer(content, self.numpy.uint8).reshape((-1,) + self.shape)
         names = ["probabilities", "strangeness"] if measured else ["probabilities"]
-        found = self.session.run(names, {"images": images.astype(self.numpy.float32)})
+        with bounded(self.most):
+            found = self.session.run(names, {"images": images.astype(self.numpy.float32)})
         return self.numpy.concatenate(found, 1).tolist()
+
+
+def memory_limit():
+    """Bytes of addresses: what this process has, and what memory is free; None where the system does not tell."""
+    places = ("proc/self/status", "VmSize"), ("proc/meminfo", "MemAvailable")
+    found = [re.search(r"^%s:\s*([0-9]+) kB" % name, text_of("/", path), re.MULTILINE) for path, name in places]
+    return 1024 * sum(int(each.group(1)) for each in found) if all(found) else None
+
+
+@contextlib.contextmanager
+def bounded(most):
+    """No more than so many bytes: what many operators make together, a file does not tell before it runs."""
+    if most is None:
+        yield
+        return
+    import resource  # Windows has none
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (min([most] + [each for each in before if each >= 0]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 class EngineModel(Model):
@@ -517,6 +646,9 @@ class EngineModel(Model):
     def words(self):
         return "TensorRT %s" % self.tensorrt.__version__
 
+    def precision(self):
+        return "as built"  # an engine does not tell
+
     def open(self):
         try:
             import tensorrt
@@ -528,22 +660,29 @@ class EngineModel(Model):
             self.engine = self.runtime.deserialize_cuda_engine(file.read())
         if self.engine is None:
             raise UserError("%s: this TensorRT did not build it: build it anew on this device" % self.path)
-        self.context = self.engine.create_execution_context()
-        if hasattr(self.engine, "num_io_tensors"):  # 8.5 and newer
-            self.names = [self.engine.get_tensor_name(number) for number in range(self.engine.num_io_tensors)]
-            kinds = [self.engine.get_tensor_dtype(name) for name in self.names]
-            limits = self.engine.get_tensor_profile_shape
-            self.least, self.most = [limits("images", 0)[place][0] for place in (0, 2)]
+        engine, self.context = self.engine, self.engine.create_execution_context()
+        if hasattr(engine, "num_io_tensors"):  # 8.5 and newer
+            self.names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+            kind, shape = engine.get_tensor_dtype, engine.get_tensor_shape
         else:
-            self.names = list(self.engine)
-            kinds = [self.engine.get_binding_dtype(name) for name in self.names]
-            limits = self.engine.get_profile_shape
-            self.least, self.most = [limits(0, "images")[place][0] for place in (0, 2)]
-        self.sizes = {"images": len(self.golden()[0][0]), "probabilities": len(self.metadata["classes"])}
+            self.names = [engine.get_binding_name(number) for number in range(engine.num_bindings)]
+            kind, shape = engine.get_binding_dtype, engine.get_binding_shape
+        wanted = {"images": self.shape, "probabilities": (len(self.metadata["classes"]),)}
         if self.measures():
-            self.sizes["strangeness"] = self.measures()
-        if sorted(self.names) != sorted(self.sizes) or set(kinds) != {tensorrt.float32}:
-            raise UserError("%s: it does not take and give %s as float32" % (self.path, ", ".join(sorted(self.sizes))))
+            wanted["strangeness"] = (self.measures(),)
+        shapes = {name: tuple(shape(name)) for name in self.names if kind(name) == tensorrt.float32}
+        if any(shapes.get(name, ())[1:] != rest for name, rest in wanted.items()) or len(shapes) < len(self.names):
+            told = ", ".join("%s of %s" % each for each in sorted(wanted.items()))
+            raise UserError("%s: it does not take and give float32: %s" % (self.path, told))
+        self.least = self.most = shapes["images"][0]
+        if self.most < 0:  # built for any number between two
+            if hasattr(engine, "get_tensor_profile_shape"):
+                least, _, most = engine.get_tensor_profile_shape("images", 0)
+            else:
+                least, _, most = engine.get_profile_shape(0, "images")
+            self.least, self.most = least[0], most[0]
+        # floats of an image, in each that goes in or comes out
+        self.sizes = {name: len(self.golden()[0][0]) if name == "images" else shapes[name][1] for name in self.names}
         self.memory = {name: self.cuda.allocate(4 * self.most * self.sizes[name]) for name in self.names}
 
     def run(self, content, measured):
@@ -558,12 +697,12 @@ class EngineModel(Model):
         n = max(count, self.least)
         shape = (n,) + self.shape
         if hasattr(self.context, "set_input_shape"):
-            self.context.set_input_shape("images", shape)
+            taken = self.context.set_input_shape("images", shape)
         else:
-            self.context.set_binding_shape(self.engine.get_binding_index("images"), shape)
+            taken = self.context.set_binding_shape(self.engine.get_binding_index("images"), shape)
         self.cuda.put(self.memory["images"], as_floats(content + bytes(n * self.sizes["images"] - len(content))))
-        if not self.context.execute_v2([self.memory[name].value for name in self.names]):
-            raise UserError("the engine fails")
+        if not taken or not self.context.execute_v2([self.memory[name].value for name in self.names]):
+            raise UserError("the engine fails with %d images" % n)
         rows = [[] for _ in range(count)]
         for name in ["probabilities", "strangeness"] if measured else ["probabilities"]:
             width, found = self.sizes[name], self.cuda.get(self.memory[name], n * self.sizes[name])
@@ -573,10 +712,10 @@ class EngineModel(Model):
 
 
 class Cuda:
-    """The three calls of CUDA's runtime that an engine needs: nothing has to be installed for them."""
+    """The two calls of CUDA's runtime that an engine needs: nothing has to be installed for them."""
 
     def __init__(self):
-        for name in ("libcudart.so", "/usr/local/cuda/lib64/libcudart.so"):
+        for name in LIBRARIES:
             with contextlib.suppress(OSError):
                 self.library = ctypes.CDLL(name)
                 return
@@ -1074,18 +1213,25 @@ def predict(given):
         writer.writerow(["file", "class", "probability"] + [shown(name) for name in metadata["classes"]] + last)
     failed = 0
     for path in paths:
-        try:
-            picture = open_picture(path, None if given.raw else metadata["input"])
-            picture, done = fit(picture, metadata["input"], given.raw)
-        except UserError as problem:
-            print("error: %s" % shown("%s: %s" % (path, problem)), file=sys.stderr)
-            failed += 1
-            continue
-        if len(done) > 1:
-            print("%s: %s" % (shown(path), ", ".join(done)), file=sys.stderr)
-        (one,) = model.answers([pixels(picture)])
-        tell(path, decide(one, doubted(done), metadata), doubted(done), given.json, writer)
+        answer, done = answer_to(path, model, given.raw)
+        if answer:
+            if len(done) > 1:
+                print("%s: %s" % (shown(path), ", ".join(done)), file=sys.stderr)
+            tell(path, answer, doubted(done), given.json, writer)
+        failed += not answer
     return 1 if failed else 0
+
+
+def answer_to(path, model, raw):
+    """What `decide` makes of the picture there, and what was done to it; None, and a line, where it cannot be read."""
+    size = model.metadata["input"]
+    try:
+        picture, done = fit(open_picture(path, None if raw else size), size, raw)
+    except UserError as problem:
+        print("error: %s" % shown("%s: %s" % (path, problem)), file=sys.stderr)
+        return None, []
+    (one,) = model.answers([pixels(picture)])
+    return decide(one, doubted(done), model.metadata), done
 
 
 def tell(path, answer, doubts, as_json, writer):
@@ -1124,15 +1270,17 @@ def expand(words):
 
 def selftest(given):
     model = load(given.model, given.device, read_metadata(given.model))
-    passed, difference = model.check()
-    whole = reads_pictures(model)
-    print(
-        "%s: %d images, largest difference %.1e in a probability, %s"
-        % ("pass" if passed and whole else "FAIL", len(model.golden()[0]), difference, model.words())
-    )
+    return 0 if test(model)["passed"] else 1
+
+
+def test(model):
+    """Put the golden sample to it; what came of it, told and returned."""
+    (right, difference), whole, count = model.check(), reads_pictures(model), len(model.golden()[0])
+    told = "pass" if right and whole else "FAIL", count, difference, model.words()
+    print("%s: %d images, largest difference %.1e in a probability, %s" % told)
     if not whole:
         print("this Pillow reads other pixels than were written: pip install -U Pillow")
-    return 0 if passed and whole else 1
+    return {"passed": right and whole, "images": count, "largest_difference": difference, "reads_pictures": whole}
 
 
 def reads_pictures(model):
@@ -1152,20 +1300,27 @@ def reads_pictures(model):
 
 
 def bench(given):
-    model = load(given.model, given.device, read_metadata(given.model))
+    time_batches(load(given.model, given.device, read_metadata(given.model)), given)
+    return 0
+
+
+def time_batches(model, given):
+    """Milliseconds a call and images/s at batch 1 and given.batch, and the largest memory; told and returned."""
     print(model.words())
+    found = {"speed": {}}
     for n in sorted({1, given.batch}):
         images = repeated(model.golden()[0], n)
-        tell_speed(n, measure(model, images, given.seconds))
+        found["speed"][str(n)] = tell_speed(n, measure(model, images, given.seconds))
         optimised = model.optimise(images)
         if optimised:
             print(shown(optimised))
         if optimised == OPTIMISED:
-            tell_speed(n, measure(model, images, given.seconds))
-    print("largest memory of this process: %.0f MB" % peak_memory())
-    if model.gpu_memory() is not None:
-        print("largest memory of the GPU: %.0f MB" % model.gpu_memory())
-    return 0
+            found["speed"][str(n)] = tell_speed(n, measure(model, images, given.seconds))
+    found["memory_mb"], found["gpu_memory_mb"] = peak_memory(), model.gpu_memory()
+    print("largest memory of this process: %.0f MB" % found["memory_mb"])
+    if found["gpu_memory_mb"] is not None:
+        print("largest memory of the GPU: %.0f MB" % found["gpu_memory_mb"])
+    return found
 
 
 def repeated(images, n):
@@ -1173,10 +1328,11 @@ def repeated(images, n):
 
 
 def tell_speed(n, seconds):
-    print(
-        "batch %4d: median %8.3f ms, 95 %% below %8.3f ms, %9.0f images/s (%d calls)"
-        % (n, 1000 * share_of(seconds, 0.5), 1000 * share_of(seconds, 0.95), n / share_of(seconds, 0.5), len(seconds))
-    )
+    median, p95, p99 = [1000 * share_of(seconds, share) for share in (0.5, 0.95, 0.99)]
+    told = n, median, p95, p99, 1000 * n / median, len(seconds)
+    print("batch %4d: median %8.3f ms, 95 %% below %8.3f, 99 %% below %8.3f, %9.0f images/s (%d calls)" % told)
+    names = "median_ms", "p95_ms", "p99_ms", "images_per_second", "calls"
+    return dict(zip(names, told[1:]))
 
 
 def share_of(seconds, share):
@@ -1206,6 +1362,119 @@ def peak_memory():
         return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux would count the memory of who started this, too
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+# ---- a receipt: what this file does on this machine
+
+
+def receipt(given):
+    """Write what the self-test, the bench and, where pictures of known classes are given, these say."""
+    if not os.path.isdir(os.path.dirname(given.out) or "."):
+        raise UserError("--out %s: there is no such folder" % given.out)
+    metadata = read_metadata(given.model)
+    pictures = [each for word in given.images[1:] for each in labelled(word, metadata["classes"])]
+    model = load(given.model, given.device, metadata)
+    content = {"receipt": FORMAT, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    content.update(file=os.path.basename(given.model), file_bytes=os.path.getsize(given.model))
+    content.update((key, metadata[key]) for key in ("model", "data", "classes"))
+    content.update(precision=model.precision(), runtime=model.words(), device=machine())
+    content["versions"] = {"python": platform.python_version(), "pillow": pillow()[0].__version__}
+    content["selftest"] = test(model)
+    content["accuracy"] = score(model, pictures, given.raw) if pictures else None
+    content.update(time_batches(model, given))
+    content.update(temperature=metadata.get("abstention", {}).get("temperature"), degrees=degrees())
+    beside = "%s.%d" % (given.out, os.getpid())
+    with open(beside, "w") as file:
+        json.dump(finite(content), file, indent=2, allow_nan=False)
+    os.replace(beside, given.out)
+    print("receipt: %s" % shown(given.out))
+    return 0 if content["selftest"]["passed"] else 1
+
+
+def labelled(folder, classes):
+    """(class, path) of each picture in a folder that has one folder a class."""
+    if not os.path.isdir(folder):
+        raise UserError("%s: there is no such folder, with one folder a class in it" % folder)
+    names = sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name)))
+    for name in names or [""]:
+        if name not in classes:
+            raise UserError("%s: has %s, and no folder for each of %s" % (folder, name or "none", ", ".join(classes)))
+        for path in expand([os.path.join(folder, name)]):
+            yield name, path
+
+
+def score(model, pictures, raw):
+    """The share of pictures whose likeliest class is their own; one that cannot be read is not right.
+
+    `right` has a digit for each, sorted by class and content, whatever the files' names; `pictures` is the digest of
+    these: two receipts that share it can be compared picture by picture.
+    """
+    found, unknown, refused = [], 0, 0
+    for number, (name, path) in enumerate(pictures):
+        if number % 100 == 0 and sys.stderr.isatty():
+            print("\r%d of %d pictures" % (number, len(pictures)), end="\r", file=sys.stderr)
+        answer = answer_to(path, model, raw)[0] or {}
+        with open(path, "rb") as file:
+            found.append((name, hashlib.sha256(file.read()).hexdigest(), answer.get("class") == name))
+        unknown, refused = unknown + answer.get("unknown", False), refused + (not answer)
+    right = [is_right for _, _, is_right in sorted(found)]
+    share, (low, high) = sum(right) / len(right), wilson(sum(right), len(right))
+    told = 100 * share, 100 * low, 100 * high, len(right), unknown, refused
+    print("accuracy: %.2f %% (95 %% interval %.2f to %.2f) of %d pictures; %d unknown, %d refused" % told)
+    names = repr([each[:2] for each in sorted(found)]).encode("utf-8", "backslashreplace")
+    return {
+        "value": share,
+        "interval": [low, high],
+        "images": len(right),
+        "unknown": unknown,
+        "refused": refused,
+        "pictures": hashlib.sha256(names).hexdigest(),
+        "right": "".join("01"[each] for each in right),
+    }
+
+
+def wilson(right, count):
+    """The 95 % interval of a share: Wilson, 1927."""
+    z, share = 1.959964, right / count
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return [(share + z * z / (2 * count) + each) / (1 + z * z / count) for each in (-half, half)]
+
+
+def machine(root="/"):
+    """What it runs on, without the name that its owner gave it; a Jetson has a board's name and a release."""
+    processors = re.findall("^model name\\s*: (.*)$", text_of(root, "proc/cpuinfo"), re.MULTILINE)
+    return {
+        "machine": platform.machine(),
+        "system": "%s %s" % (platform.system(), platform.release()),
+        "processor": processors[0] if processors else platform.processor(),
+        "cores": os.cpu_count(),
+        "board": text_of(root, "proc/device-tree/model").strip("\0\n") or None,
+        "release": text_of(root, "etc/nv_tegra_release").partition("\n")[0] or None,
+    }
+
+
+def degrees(root="/"):
+    """Celsius, of each thermal zone that can be read."""
+    found = {}
+    for zone in sorted(glob.glob(os.path.join(root, "sys/class/thermal/thermal_zone*"))):
+        with contextlib.suppress(ValueError):
+            name = "%s %s" % (os.path.basename(zone)[8:], text_of(zone, "type").strip())
+            found[name] = int(text_of(zone, "temp")) / 1000
+    return found
+
+
+def text_of(*parts):
+    """Nothing, of a file that cannot be read."""
+    with contextlib.suppress(OSError), open(os.path.join(*parts), errors="replace") as file:
+        return file.read()
+    return ""
+
+
+def finite(value):
+    """The same with None for what is no number: JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ---- server
@@ -1573,7 +1842,7 @@ def parse(words):
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="model.ts, which export.py wrote; or a run's folder, which is exported first")
     parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="pictures, folders, patterns; or info, selftest, bench"
+        "images", nargs="*", metavar="IMAGE", help="pictures, folders, patterns; or info, selftest, bench, receipt"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a line of JSON for each picture")
@@ -1582,6 +1851,7 @@ def parse(words):
     parser.add_argument("--raw", action="store_true", help="feed the pixels as they are")
     parser.add_argument("--batch", type=int, default=32, help="of bench; else 32")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row of bench; else 2")
+    parser.add_argument("--out", metavar="FILE", help="of receipt: the JSON; folders of one folder a class may follow")
     parser.add_argument("--serve", type=int, metavar="PORT", help="a page to draw on, and POST /predict")
     parser.add_argument("--host", default="127.0.0.1", help="of --serve; 0.0.0.0 lets other machines in")
     given, more = parser.parse_known_args(words)  # pictures may follow options
@@ -1594,10 +1864,14 @@ def parse(words):
         given.run = serve
     elif len(given.images) == 1 and given.images[0] in commands:
         given.run = commands[given.images[0]]
+    elif given.images and given.images[0] == "receipt":
+        given.run = receipt
     elif given.images:
         given.run = predict
     else:
-        parser.error("give pictures, or one of info, selftest, bench, --serve PORT")
+        parser.error("give pictures, or one of info, selftest, bench, receipt, --serve PORT")
+    if (given.run is receipt) != bool(given.out):
+        parser.error("receipt and --out FILE go together")
     if not given.host:
         parser.error("--host is empty")
     if given.batch < 1:

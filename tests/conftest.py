@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; torch is not imported yet
 PROJECT = Path(__file__).parents[1]
@@ -90,6 +91,9 @@ def here(monkeypatch, capfd, tmp_path, data_root):
         monkeypatch.setenv("COLUMNS", "120")
         for name, value in OFFLINE.items():
             monkeypatch.setenv(name, value)
+        if not any("sweep=" in str(word) for word in arguments):
+            # Hydra composes each config twice: first for hydra.mode alone, which the presets of sweeps set
+            monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
         script = PROJECT / "src" / f"{command}.py"
         monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
         runpy.run_path(str(script), run_name="__main__")
@@ -115,6 +119,23 @@ def refused(here, capfd):
         return told
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def blank_figures(request, monkeypatch):
+    """matplotlib draws for half of the time of a small run: where a test looks at no figure its PNG is a blank page."""
+    if "drawn" in request.fixturenames:
+        return
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def save_blank(figure, path, **options):
+        if options.get("format") != "png":
+            return save(figure, path, **options)
+        return Image.new("RGB", (1, 1)).save(path, "png")
+
+    monkeypatch.setattr(Figure, "savefig", save_blank)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def planted(tmp_path):
     return tmp_path
 
 
-def test_what_was_planted_is_found(planted, here):
+def test_what_was_planted_is_found(planted, here, drawn):
     told = here("check_data", *NPY, f"data.root={planted}", "hydra.run.dir=out").out
     report = json.loads((planted / "out" / "check.json").read_text())
     assert (report["same"], report["nearly_the_same"], report["constant"]) == (2, 1, [6])
@@ -45,7 +45,7 @@ def test_clean_data_is_called_clean(here, data_root, tmp_path):
 
 def test_training_warns_of_test_images_and_leaves_them_out_when_told(planted, train_here, here):
     images = np.load(planted / "X.npy")
-    options = (*NPY, f"data.root={planted}", "model=small_dense", "model.epochs=1")
+    options = (*NPY, f"data.root={planted}", "model=small_dense", "model.epochs=1", "model.batch_size=100")
     images[:200] = images[200:]  # half of all are there twice
     np.save(planted / "X.npy", images)
     told = train_here(*options, "hydra.run.dir=all")

@@ -9,7 +9,8 @@ import torch
 from conftest import SMALL_MNIST, read_csv, read_result
 from sklearn.model_selection import KFold
 
-FAST = (*SMALL_MNIST, "model=small_conv", "model.epochs=2", "model.batch_size=50")
+FOLDS = 3
+FAST = (*SMALL_MNIST, "model=small_conv", "model.epochs=2", "model.batch_size=50", f"data.folds={FOLDS}")
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def folds(tmp_path_factory):
 
 @pytest.fixture
 def finished(folds, here, tmp_path):
-    """Five folds, two at a time: what was told, and their folder."""
+    """Folds, two at a time: what was told, and their folder."""
     if not (folds / "told").exists():
         for name in ("random", "logging", "hydra_plugins/hydra_planted"):  # in the current directory
             path = tmp_path / f"{name}.py"
@@ -41,10 +42,10 @@ def weights(fold):
 
 def test_scores_mean_and_interval_are_told_and_saved(finished):
     told, folder = finished
-    scores = [read_result(folder / f"fold_{k}")["held_out"]["last"]["accuracy"] * 100 for k in range(5)]
+    scores = [read_result(folder / f"fold_{k}")["held_out"]["last"]["accuracy"] * 100 for k in range(FOLDS)]
     for k, score in enumerate(scores):
-        assert f"> {score:.3f}   fold {k}: 60 images held out" in told
-    assert f"Accuracy: mean={np.mean(scores):.3f} std={np.std(scores):.3f}, n=5" in told
+        assert f"> {score:.3f}   fold {k}: 100 images held out" in told
+    assert f"Accuracy: mean={np.mean(scores):.3f} std={np.std(scores):.3f}, n={FOLDS}" in told
     result = read_result(folder)
     assert result["accuracy"]["mean"] == pytest.approx(np.mean(scores) / 100)
     assert result["accuracy"]["interval"][0] < result["accuracy"]["mean"] < result["accuracy"]["interval"][1]
@@ -58,7 +59,7 @@ def test_saved_folds_are_lab_as_and_hold_every_training_image_once(finished):
     _, folder = finished
     rows = read_csv(folder / "folds.csv")
     assert [int(row["image"]) for row in rows] == list(range(300))
-    for k, (_, held_out) in enumerate(KFold(5, shuffle=True, random_state=1).split(np.arange(300))):
+    for k, (_, held_out) in enumerate(KFold(FOLDS, shuffle=True, random_state=1).split(np.arange(300))):
         assert [int(row["image"]) for row in rows if row["fold"] == str(k)] == held_out.tolist()
         with np.load(folder / f"fold_{k}" / "predictions.npz", allow_pickle=False) as arrays:
             assert arrays["indices"].tolist() == held_out.tolist()
@@ -78,12 +79,12 @@ def test_the_test_part_is_never_used(finished, here, data_root, tmp_path):
 
 def test_the_number_of_workers_changes_no_bit_and_a_fold_is_train_pys(finished, here, tmp_path):
     _, folder = finished
-    here("cross_validate", *FAST, "workers=1", "data.folds=5", "hydra.run.dir=alone")
-    for k in range(5):
+    here("cross_validate", *FAST, "workers=1", "hydra.run.dir=alone")
+    for k in range(FOLDS):
         ours, theirs = weights(folder / f"fold_{k}"), weights(tmp_path / "alone" / f"fold_{k}")
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    here("train", *FAST, "data.folds=5", "data.fold=3", "threads=1", "hydra.run.dir=fold")
-    ours, theirs = weights(folder / "fold_3"), weights(tmp_path / "fold")
+    here("train", *FAST, "data.fold=2", "threads=1", "hydra.run.dir=fold")
+    ours, theirs = weights(folder / "fold_2"), weights(tmp_path / "fold")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -98,14 +99,14 @@ def test_a_finished_one_is_told_again_without_training(finished, here, tmp_path)
 def test_the_same_command_trains_the_folds_that_are_missing(finished, here, tmp_path):
     _, whole = finished
     folder = shutil.copytree(whole, tmp_path / "cv")
-    for k in (1, 3):
+    for k in (0, 2):
         (folder / f"fold_{k}" / "result.json").unlink()  # as if it had been killed
     (folder / "result.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("fold_*/result.json")}
     again = here("cross_validate", *FAST, "workers=1", f"hydra.run.dir={folder}").out
     assert "2 folds to train" in again
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    for k in range(5):
+    for k in range(FOLDS):
         ours, theirs = weights(folder / f"fold_{k}"), weights(whole / f"fold_{k}")
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -114,7 +115,7 @@ def test_cross_validations_are_compared_on_the_same_folds(finished, here, refuse
     _, folder = finished
     here("cross_validate", *FAST, "workers=1", "model=dense", "hydra.run.dir=dense")
     told = here("compare", folder, "dense", "--out", "out").out
-    assert "Tested on the same 5 folds" in told
+    assert f"Tested on the same {FOLDS} folds" in told
     scores = [read_result(path)["accuracy"]["mean"] for path in (folder, tmp_path / "dense")]
     pair = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"][0]
     assert pair["value"] == pytest.approx(abs(scores[0] - scores[1]))
@@ -127,7 +128,7 @@ def test_a_fold_is_evaluated_on_what_it_held_out(finished, here, refused, tmp_pa
     fold = shutil.copytree(folder / "fold_1", tmp_path / "fold_1")
     here("evaluate", fold)
     evaluation = json.loads((fold / "evaluation.json").read_text())
-    assert evaluation["part"] == "validation" and evaluation["images"] == 60
+    assert evaluation["part"] == "validation" and evaluation["images"] == 100
     assert f"give one of its folds, {folder}/fold_0" in refused(folder, command="show")
 
 
@@ -196,7 +197,7 @@ def test_all_folds_together_answer_by_the_mean_of_their_probabilities(finished, 
     _, folder = finished
     told = here("evaluate", folder).out
     opinions = []
-    for k in range(5):
+    for k in range(FOLDS):
         here("evaluate", folder / f"fold_{k}", "--part", "test")
         with np.load(folder / f"fold_{k}" / "predictions_test.npz", allow_pickle=False) as arrays:
             exponents = np.exp(arrays["logits"] - arrays["logits"].max(1, keepdims=True))

@@ -29,7 +29,7 @@ from lab.errors import UserError
 
 sys.path.insert(0, str(PROJECT / "src"))
 MOST_MEMORY = 2**20  # kB, beyond what the tests before have left
-EXAMPLES = [15, pytest.param(500, marks=pytest.mark.slow)]
+EXAMPLES = [10, pytest.param(500, marks=pytest.mark.slow)]
 DTYPES = ["<u1", "<f8", "<i4", "O", "<U9", "V8", ">u2", "<c16", "|b1", "<M8[s]", "<u1,<u1"]
 
 

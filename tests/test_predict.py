@@ -538,8 +538,8 @@ def test_every_network_answers_on_the_oldest_runtimes(old_pythons, tmp_path, rec
     lay_out(recipe, tmp_path)
     seven().save(tmp_path / "picture.png")
     for runtime, python in old_pythons.items():
-        for word in ("selftest", "picture.png"):
-            command = [python, "predict.py", FILES[runtime], word]
+        for words in (["selftest"], ["picture.png"], ["receipt", "--out", "receipt.json", "--seconds", "0.1"]):
+            command = [python, "predict.py", FILES[runtime], *words]
             process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
             assert process.returncode == 0, process.stdout + process.stderr
         told = ask(python, tmp_path, runtime)

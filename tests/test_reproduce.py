@@ -10,7 +10,6 @@ import time
 import pytest
 from conftest import PROJECT, read_csv, read_result
 from omegaconf import OmegaConf
-from PIL import Image
 
 from lab.config.schema import CONF
 
@@ -27,28 +26,27 @@ def runs(folder):
 
 
 def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, tmp_path):
-    told = reproduce("rows=[C1,D1]", "seeds=3").out
-    assert "2 rows, 6 runs, 6 to do" in told and told.index("**Margin.**") < told.index("Published figures")
+    told = reproduce("rows=[C1,D1]", "seeds=2").out
+    assert "2 rows, 4 runs, 4 to do" in told and told.index("**Margin.**") < told.index("Published figures")
     lines = runs(tmp_path / "out")
-    assert [line["row"] for line in lines] == ["C1"] * 3 + ["D1"] * 3
+    assert [line["row"] for line in lines] == ["C1"] * 2 + ["D1"] * 2
     for line in lines:
         assert float(line["accuracy"]) == read_result(tmp_path / "out" / line["folder"])["test"]["last"]["accuracy"]
-    scores = [float(line["accuracy"]) * 100 for line in lines[:3]]
-    mean = sum(scores) / 3
-    spread = (sum((score - mean) ** 2 for score in scores) / 2) ** 0.5
+    scores = [float(line["accuracy"]) * 100 for line in lines[:2]]
+    mean = sum(scores) / 2
+    spread = sum((score - mean) ** 2 for score in scores) ** 0.5
     table = (tmp_path / "out" / "table.md").read_text()
     (row,) = re.findall(r"^\| C1 \|.*$", table, re.MULTILINE)
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[1:5] == ["small_dense", "104,938", "97.57", f"{mean:.2f} ± {spread:.2f}"]
-    assert cells[6] == "-" and cells[7].startswith("not yet run (3 of 5 seeds)")
+    assert cells[6] == "-" and cells[7].startswith("not yet run (2 of 5 seeds)")
     findings = table.partition("### The rows")[2].count("\n- **")
     left_out, of = map(int, re.search(r"Left out, .*: (\d+) of (\d+) findings", table).groups())
     assert left_out + findings == of and findings < left_out  # those of the rows that have run are told
-    with Image.open(tmp_path / "out" / "published.png") as picture:
-        assert picture.width > 600
+    assert (tmp_path / "out" / "published.png").exists()
     assert not (tmp_path / "RESULTS.md").exists()  # of all rows only
-    again = reproduce("rows=[C1,D1]", "seeds=3").out
-    assert "6 runs, 0 to do" in again and row.split("|")[5].strip().partition(" ")[0] in again
+    again = reproduce("rows=[C1,D1]", "seeds=2").out
+    assert "4 runs, 0 to do" in again and row.split("|")[5].strip().partition(" ")[0] in again
 
 
 @pytest.mark.slow
@@ -76,7 +74,7 @@ def test_the_whole_ladder_goes_into_the_results_and_leaves_the_rest(here, tmp_pa
 
 def test_a_row_that_cannot_run_says_why(here, tmp_path):
     with pytest.raises(SystemExit, match=r"error: E10: could not be run"):
-        here("reproduce", "rows=[E10]", "hydra.run.dir=out")
+        here("reproduce", "rows=[E10]", "seeds=1", "workers=1", "hydra.run.dir=out")
     table = (tmp_path / "out" / "table.md").read_text()
     assert "not run; the ImageNet weights" in table and "published.png" not in table
     assert not (tmp_path / "out" / "published.png").exists()

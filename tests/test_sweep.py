@@ -15,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-FAST = (*SMALL_MNIST, "model=small_dense", "model.epochs=2", "model.batch_size=50")
+FAST = (*SMALL_MNIST, "model=small_dense", "model.epochs=1", "model.batch_size=50")
 HERE = ("-m", "hydra/launcher=basic", "hydra.sweep.dir=sweep")
 RATES = "model.optimizer.lr=0.01,0.001"
 
@@ -50,9 +50,8 @@ def test_a_sweep_ends_in_a_table_a_winner_and_its_command(train_here, tmp_path):
     assert " learning rate " in told.out
     assert f"lies at the edge of your grid: extend to {'0.1' if rate == '0.01' else '0.0001'}." in told.out
     assert f"python src/train.py model=small_dense data=mnist {' '.join(SMALL_MNIST[1:])}" in told.out
-    with Image.open(tmp_path / "sweep" / "sweep.png") as picture:
-        assert picture.width > 600
-    assert "epoch 2/2" in (tmp_path / "sweep" / best["folder"] / "train.log").read_text()
+    assert (tmp_path / "sweep" / "sweep.png").exists()
+    assert "epoch 1/1" in (tmp_path / "sweep" / best["folder"] / "train.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_the_same_command_runs_what_is_missing_and_a_longer_grid_what_is_new(tra
     assert "3 jobs, 1 to run" in train_here(*HERE, *FAST, RATES + ",0.1").out
     assert (sweep / "lr=0.01" / "result.json").stat().st_mtime_ns == kept
     assert len(rows(sweep)) == 3
-    assert "3 jobs, 3 to run" in train_here(*HERE, *FAST, RATES + ",0.1", "rerun=true").out
+    assert "2 jobs, 2 to run" in train_here(*HERE, *FAST, RATES, "rerun=true").out
     assert (sweep / "lr=0.01" / "result.json").stat().st_mtime_ns != kept
 
 
@@ -120,14 +119,14 @@ def test_another_configuration_in_the_folder_is_left_alone(refused, train_here, 
 
 def test_seeds_are_folded_and_failures_told_when_they_happen_and_at_the_end(here, capfd, tmp_path):
     with pytest.raises(SystemExit) as ended:
-        here("train", *HERE, *FAST, "model.optimizer.lr=0.001,1e30", "seed=1,2,3")
-    assert "3 of 6 jobs failed" in str(ended.value.code)
+        here("train", *HERE, *FAST, "model.optimizer.lr=0.001,1e30", "seed=1,2")
+    assert "2 of 4 jobs failed" in str(ended.value.code)
     told = capfd.readouterr()
-    assert told.err.count(" of epoch 1, at a learning rate of ") == 3
-    assert told.out.count("failed: lr=1e+30,seed=") == 3
-    assert " ± " in told.out and " 0.001 │     3 │" in told.out
+    assert told.err.count(" of epoch 1, at a learning rate of ") == 2
+    assert told.out.count("failed: lr=1e+30,seed=") == 2
+    assert " ± " in told.out and " 0.001 │     2 │" in told.out
     table = rows(tmp_path / "sweep")
-    assert len(table) == 6 and [bool(row["error"]) for row in table] == [False] * 3 + [True] * 3
+    assert len(table) == 4 and [bool(row["error"]) for row in table] == [False] * 2 + [True] * 2
 
 
 def test_without_validation_no_winner_is_named(train_here):
@@ -233,7 +232,7 @@ def test_early_stopping_ends_a_run_whose_validation_loss_no_longer_falls(train_h
     assert read_result(tmp_path / "run")["epochs"] < 30
 
 
-def test_a_learning_rate_is_suggested_and_its_curve_drawn(train_here, tmp_path):
+def test_a_learning_rate_is_suggested_and_its_curve_drawn(train_here, drawn, tmp_path):
     told = train_here(*FAST, "model=baseline", "tune=lr", "hydra.run.dir=tune").out
     curve = read_csv(tmp_path / "tune" / "learning_rates.csv")
     losses = [float(row["loss"]) for row in curve]

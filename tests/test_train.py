@@ -104,7 +104,8 @@ def test_another_runs_folder_is_never_written_into(finished, refused):
 def test_the_same_seed_gives_the_same_bits(train_here, tmp_path):
     """With dropout and augmentation; each run gets a folder of its own."""
     for seed in (3, 3, 4):
-        train_here(*FAST, "model=dropout", "model.augment.rotation=10", "model.augment.shift=0.1", f"seed={seed}")
+        changes = ("model.augment.rotation=10", "model.augment.shift=0.1", "trainer.limit_train_batches=2")
+        train_here(*FAST, "model=dropout", "model.epochs=1", *changes, f"seed={seed}")
     folders = sorted((tmp_path / "outputs").iterdir(), key=lambda folder: read_result(folder)["seed"])
     assert len(folders) == 3
     first, again, other = (torch.load(folder / "last.ckpt", weights_only=True)["state_dict"] for folder in folders)
@@ -112,6 +113,7 @@ def test_the_same_seed_gives_the_same_bits(train_here, tmp_path):
     assert not torch.equal(first["net.1.weight"], other["net.1.weight"])
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(train, train_here, tmp_path):
     train_here(*FAST, "model=baseline", "model.batch_size=54", "hydra.run.dir=alone")
     shared = train(*FAST, "model=baseline", "model.batch_size=54", "hydra.run.dir=shared", "trainer=ddp")
@@ -161,7 +163,9 @@ def test_other_data_sets_train(train_here, tmp_path, data, shape):
 
 
 def test_without_files_and_network_a_marked_sample_is_trained_on(train_here, tmp_path):
-    told = train_here("model=small_dense", "model.epochs=1", "hydra.run.dir=run", "data.root=null")
+    told = train_here(
+        "model=small_dense", "trainer.limit_train_batches=2", "model.epochs=1", "hydra.run.dir=run", "data.root=null"
+    )
     assert "This is NOT the MNIST data set" in told.err
     assert read_result(tmp_path / "run")["data"]["name"] == "mnist_sample"
     assert "mnist_sample" in told.out
@@ -290,7 +294,7 @@ def test_speed_fast_says_what_it_measured_and_chose(train_here, tmp_path):
 
 
 def test_a_run_in_bfloat16_is_about_as_good_and_is_evaluated_in_it(train_here, here, tmp_path):
-    options = (*SMALL_MNIST, "model=dense", "model.epochs=3", "model.scale=255", "model.optimizer.lr=0.01")
+    options = (*SMALL_MNIST, "model=dense", "model.epochs=2", "model.scale=255", "model.optimizer.lr=0.01")
     train_here(*options, "trainer.precision=bf16-mixed", "hydra.run.dir=fast")
     train_here(*options, "hydra.run.dir=usual")
     fast, usual = (read_result(tmp_path / run)["test"]["last"] for run in ("fast", "usual"))

@@ -110,7 +110,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for number, contestants in enumerate(groups, 1):
         _compare_group(contestants, out, f"comparison_{number}" if len(groups) > 1 else "comparison")
-    print(f"Tables and charts: {out}")
+    print(f"Tables and charts: {out} (a page of them: report.py {out})")
 
 
 def _compare_group(contestants: Sequence[Contestant], out: Path, name: str) -> None:

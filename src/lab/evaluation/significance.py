@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
+MARGIN = 0.0025  # of accuracy: less is no difference that matters
 
 
 @dataclass
@@ -18,6 +19,16 @@ class Estimate:
     low: float
     high: float
     p: float
+
+    @property
+    def is_equivalent(self) -> bool:
+        """Of a difference in accuracy: whether the interval lies within the margin."""
+        return self.low > -MARGIN and self.high < MARGIN
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it is surely below 0, by what may matter."""
+        return self.high < 0 and not self.is_equivalent
 
 
 def accuracy_interval(correct: int, images: int) -> tuple[float, float]:

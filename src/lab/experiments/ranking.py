@@ -11,7 +11,7 @@ from lab.config.overrides import command_line
 from lab.datasets.pitfalls import largest_class
 from lab.display.figures import heat_map, ranking, response, spread
 from lab.display.labels import label, name_values
-from lab.display.language import number, say, translate
+from lab.display.language import localise, number, say, translate
 from lab.display.terminal import print_notes, print_table, warn
 from lab.experiments.jobs import Job, is_of_sample
 from lab.files import write_csv
@@ -46,7 +46,9 @@ class Setting:
 
     def name(self) -> str:
         """As figures call it: small_pool, learning rate 0.01"""
-        told = (value if key in ("model", "data") else f"{label(key)} {value}" for key, value in self.values.items())
+        told = (
+            value if key in ("model", "data") else f"{label(key)} {_tell(value)}" for key, value in self.values.items()
+        )
         return ", ".join(told) or say("this recipe")
 
     def __str__(self) -> str:
@@ -136,7 +138,7 @@ def tabulate(settings: Sequence[Setting], metric: str, shows_test: bool) -> tupl
     names = [name for name in common(settings) if name in told]
     rows = []
     for setting in settings:
-        cells = [*setting.values.values(), *([str(len(setting.jobs))] if has_seeds else [])]
+        cells = [*map(_tell, setting.values.values()), *([str(len(setting.jobs))] if has_seeds else [])]
         for name in names:
             value, spread = setting.mean(name), setting.spread(name)
             if name.endswith(("accuracy", "f1")):
@@ -175,10 +177,11 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
         from lab.evaluation.significance import corrected_t
 
         estimate = corrected_t(pairs, 0)
-        gap, within, source = estimate.value, estimate.value - estimate.low, f"{len(pairs)} seeds, paired"
+        gap, within = estimate.value, estimate.value - estimate.low
+        source = say("{seeds} seeds, paired", seeds=len(pairs))
         if estimate.low > 0:
             return []
-        advice = "undecided: more seeds would tell"
+        advice = say("undecided: more seeds would tell")
     elif min(len(best.jobs), len(second.jobs)) > 1:
         from scipy.stats import t
 
@@ -248,6 +251,11 @@ def _numbers(values: Sequence[str]) -> list[float] | None:
         return None
 
 
+def _tell(value: str) -> str:
+    """A value as a page shows it: 0,01 in French."""
+    return localise(value) if _numbers([value]) else value
+
+
 def draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: str, path: Path) -> None:
     """Draw the accuracy: against one number swept, over seeds alone, as a heat map of two keys, else as a ranking."""
     metric = metric if metric in common(settings) else "test_accuracy"
@@ -271,7 +279,8 @@ def draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: 
         rows, columns = (sorted(of, key=float if axis else None) for of, axis in zip(values, numbers, strict=True))
         means = {tuple(setting.values[key] for key in keys): setting.mean(metric) * 100 for setting in settings}
         table = [[means.get((row, column), math.nan) for column in columns] for row in rows]
-        heat_map(table, (label(keys[0]), rows), (label(keys[1]), columns), shown, title, path)
+        told = [(label(key), list(map(_tell, of))) for key, of in zip(keys, (rows, columns), strict=True)]
+        heat_map(table, *told, shown, title, path)
     else:
         points = {setting.name(): [scores[metric] * 100 for scores in setting.scores] for setting in settings}
         ranking(points, shown, title, path)

@@ -58,7 +58,7 @@ def export(folder: Path, weights: str, root: Path | None, coverage: float, preci
             file, verdict = _write_precision(run, precision, files["model.onnx"], metadata, coverage, Path(beside))
             print(verdict)
             write_json(verdict.as_plain(), folder / f"precision_{precision}.json")
-            if verdict.is_worse and not force:
+            if verdict.difference.is_worse and not force:
                 worse.append(f"model_{precision}.onnx is not written, for it is worse: --force writes it")
             else:
                 written[file.name] = file

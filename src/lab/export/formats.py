@@ -18,13 +18,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+import predict
 from lab.config.schema import PROJECT
 from lab.errors import UserError, first_line
 from lab.files import atomic_write
 from lab.models.build import Network
 from lab.models.jetson import find_refused, trace
 from lab.training.prepare import Run
-from predict import OPERATORS
 
 FORMAT = 1
 OPSET = 13  # TensorRT 8.2, the Nano's last, reads no newer one
@@ -134,22 +134,25 @@ def write_onnx(deployed: Deployed, images: Tensor, metadata: dict[str, Any], pat
         raise UserError(f"model={metadata['model']} cannot be exported to ONNX: {first_line(error)}") from None
     for node in model.graph.node:
         node.ClearField("doc_string")
-    if refused := {node.op_type for node in model.graph.node} - set(OPERATORS):
-        raise UserError(f"model={metadata['model']} cannot be exported to ONNX: predict.py opens no {min(refused)}")
     save_onnx(model, metadata, path)
 
 
 def save_onnx(model: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None:
-    """With the metadata in it; onnx's own error where it is not valid."""
+    """With the metadata in it; onnx's own error where it is not valid, UserError where predict.py would refuse it."""
     content = json.dumps(metadata | {"min_onnxruntime": MIN_ONNXRUNTIME}, allow_nan=False)
     onnx.helper.set_model_props(model, {"metadata.json": content})
     onnx.checker.check_model(model)
     with atomic_write(path) as beside:
         beside.write_bytes(model.SerializeToString())
+        try:
+            predict.read_onnx(str(beside))
+        except predict.UserError as error:
+            why = str(error).removeprefix(f"{beside}: ")
+            raise UserError(f"model={metadata['model']} cannot be exported to ONNX: predict.py: {why}") from None
 
 
 def _to_onnx(module: nn.Module, images: Tensor) -> onnx.ModelProto:
-    """By the older exporter, the only one that keeps to the opset."""
+    """By the older exporter: what the newer one writes is of opset 18, and no converter brings it down to OPSET."""
     content = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is deprecated

@@ -14,12 +14,11 @@ import onnx
 import onnxruntime
 from torch import Tensor
 
-from lab.evaluation.significance import Estimate, mcnemar
+from lab.evaluation.significance import MARGIN, Estimate, mcnemar
 from lab.export.formats import OPSET
 
 CALIBRATION = 512  # training images that tell the range of every number within the network
 IR_VERSION = 7  # the oldest that opset 13 is in
-MARGIN = 0.0025  # of accuracy: less is no difference that matters
 BATCHES = (1, 32)
 ROUNDS = 40
 
@@ -38,21 +37,13 @@ class Verdict:
     milliseconds: dict[int, tuple[float, float]]  # a batch, of the smaller file and of the float one
     size: float  # of the float file's
 
-    @property
-    def is_equivalent(self) -> bool:
-        return self.difference.low > -MARGIN and self.difference.high < MARGIN
-
-    @property
-    def is_worse(self) -> bool:
-        return self.difference.high < 0 and not self.is_equivalent
-
     def __str__(self) -> str:
         points, low, high = (100 * x for x in (self.difference.value, self.difference.low, self.difference.high))
         margin = f"{100 * MARGIN:g}"
-        if self.is_equivalent:
+        if self.difference.is_equivalent:
             held = f"equivalent within {margin}"
         else:
-            held = "worse" if self.is_worse else f"not shown to be within {margin} by {self.images:,} images"
+            held = "worse" if self.difference.is_worse else f"not shown to be within {margin} by {self.images:,} images"
         speeds = " and ".join(f"{speed:.1f} x as fast at batch {batch}" for batch, speed in self.speed.items())
         return (
             f"{self.name}: {points:+.2f} points ({low:+.2f} to {high:+.2f}), {held}; "

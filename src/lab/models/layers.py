@@ -79,7 +79,8 @@ class Pad(nn.Module):
         self.side = side
 
     def forward(self, images: Tensor) -> Tensor:
-        height, width = max(self.side - images.shape[2], 0), max(self.side - images.shape[3], 0)
+        # as numbers: an exported file has those, and not how they are computed
+        height, width = (max(self.side - int(length), 0) for length in images.shape[2:])
         # as F.pad, which torch of before 1.12 cannot read from a file
         return torch.constant_pad_nd(images, (width // 2, width - width // 2, height // 2, height - height // 2))
 
