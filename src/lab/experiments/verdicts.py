@@ -38,8 +38,8 @@ class Row:
     name: str
     jobs: list[Job]
     entry: Mapping[str, Any]
-    asked: int  # seeds, by the table's protocol
-    keras: Callable[[], list[float]]  # reads the accuracies in % of Keras' seeds beside ours
+    asked: int = 1  # seeds, by the table's protocol
+    keras: Callable[[], list[float]] = list  # reads the accuracies in % of Keras' seeds beside ours
 
     @property
     def folds(self) -> Sequence[float]:
