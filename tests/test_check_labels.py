@@ -6,9 +6,11 @@ import shutil
 import numpy as np
 import pytest
 from conftest import SMALL_MNIST, read_csv, read_result
+from test_older import older  # noqa: F401
 
 from lab.decode import digest
-from lab.evaluation.confident import expect, find_suspects
+from lab.evaluation.confident import expect, find_suspects, probe
+from lab.experiments.check_labels import LEAST_LIFT
 
 NPY = ("data=npy", "data.source.images=X.npy", "data.source.labels=Y.npy", "model=small_dense", "model.epochs=1")
 
@@ -33,6 +35,15 @@ def test_changed_labels_are_suspects_and_their_number_is_expected(noisy):
     assert suspects.expected.sum() == pytest.approx(600)
     assert 40 < suspects.expected.sum() - suspects.expected.trace() < 90
     assert (np.diff(suspects.margins) <= 0).all() and (suspects.suggested != labels[suspects.rows]).all()
+
+
+def test_a_good_network_tells_changed_labels_from_others_and_a_poor_one_does_not(noisy):
+    labels, probabilities, _ = noisy
+    found, others = probe(labels, probabilities)
+    assert found > 0.8 and found > LEAST_LIFT / 2 * others  # a tenth of the labels is wrong
+    probabilities[100:] = np.random.default_rng(1).dirichlet([1, 1, 1], 500)
+    found, others = probe(labels, probabilities)
+    assert found < LEAST_LIFT / 2 * others
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -99,6 +110,17 @@ def test_an_image_that_is_not_there_is_one_line(table, refused, tmp_path):
     assert "line 2: image abc is not in this data" in refused(*NPY, f"data.root={tmp_path}", corrections)
     (tmp_path / "corrections.csv").unlink()
     assert "there is no such file" in refused(*NPY, f"data.root={tmp_path}", corrections)
+
+
+def test_the_page_is_french_and_folds_that_start_otherwise_are_not_compared(older, here, refused):  # noqa: F811
+    here("check_labels", older / "folds", "lang=fr")
+    page = (older / "folds" / "suspects.html").read_text()
+    assert "étiquettes à regarder" in page and "Prendre la suggestion" in page and "thought to be" not in page
+    row = read_csv(older / "folds" / "suspects.csv")[0]
+    with (older / "corrections.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("fingerprint", "class"), (row["fingerprint"], row["suggested"])])
+    told = refused(older / "folds", "--corrections", older / "corrections.csv", command="check_labels")
+    assert "of an older version, whose folds start otherwise" in told
 
 
 @pytest.mark.slow

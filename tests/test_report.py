@@ -20,9 +20,10 @@ from lab.config.again import command_again
 from lab.config.schema import CrossValidate
 from lab.datasets.dataset import Dataset
 from lab.display.labels import CALLED
-from lab.display.language import FILES, LANGUAGES, number, say, speaking
+from lab.display.language import FILES, LANGUAGES, number, retell, say, speaking
 from lab.display.page import Sheet, render
 from lab.experiments.ranking import HEADINGS
+from lab.experiments.verdicts import Row, _sum_up
 from lab.report.answers import describe_answers
 from lab.runs.folder import read_config
 from lab.runs.predictions import Predictions, load_predictions
@@ -92,7 +93,7 @@ def test_every_language_has_every_text_with_its_fields():
     for language, path in FILES.items():
         known = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert not words - known.keys(), f"{language} lacks these"
-        for english, other in known.items():
+        for english, other in (known | known.pop("told")).items():
             assert fields(english) == fields(other), english
 
 
@@ -103,12 +104,27 @@ def test_french_numbers_have_a_comma_and_a_thin_space():
     assert number(1234.5, ",.2f") == "1,234.50" and number(None) == "-"
 
 
+def test_what_a_table_may_say_is_said_in_french():
+    """Each state of a row, each verdict, each note; figures among them."""
+    lines = [line.removeprefix("- ").replace("**", "") for line in _sum_up([])]
+    said = [row.state() for row in (Row("A1", [], "model=deep"), Row("A1", [], "model=deep", 98.7))]
+    tables = [yaml.safe_load(path.read_text()) for path in (PROJECT / "conf" / "table").glob("*.yaml")]
+    said += [row["note"] for table in tables for row in table["rows"].values() if "note" in row]
+    said += ["undecided; 12 seeds would decide", "not independent of E1", "+0.14 (-0.37 to +0.65, p = 0.03: real)"]
+    with speaking("fr"):
+        for part in {*lines, *(part for text in said for part in text.split("; "))}:
+            assert retell(part) != part, part
+        assert retell("-5 % (-20 to +13)") == "-5\u202f% (-20 à +13)" and retell("1,234.5") == "1\u202f234,5"
+    assert retell("undecided") == "undecided"
+
+
 def fake(names, images):
     """Predictions of noise, and their images, in files that are called as hostile as the classes."""
     random = np.random.default_rng(1)
     labels = np.arange(images) % len(names)
     logits = random.normal(size=(images, len(names))).astype(np.float32)
-    dataset = Dataset("x", random.integers(0, 256, (images, 8, 8, 1), dtype=np.uint8), labels, list(names), {})
+    pixels = random.integers(0, 256, (images, 8, 8, 1), dtype=np.uint8)
+    dataset = Dataset(pixels, labels, {}, classes=list(names), name="x", parts={})
     dataset.files = [f"{names[number % len(names)]}.png" for number in range(images)]
     return Predictions(logits, labels, np.arange(images), np.array(names), np.array("")), dataset
 
@@ -180,19 +196,26 @@ def test_the_same_run_gives_the_same_bytes_and_speaks_french(run, here):
     assert re.search(r"\d,\d\d\u202f%", text) and not re.search(r"\d\.\d\d ?%", text)
 
 
-def test_folds_sweeps_and_comparisons_of_older_versions_have_their_pages(older, here):  # noqa: F811
+def test_folds_sweeps_and_comparisons_of_older_versions_have_their_pages(older, here, refused):  # noqa: F811
     here("report", older / "folds")
     text = "".join(read_page(older / "folds").text)
     assert f"over {len(read_result(older / 'folds')['folds'])} folds" in text and "read as" in text
+    assert "where it looked: " in (older / "folds" / "report.html").read_text()
     here("report", older / "sweep", "--lang", "fr")
     assert "Meilleur réglage en validation" in "".join(read_page(older / "sweep").text)
     with (older / "sweep" / "sweep.csv").open() as file:
         runs = [older / "sweep" / row["folder"] for row in csv.DictReader(file)]
-    here("compare", *runs[:2], "--out", older / "compared")
+    here("compare", *(run.relative_to(older) for run in runs[:2]), "--out", "compared")
     sentence = json.loads((older / "compared" / "comparison.json").read_text())["pairs"][0]["sentence"]
     here("report", older / "compared")
     page = read_page(older / "compared")
     assert sentence in page.text and any(" right, " in text for text in page.text)
+    place = older / "elsewhere"
+    place.mkdir()
+    for name in ("sweep", "compared"):  # moved together
+        (older / name).rename(place / name)
+    here("report", place / "compared")
+    assert ": give one of those in it: compared" in refused(place, command="report")
 
 
 def test_the_command_on_the_page_makes_the_same_run_again(older, here):  # noqa: F811

@@ -2,7 +2,7 @@
 
 wrong_labels.py make MNIST OUT SHARE SEED [4 9]     a copy of a folder with MNIST/raw; OUT/changed.csv tells the truth
 wrong_labels.py judge OUT FOLDS                     of FOLDS/suspects.csv; FOLDS/corrections.csv as a careful reader's
-wrong_labels.py price CLEAN NOISY CORRECTED OUT     what the noise cost and the corrections bought, on true labels
+wrong_labels.py price OUT CLEAN NOISY CORRECTED ... what the noise cost, what correcting bought back; three a seed
 """
 
 import csv
@@ -15,7 +15,7 @@ import numpy as np
 RAW, LABELS = Path("MNIST") / "raw", "train-labels-idx1-ubyte"
 HEAD = 8  # bytes before an IDX file's labels
 CLASSES = 10
-DRAWS = 10_000  # of the bootstrap
+DRAWS = 2_000  # of the bootstrap
 
 
 def make(root, out, share, seed, *pair):
@@ -58,23 +58,32 @@ def judge(out, folds):
         writer.writerows([row["fingerprint"], true[int(row["image"])]] for row in found)
 
 
-def price(clean, noisy, corrected, out):
-    """Accuracy on the images held out, all by the true labels; intervals by bootstrap of the images, 95 %."""
-    right = [read_right(folds, read_truth(out)) for folds in (clean, noisy, corrected)]
-    for name, one in zip(("clean", "noisy", "corrected"), right, strict=True):
-        print(f"{name}: {one.mean():.3%} of {len(one)} images")
-    cost, bought = (one.astype(int) - right[1] for one in (right[0], right[2]))
-    # each pair of differences by how often it is drawn: 9 numbers a draw in place of 60,000
-    pairs, counts = np.unique(np.stack([cost, bought]), axis=1, return_counts=True)
-    draws = np.random.default_rng(1).multinomial(len(cost), counts / len(cost), DRAWS) @ pairs.T / len(cost)
-    for name, one, drawn in (("the noise cost", cost, draws[:, 0]), ("correcting bought", bought, draws[:, 1])):
-        print(f"{name} {one.mean() * 100:.3f} points ({' to '.join(f'{x * 100:.3f}' for x in quantiles(drawn))})")
-    shares = quantiles(draws[:, 1] / draws[:, 0])
-    print(f"bought back: {bought.mean() / cost.mean():.0%} ({' to '.join(f'{share:.0%}' for share in shares)})")
+def price(out, *folds):
+    """Accuracy on the images held out, all by the true labels; 95 % intervals by bootstrap of seeds and images."""
+    true = read_truth(out)
+    clean, noisy, corrected = (np.stack([read_right(one, true) for one in folds[kind::3]]) for kind in range(3))
+    for name, one in (("clean", clean), ("noisy", noisy), ("corrected", corrected)):
+        print(f"{name}: {one.mean():.3%} of {one.shape[1]} images, mean of {len(one)} seeds")
+    differences = 100 * (np.stack([clean, corrected]).astype(np.float32) - noisy)  # [2, seeds, images], in points
+    (cost, bought), draws = differences.mean((1, 2)), draw(differences)
+    (low, high), (least, most) = np.quantile(draws, [0.025, 0.975], axis=0).T
+    told = f"The noise cost {cost:.3f} points ({low:.3f} to {high:.3f}); correcting bought {bought:.3f} "
+    told += f"({least:.3f} to {most:.3f})"
+    if low > 0:
+        share = np.quantile(draws[:, 1] / draws[:, 0], [0.025, 0.975])
+        print(f"{told}: {bought / cost:.0%} of it ({share[0]:.0%} to {share[1]:.0%}).")
+    else:
+        print(f"{told}. The cost may be nothing: what share of it came back cannot be told.")
 
 
-def quantiles(drawn):
-    return np.quantile(drawn, [0.025, 0.975])
+def draw(differences):
+    """[DRAWS, 2], the means of `differences` [2, seeds, images] over seeds and images that are drawn anew."""
+    random, (_, seeds, images) = np.random.default_rng(1), differences.shape
+    means = []
+    for _ in range(DRAWS):
+        some = differences[:, random.integers(seeds, size=seeds)].mean(1)
+        means.append(some[:, random.integers(images, size=images)].mean(1))
+    return np.stack(means)
 
 
 def read_truth(out):

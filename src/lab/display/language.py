@@ -1,6 +1,7 @@
 """The language of a page and its figures. English stands in the code, another language in a file beside this one."""
 
 import functools
+import re
 import string
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,19 @@ def translate(text: str) -> str:
     return _words(spoken()).get(text, text)
 
 
+def retell(text: str) -> str:
+    """What a file has kept in English, in the language of the moment, by the texts that its file calls `told`.
+
+    Figures, and what is none of these, as `localise` and as it is.
+    """
+    for english, other in _words(spoken()).get("told", {}).items():
+        pieces = string.Formatter().parse(english)
+        pattern = "".join(re.escape(words) + (f"(?P<{name}>.+?)" if name else "") for words, name, *_ in pieces)
+        if found := re.fullmatch(pattern, text):
+            return other.format(**{name: retell(value) for name, value in found.groupdict().items()})
+    return localise(text) if re.fullmatch(r"[-+±\d., %]+", text) else text
+
+
 def number(value: float | None, form: str = ",") -> str:
     """98.86% in English, 98,86 % in French; "-" of None."""
     return "-" if value is None else localise(format(value, form))
@@ -61,5 +75,5 @@ class _Filler(string.Formatter):
 
 
 @functools.cache
-def _words(language: str) -> dict[str, str]:
+def _words(language: str) -> dict[str, Any]:
     return yaml.safe_load(FILES[language].read_text(encoding="utf-8")) if language in FILES else {}

@@ -21,6 +21,7 @@ from lab.display.language import number, say, spoken
 
 HERE = Path(__file__).parent
 SMALL = 32  # pixels: up to here images keep their size, and every pixel its value
+LONG = 40  # letters, of a cell that may break into lines
 SIDE = 96  # pixels, of larger ones
 
 
@@ -42,6 +43,7 @@ def render(template: Path, script: str = "", sheet: "Sheet | None" = None, **con
     return environment.get_template(template.name).render(
         say=say,
         number=number,
+        contents=[],  # each heading adds itself
         language=spoken(),
         policy="; ".join(f"{kind} {sources}" for kind, sources in allowed.items()),
         style=Markup(style),
@@ -116,9 +118,11 @@ class Table:
     total: Sequence[str] = ()
 
     def alignment(self, place: int) -> str:
-        """The class of the column's cells: "n" where they are numbers, which stand at the right."""
+        """The class of the column's cells: "n" where they are numbers, which stand at the right, "t" of long texts."""
         cells = [row[place] for row in self.rows if row[place] not in ("", "-")]
-        return "n" if cells and all(re.match(r"[-+]?\d", cell) for cell in cells) else ""
+        if cells and all(re.match(r"[-+]?\d", cell) for cell in cells):
+            return "n"
+        return "t" if place and any(len(cell) > LONG for cell in cells) else ""
 
 
 def draw(figure: Callable[..., None], *content: Any) -> str:

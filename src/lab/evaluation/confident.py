@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+LEAST_PROBED = 30  # labels, of few; of many one in a hundred
 ROUNDING = 1e-6  # of probabilities, against a threshold that is their mean
 
 
@@ -37,6 +38,21 @@ def find_suspects(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.f
     rows = np.flatnonzero(chosen & (margins.max(1) > 0))
     rows = rows[np.argsort(-margins[rows].max(1), kind="stable")]
     return Suspects(rows, probabilities[rows].argmax(1), margins[rows].max(1), expected)
+
+
+def probe(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Of some labels that are changed at random the share that become suspects, and of all others: what these tell.
+
+    The networks have trained on none of these images: a label that is changed afterwards changes no probability.
+    """
+    random, (n, classes) = np.random.default_rng(1), probabilities.shape
+    chosen = random.choice(n, max(min(max(n // 100, LEAST_PROBED), n // 10), 1), replace=False)
+    wrong = labels.copy()
+    wrong[chosen] = (labels[chosen] + random.integers(1, classes, len(chosen))) % classes
+    is_chosen, is_suspect = np.zeros((2, n), bool)
+    is_chosen[chosen] = True
+    is_suspect[find_suspects(wrong, probabilities).rows] = True
+    return float(is_suspect[is_chosen].mean()), float(is_suspect[~is_chosen].mean())
 
 
 def expect(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -11,12 +11,13 @@ from omegaconf import DictConfig
 
 from lab.config.again import command_again
 from lab.config.overrides import quoted
-from lab.config.schema import PROJECT, CrossValidate, data_folder, place_data
+from lab.config.schema import PROJECT, CrossValidate, data_folder, fingerprint, place_data
 from lab.datasets.dataset import Dataset, load
+from lab.display.language import number, say, speaking
 from lab.display.page import Sheet, Table, render
-from lab.display.terminal import print_table
+from lab.display.terminal import print_table, warn
 from lab.errors import UserError, printable
-from lab.evaluation.confident import Suspects, find_suspects
+from lab.evaluation.confident import Suspects, find_suspects, probe
 from lab.evaluation.images import check_images
 from lab.evaluation.significance import Estimate, corrected_t
 from lab.files import write_csv, write_json, write_text
@@ -24,31 +25,44 @@ from lab.runs.folder import read_config, read_result
 from lab.runs.predictions import Predictions, join, load_predictions
 
 HERE = Path(__file__).parent
+LEAST_LIFT = 10  # of a label that is surely wrong: how many times as often it is a suspect as any other
 MOST_SHOWN = 2_000  # suspects, on the page
 MOST_PAIRS = 10  # of classes, in the terminal
 
 
-def find_wrong_labels(folder: Path, root: Path | None) -> None:
+def find_wrong_labels(folder: Path, root: Path | None, language: str = "en") -> None:
     """Leave suspects.csv, suspects.json and suspects.html beside the folds in `folder`; nothing is trained."""
     config, parts = _read(folder)
     place_data(config, root)
     dataset = load(config.data, untrusted=True)
-    for number, part in enumerate(parts):
-        check_images(part, dataset, folder / f"fold_{number}", data_folder(config.data.root))
+    for fold, part in enumerate(parts):
+        check_images(part, dataset, folder / f"fold_{fold}", data_folder(config.data.root))
     predictions = join(parts)
     suspects = find_suspects(predictions.labels, predictions.probabilities())
     rows, pairs = _list(suspects, predictions, dataset), _count(suspects, predictions)
     expected = sum(pair["expected"] for pair in pairs)
-    title = f"{config.model.name} on {dataset.name}: {len(rows):,} labels of {len(predictions.labels):,} to look at"
+    found, others = probe(predictions.labels, predictions.probabilities())
+    is_poor = found < LEAST_LIFT * others
+    about = {"images": len(predictions.labels), "expected": expected, "changed_found": found, "others_found": others}
+    write_json(about | {"pairs": pairs}, folder / "suspects.json")
     if rows:
         write_csv(rows, folder / "suspects.csv")
-        write_text(_draw(title, rows, pairs, suspects, predictions, dataset), folder / "suspects.html")
-    write_json({"images": len(predictions.labels), "expected": expected, "pairs": pairs}, folder / "suspects.json")
+        with speaking(language):
+            page = _draw(
+                _title(config, rows, dataset, predictions), is_poor, rows, pairs, suspects, predictions, dataset
+            )
+        write_text(page, folder / "suspects.html")
     columns = ["label", "thought to be", "expected", "suspects"]
     shown = [[pair["class"], pair["thought"], f"{pair['expected']:.0f}", f"{pair['suspects']:,}"] for pair in pairs]
     if rows:
-        print_table(title, columns, shown[:MOST_PAIRS])
+        print_table(_title(config, rows, dataset, predictions), columns, shown[:MOST_PAIRS])
     print(f"Expected to be wrong: {expected:.0f} of {len(predictions.labels):,} labels; suspects: {len(rows):,}")
+    print(f"Of labels changed at random, to try it, {found:.0%} are suspects; of all the others {others:.1%}")
+    if is_poor:
+        warn(
+            f"These networks are too poor to judge labels ({predictions.correct().mean():.2%} right), or very many "
+            "labels are wrong: most suspects are the networks' own mistakes. A better network tells more."
+        )
     if rows:
         print(f"Judge them: {folder}/suspects.html, by keyboard; a table: suspects.csv")
 
@@ -59,6 +73,7 @@ def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
     All of it is scored on the corrected labels of the images held out, the folds of before too.
     """
     config, before = _read(folder)
+    _check_starts(folder, len(before))
     command = command_again(config, CrossValidate)
     if command is None:
         raise UserError(
@@ -78,7 +93,7 @@ def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
     script = PROJECT / "src" / "cross_validate.py"
     if subprocess.run([sys.executable, script, *words], check=False).returncode:
         raise UserError(f"{out}: the folds have not been trained: the line above says why; the same command goes on")
-    after = [load_predictions(out / f"fold_{number}") for number in range(len(before))]
+    after = [load_predictions(out / f"fold_{fold}") for fold in range(len(before))]
     estimate, scores = _compare(before, after)
     told = _sentence(dataset.corrected.labels, estimate)
     about = {"folds": str(folder), "corrections": dataset.corrected.plain(), **scores, "sentence": told}
@@ -86,6 +101,16 @@ def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
     write_json(about | {"difference": estimate.value, "interval": interval, "p": estimate.p}, out / "corrected.json")
     print(told)
     print("Both were scored on the corrected labels of the same images held out (Nadeau and Bengio's corrected t).")
+
+
+def _check_starts(folder: Path, folds: int) -> None:
+    """UserError where the folds would start otherwise today, so that what differs is not of the labels alone."""
+    for place in (folder / f"fold_{fold}" for fold in range(folds)):
+        if read_result(place).get("digest") != fingerprint(read_config(place, builds=False)):
+            raise UserError(
+                f"{folder}: of an older version, whose folds start otherwise, which would count as the labels' doing: "
+                "run cross_validate.py anew with the labels as they were, and give its folder"
+            )
 
 
 def _read(folder: Path) -> tuple[DictConfig, list[Predictions]]:
@@ -104,7 +129,7 @@ def _list(suspects: Suspects, predictions: Predictions, dataset: Dataset) -> lis
         rows.append(
             named
             | {"fingerprint": dataset.digests[image], "class": classes[label], "suggested": classes[suggested]}
-            | {key: float(f"{probabilities[row, number]:.6g}") for key, number in shares.items()}
+            | {key: float(f"{probabilities[row, place]:.6g}") for key, place in shares.items()}
         )
     return rows
 
@@ -121,8 +146,14 @@ def _count(suspects: Suspects, predictions: Predictions) -> list[dict[str, Any]]
     return sorted(pairs, key=lambda pair: -pair["expected"])
 
 
+def _title(config: DictConfig, rows: list[dict[str, Any]], dataset: Dataset, predictions: Predictions) -> str:
+    told = {"model": config.model.name, "data": dataset.name, "suspects": len(rows), "images": len(predictions.labels)}
+    return say("{model} on {data}: {suspects:,} labels of {images:,} to look at", **told)
+
+
 def _draw(
     title: str,
+    is_poor: bool,
     rows: list[dict[str, Any]],
     pairs: list[dict[str, Any]],
     suspects: Suspects,
@@ -132,17 +163,20 @@ def _draw(
     """The page on which they are judged."""
     sheet, shown = Sheet(dataset.images.shape[1:]), rows[:MOST_SHOWN]
     tiles = [sheet.add(dataset.images[row["image"]]) for row in shown]
-    names = [printable(row["file"]) if "file" in row else f"no. {row['image']}" for row in shown]
-    counts = [[p["class"], p["thought"], f"{p['expected']:.0f}", str(p["suspects"])] for p in pairs if p["suspects"]]
+    names = [printable(row["file"]) if "file" in row else say("no. {row}", row=row["image"]) for row in shown]
+    counts = [
+        [p["class"], p["thought"], number(p["expected"], ",.0f"), number(p["suspects"])] for p in pairs if p["suspects"]
+    ]
     return render(
         HERE / "suspects.html",
         (HERE / "suspects.js").read_text(encoding="utf-8"),
         sheet,
         title=title,
+        is_poor=is_poor,
         suspects=[row | {"tile": tile, "name": name} for row, tile, name in zip(shown, tiles, names, strict=True)],
         total=len(rows),
         expected=float(suspects.expected.sum() - suspects.expected.trace()),
-        pairs=Table(["label", "thought to be", "expected", "suspects"], counts),
+        pairs=Table([say("label"), say("thought to be"), say("expected"), say("suspects")], counts),
         classes=dataset.classes,
         sha256=dataset.sha256,
     )

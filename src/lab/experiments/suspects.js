@@ -3,9 +3,12 @@
 // A decision for each suspect: "" is that its label is right, a class that it is that; kept by the browser meanwhile.
 const at = (id) => document.getElementById(id);
 const items = [...document.querySelectorAll(".suspects li")];
-const kept = "suspects " + at("judge").dataset.of;
+const words = at("judge").dataset; // in the page's language, with places %1, %2, ...
+const kept = "suspects " + words.of;
 const decisions = new Map();
 let now = 0;
+
+const fill = (text, ...values) => text.replace(/%(\d)/g, (_, place) => values[place - 1]);
 
 try {
   for (const [name, decision] of JSON.parse(localStorage.getItem(kept) || "[]")) decisions.set(name, decision);
@@ -22,11 +25,11 @@ function show() {
   at("picture").className = item.querySelector(".tile").className;
   at("picture").setAttribute("aria-label", item.querySelector(".name").textContent);
   const decision = decisions.get(fingerprint);
-  const decided = decision === undefined ? "" : decision ? ` You say: ${decision}.` : " You say: the label is right.";
-  at("question").textContent = `${now + 1} of ${items.length}: labelled ${label}, thought to be ${suggested}.${decided}`;
+  const decided = decision === undefined ? "" : " " + (decision ? fill(words.corrected, decision) : words.kept);
+  at("question").textContent = fill(words.asked, now + 1, items.length, label, suggested) + decided;
   at("other").value = "";
   const changed = [...decisions.values()].filter(Boolean).length;
-  at("progress").textContent = `${decisions.size} of ${items.length} judged, ${changed} to correct`;
+  at("progress").textContent = fill(words.judged, decisions.size, items.length, changed);
 }
 
 function go(step) {
@@ -57,7 +60,7 @@ function save() {
   link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
   link.download = "corrections.csv";
   link.click();
-  at("progress").textContent = `${lines.length - 1} corrections saved`;
+  at("progress").textContent = fill(words.saved, lines.length - 1);
 }
 
 const keys = {

@@ -26,8 +26,8 @@ LETTERS = 24  # of a file's name, its last
 SHADES = 6  # of a cell
 
 Shares = npt.NDArray[np.float64]
-# of images [n, h, w, c] and the classes named: a name, and how much each pixel counts, [n, h, w]
-Saliency = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int64]], tuple[str, npt.NDArray[np.float32]]]
+# of images of the data set [n] and the classes named there: a name, and how much each pixel counts, [n, h, w]
+Saliency = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], tuple[str, npt.NDArray[np.float32]]]
 
 
 @dataclass
@@ -166,10 +166,10 @@ def _mistakes(
         each.lines.insert(0, say("{label} read as {read_as}", **told))
     if saliency is None or not shown:
         return shown, ""
-    images = dataset.images[predictions.indices[worst]]
+    images = predictions.indices[worst]
     method, maps = saliency(images, show.named[worst])
     for each, image, heat in zip(shown, images, maps, strict=True):
-        each.saliency = sheet.add(_overlay(image, heat))
+        each.saliency = sheet.add(_overlay(dataset.images[image], heat))
     return shown, method
 
 

@@ -32,7 +32,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet | N
     groups, sheet = [], None
     for path in sorted(folder.glob("comparison*.json")):
         content = _read(path)
-        group, sheet = _describe_group(content, root, sheet)
+        group, sheet = _describe_group(content, folder, root, sheet)
         groups.append(group)
     best = groups[0]["runs"][0]
     title = say("{better} is first with {accuracy:.2%}", better=best["name"], accuracy=best["accuracy"])
@@ -54,11 +54,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _describe_group(
-    content: Mapping[str, Any], root: Path | None, sheet: Sheet | None
+    content: Mapping[str, Any], folder: Path, root: Path | None, sheet: Sheet | None
 ) -> tuple[dict[str, Any], Sheet | None]:
     runs, pairs = content["runs"], content["pairs"]
     told = pairs if len(pairs) <= MOST_PAIRS else pairs[: len(runs) - 1]
-    answers = {run["name"]: _Answers(run) for run in runs}
+    answers = {run["name"]: _Answers(run, folder) for run in runs}
     first, second = (answers[run["name"]] for run in runs[:2])
     dataset = first.load_data(root)
     if sheet is None or sheet.shape != dataset.images.shape[1:]:  # of another data set there is no room in it
@@ -94,10 +94,14 @@ def _describe_group(
 class _Answers:
     """What one of the compared said: right or wrong of each image."""
 
-    def __init__(self, run: Mapping[str, Any]) -> None:
-        self.name, self.folder = run["name"], Path(run["folder"])
-        if not self.folder.is_dir():
-            raise UserError(f"{self.folder}: the compared run is gone: give report.py where compare.py was started")
+    def __init__(self, run: Mapping[str, Any], comparison: Path) -> None:
+        """The folder of `run` lies where it lay, as seen from here or from around its `comparison`, or beside that."""
+        told = Path(run["folder"])
+        around = [Path(), *comparison.absolute().parents]
+        places = [place / told for place in around] + [comparison.absolute().parent / told.name]
+        self.name, self.folder = run["name"], next(filter(Path.is_dir, places), None)
+        if self.folder is None:
+            raise UserError(f"{told}: the compared run is gone: the page shows its images. Compare anew what there is")
         self.folds = len(list(self.folder.glob("fold_*/predictions.npz")))
         places = [self.folder / f"fold_{number}" for number in range(self.folds)] or [self.folder]
         self.parts = [(place, load_predictions(place)) for place in places]

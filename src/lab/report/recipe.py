@@ -1,30 +1,23 @@
 """What was asked of a run, of what data, and where it ran."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from omegaconf import DictConfig, OmegaConf
 
 from lab.config.again import command_again
 from lab.config.schema import Train
+from lab.datasets.dataset import Dataset
 from lab.display.figures import counts
 from lab.display.labels import label
 from lab.display.language import number, say, translate
-from lab.display.page import Table, draw
-from lab.errors import UserError
-from lab.runs.folder import read_history
+from lab.display.page import Sheet, Table, draw
+from lab.report.answers import Shown
 
 PARTS = {"train": "training", "validation": "validation", "test": "test"}
 LONG = 60  # letters, of a value
-
-
-def read_epochs(folder: Path) -> list[dict[str, float]]:
-    """Those of a run, one at least, each with its number and its training scores."""
-    rows = read_history(folder)
-    if not rows or not all(row.keys() >= {"epoch", "train_loss", "train_accuracy"} for row in rows):
-        raise UserError(f"{folder}/metrics.csv: damaged: train it anew")
-    return rows
 
 
 def describe_recipe(config: DictConfig, result: Mapping[str, Any], schema: type[Train] = Train) -> dict[str, Any]:
@@ -38,17 +31,29 @@ def describe_recipe(config: DictConfig, result: Mapping[str, Any], schema: type[
     }
 
 
-def describe_classes(by_part: Mapping[str, list[int]], classes: list[str]) -> dict[str, Any]:
-    """Images of each class, [classes], in each part: a table and a figure."""
-    named = {translate(PARTS.get(part, part)): of_part for part, of_part in by_part.items() if sum(of_part)}
-    rows = [[name, *(number(of_part[place]) for of_part in named.values())] for place, name in enumerate(classes)]
-    total = [say("images"), *(number(sum(of_part)) for of_part in named.values())]
-    shown = {PARTS.get(part, part): of_part for part, of_part in by_part.items() if sum(of_part)}
+def describe_data(dataset: Dataset, by_part: Mapping[str, npt.NDArray[np.int64]], sheet: Sheet) -> dict[str, Any]:
+    """Images of each class, [classes], in each part: table and figure; a few to look at go into `sheet`."""
+    from lab.training.show import first_of_each_class  # torch takes seconds
+
+    shown = {PARTS.get(part, part): of_part.tolist() for part, of_part in by_part.items() if of_part.any()}
+    rows = [
+        [name, *(number(of_part[place]) for of_part in shown.values())] for place, name in enumerate(dataset.classes)
+    ]
+    total = [say("images"), *(number(sum(of_part)) for of_part in shown.values())]
     return {
-        "classes": Table([say("class"), *named], rows, total),
-        "picture": draw(counts, shown, classes),
-        "images": sum(map(sum, by_part.values())),
+        "classes": Table([say("class"), *map(translate, shown)], rows, total),
+        "picture": draw(counts, shown, dataset.classes),
+        "images": sum(map(sum, shown.values())),
+        "shape": "x".join(map(str, dataset.shape)),
+        "examples": [
+            [_example(image, dataset, sheet) for image in row] for row in first_of_each_class(dataset).tolist()
+        ],
     }
+
+
+def _example(image: int, dataset: Dataset, sheet: Sheet) -> Shown:
+    name = dataset.classes[dataset.labels[image]]
+    return Shown(sheet.add(dataset.images[image]), [name], say("a training image of class {name}", name=name))
 
 
 def _recipe(config: DictConfig) -> Table:

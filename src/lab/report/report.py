@@ -12,6 +12,8 @@ from lab.report import comparison, folds, reproduced, run, sweep
 from lab.runs.folder import read_result
 
 HERE = Path(__file__).parent
+KINDS = ("result.json", "sweep.csv", "comparison*.json", "table.md")  # what a folder has that has a page
+MOST = 8  # named, where a folder of folders was given
 Describe = Callable[[Path, Path | None], tuple[dict[str, Any], Sheet | None]]
 
 
@@ -39,6 +41,15 @@ def _find_kind(folder: Path) -> tuple[str, Describe]:
             return "reproduced", reproduced.describe
         if (folder / "sweep.csv").exists():
             return "sweep", sweep.describe
-        if folder.is_dir() and not list(folder.glob("*/config.yaml")):
-            raise UserError(f"{folder}: neither a run's folder, nor one of folds, a sweep, a comparison or a table")
+        if folder.is_dir():
+            found = sorted(
+                (path.parent for kind in KINDS for path in folder.glob(f"*/{kind}")),
+                key=lambda place: -place.stat().st_mtime,
+            )
+            inside = (
+                f": give one of those in it: {', '.join(dict.fromkeys(p.name for p in found[:MOST]))}" if found else ""
+            )
+            raise UserError(
+                f"{folder}: neither a run's folder, nor one of folds, a sweep, a comparison or a table{inside}"
+            )
     return ("folds", folds.describe) if "folds" in read_result(folder) else ("run", run.describe)

@@ -1,42 +1,54 @@
 """The page of a table that reproduce.py has measured again."""
 
 import csv
+import itertools
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from lab.display.figures import published, ranking
-from lab.display.language import localise, say, translate
-from lab.display.markdown import read_table
+from lab.display.language import retell, say, translate
+from lab.display.markdown import read_blocks
 from lab.display.page import Table, draw
 from lab.errors import UserError
 from lab.files import MOST_TEXT, open_plain, read_text
-
-FIGURES = {"published", "measured", "difference", "accuracy %", "what it buys, points", "parameters", "seconds"}
 
 
 def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], None]:
     """What reproduced.html says of table.md in `folder` and of the runs that the CSV file beside it lists."""
     path = folder / "table.md"
     try:
-        columns, rows, paragraphs = read_table(read_text(path))
-        runs = _read_runs(folder)
-    except (ValueError, KeyError, TypeError, csv.Error):
+        blocks, runs = read_blocks(read_text(path)), _read_runs(folder)
+        first = next(content for kind, content in blocks if kind == "table")
+    except (ValueError, KeyError, TypeError, StopIteration, csv.Error):
         raise UserError(f"{path}: damaged, or not of this version") from None
-    shown = [[localise(c) if name in FIGURES else c for name, c in zip(columns, row, strict=True)] for row in rows]
+    start = blocks.index(("table", first))
+    summary = blocks[0][1] if blocks[0][0] == "list" else []
     has_published = any(row["published"] is not None for row in runs)
     points = {row["name"]: row["scores"] for row in runs}
-    return {
-        "title": say("Published and measured") if has_published else say("What each step buys"),
-        "table_rows": Table([translate(column) for column in columns], shown),
-        "findings": [each.removeprefix("- ") for each in paragraphs if each.startswith("- ")],
-        "about": [each for each in paragraphs if not each.startswith("- ")],
-        "picture": draw(published, runs)
-        if has_published
-        else draw(ranking, points, say("accuracy (%)"))
-        if runs
-        else "",
-    }, None
+    figure = draw(published, runs) if has_published else draw(ranking, points, say("accuracy (%)")) if runs else ""
+    return (
+        {
+            "title": say("Published and measured") if has_published else say("What each step buys"),
+            "summary": [retell(line) for line in summary],
+            "picture": figure,
+            "table_rows": _retell(first),
+            "others": [  # each after its heading
+                (retell(before), _retell(content))
+                for (above, before), (kind, content) in itertools.pairwise(blocks[start + 1 :])
+                if (above, kind) == ("heading", "table")
+            ],
+            "findings": [line for kind, lines in blocks[start:] if kind == "list" for line in lines],
+            "about": blocks[bool(summary) : start],
+        },
+        None,
+    )
+
+
+def _retell(rows: list[list[str]]) -> Table:
+    """A table in the language of the moment; a cell may say several things."""
+    columns, *cells = [["; ".join(retell(part) for part in cell.split("; ")) for cell in row] for row in rows]
+    return Table(list(map(translate, columns)), cells)
 
 
 def _read_runs(folder: Path) -> list[dict[str, Any]]:

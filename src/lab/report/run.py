@@ -1,8 +1,10 @@
 """The page of one run, or of one fold."""
 
-import functools
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from lab.config.schema import data_folder
 from lab.datasets.pitfalls import find_pitfalls
@@ -11,9 +13,9 @@ from lab.display.language import number, say, translate
 from lab.display.page import Sheet, Table, draw
 from lab.evaluation.images import check_images
 from lab.evaluation.significance import accuracy_interval
-from lab.report.answers import Shown, describe_answers
-from lab.report.recipe import describe_classes, describe_recipe, read_epochs
-from lab.runs.folder import read_result
+from lab.report.answers import describe_answers
+from lab.report.recipe import describe_data, describe_recipe
+from lab.runs.folder import read_history, read_result
 from lab.runs.predictions import load_predictions
 
 PARTS = {"validation": "validation", "test": "test", "held_out": "images held out"}
@@ -23,17 +25,18 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
     """What run.html says of the run of `folder`; its data lies in `root`, else where it lay."""
     from lab.training.load import load  # torch takes seconds: what is no run is refused without it
     from lab.training.saliency import find_saliency
-    from lab.training.show import first_of_each_class
 
-    result, predictions, history = read_result(folder), load_predictions(folder), read_epochs(folder)
+    result, predictions, history = read_result(folder), load_predictions(folder), read_history(folder)
     run = load(folder, root=root)
     dataset = run.dataset
     check_images(predictions, dataset, folder, data_folder(run.config.data.root))
     sheet = Sheet(dataset.images.shape[1:])
-    answers = describe_answers(predictions, dataset, sheet, functools.partial(find_saliency, run.classifier.net))
+
+    def saliency(images: npt.NDArray[np.int64], named: npt.NDArray[np.int64]) -> tuple[str, npt.NDArray[np.float32]]:
+        return find_saliency(run.classifier.net, dataset.images[images], named)
+
+    answers = describe_answers(predictions, dataset, sheet, saliency)
     part = "held_out" if "held_out" in result else "test"
-    chosen = first_of_each_class(dataset)
-    counts = {part: count.tolist() for part, count in dataset.counts().items()}
     network = [
         [layer.name, "x".join(map(str, layer.shape)), number(layer.parameters) if layer.parameters else ""]
         for layer in run.layers
@@ -44,9 +47,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
         "part": translate(PARTS[part]),
         "pitfalls": find_pitfalls(dataset, run.config.model.scale),
         **describe_recipe(run.config, result),
-        "data": describe_classes(counts, dataset.classes),
-        "shape": "x".join(map(str, dataset.shape)),
-        "examples": [_example(int(image), dataset, sheet) for image in chosen.ravel()],
+        "data": describe_data(dataset, dataset.counts(), sheet),
         "network": Table(
             [say("layer"), say("output shape"), say("parameters")],
             network,
@@ -59,11 +60,6 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
         "answers": answers,
         "result": result,
     }, sheet
-
-
-def _example(image: int, dataset: Any, sheet: Sheet) -> Shown:
-    name = dataset.classes[dataset.labels[image]]
-    return Shown(sheet.add(dataset.images[image]), [name], say("a training image of class {name}", name=name))
 
 
 def _scores(result: dict[str, Any]) -> Table:
