@@ -119,7 +119,8 @@ def test_the_fastest_that_is_not_worse_wins(here, laid_out):
     assert "coarse is faster, but worse: 5 x as fast as plain, the most accurate, -4.00 points" in said
     assert said.endswith("Failed the self-test, and cannot win: broken.")
     assert "FAILED" in told and "9,000 at 32" in told and "99.00%" in told
-    assert "and none is more accurate." in here("compare", plain, coarse).out
+    told = here("compare", plain, coarse, laid_out("near", 1.1, 1979)).out
+    assert "and none is more accurate. One measurement each does not tell its speed from that of near." in told
 
 
 def test_where_accuracies_are_missing_only_speed_is_compared(here, laid_out):

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lab.display.terminal import print_notes, print_table
+from lab.display.terminal import print_table
 from lab.errors import UserError, printable
 from lab.evaluation.significance import Estimate, accuracy_interval, mcnemar
 from lab.files import read_text
 
 FORMAT = 1  # the newest that this reads
+CLOSE = 1.15  # times as slow: measurements of one file are as far apart, see docs/device.md
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
@@ -65,7 +66,6 @@ def compare_receipts(paths: Sequence[Path]) -> None:
     for one in receipts:
         one.name = one.name if counts[one.name] == 1 else printable(str(one.path))
     _print(sorted(receipts, key=_latency))
-    print_notes(["each speed is one measurement: measure again what is close"])
     print(choose(receipts))
 
 
@@ -82,14 +82,15 @@ def choose(receipts: Sequence[Receipt]) -> str:
         return f"None wins.{end}"
     if silent := [one.name for one in running if one.accuracy is None]:
         first = running[0]
-        return f"{first.name} is the fastest, {_speed(first)}. Only speed is compared: {', '.join(silent)} " + (
-            f"{'has' if len(silent) == 1 else 'have'} no accuracy.{end}"
-        )
+        have = "has" if len(silent) == 1 else "have"
+        told = f"{first.name} is the fastest, {_speed(first)}. Only speed is compared: {', '.join(silent)} {have} no"
+        return f"{told} accuracy.{_close(running)}{end}"
     best = max(running, key=lambda one: one.accuracy.value)
     faster = running[: next(place for place, one in enumerate(running) if not _is_worse(one, best))]
     winner = running[len(faster)]
     told = f"{winner.name} wins, the fastest that is not worse: {_speed(winner)}"
     told += f"; {_beside(winner, best)}." if winner is not best else ", and none is more accurate."
+    told += _close([one for one in running[len(faster) :] if not _is_worse(one, best)])
     return told + "".join(f" {one.name} is faster, but worse: {_beside(one, best)}." for one in faster) + end
 
 
@@ -99,6 +100,13 @@ def _latency(one: Receipt) -> float:
 
 def _speed(one: Receipt) -> str:
     return f"{_latency(one):.3g} ms for a picture"
+
+
+def _close(running: Sequence[Receipt]) -> str:
+    """Those that may be as fast as the first."""
+    first, *others = running
+    names = [one.name for one in others if _latency(one) < CLOSE * _latency(first)]
+    return f" One measurement each does not tell its speed from that of {', '.join(names)}." if names else ""
 
 
 def _difference(one: Receipt, best: Receipt) -> Estimate | None:
