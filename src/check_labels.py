@@ -23,6 +23,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--corrections", type=Path, metavar="FILE", help="train the folds again with the labels that the page has saved"
     )
-    parser.add_argument("--root", type=Path, help="where the data lies; else where it lay, else $LAB_DATA")
+    parser.add_shared("--root")
     parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the page")
     run_parser(parser, check_labels)

@@ -20,7 +20,5 @@ if __name__ == "__main__":
         help="a run's folder, or its model.ts; one fold's; all folds': the mean of their probabilities",
     )
     parser.add_argument("--part", choices=("test", "validation", "train"), help="else the part that it was tested on")
-    parser.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch; else the last")
-    parser.add_argument("--root", type=Path, help="where the data lies; else where it lay, else $LAB_DATA")
-    parser.add_networks()
+    parser.add_shared("--weights", "--root", "--networks")
     run_parser(parser, evaluate)

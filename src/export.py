@@ -14,7 +14,7 @@ def export(folder: Path, weights: str, root: Path | None, coverage: float, int8:
 
 
 def share(word: str) -> float:
-    """Between 0 and 1, neither of which can be had."""
+    """A number between 0 and 1, without either."""
     try:
         value = float(word)
     except ValueError:
@@ -27,13 +27,12 @@ def share(word: str) -> float:
 if __name__ == "__main__":
     parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, or one fold's")
-    parser.add_argument("--weights", choices=("last", "best"), default="last", help="of which epoch; else the last")
-    parser.add_argument("--root", type=Path, help="where the data lies; else where it lay, else $LAB_DATA")
+    parser.add_shared("--weights", "--root")
     parser.add_argument(
         "--coverage", type=share, default=0.99, help="how often the classes named hold the right one; else 0.99"
     )
     parser.add_argument("--int8", action="store_true", help="also model_int8.onnx: a quarter of the size")
     parser.add_argument("--fp16", action="store_true", help="also model_fp16.onnx: half the size")
     parser.add_argument("--force", action="store_true", help="write them where they are worse, too")
-    parser.add_networks()
+    parser.add_shared("--networks")
     run_parser(parser, export)

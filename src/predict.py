@@ -95,10 +95,13 @@ OPERATORS = """
 SIZES = {"Pad": slice(1, 2), "Resize": slice(1, 4), "Expand": slice(1, 2), "Tile": slice(1, 2)}
 SIZES["ConstantOfShape"] = slice(0, 1)
 SIZE_ATTRIBUTES = ("pads", "strides", "output_padding", "output_shape")
-# what such sizes may be computed by: what comes out is of the first input alone, or of all
-OF_THE_FIRST = "Cast Ceil Floor Gather Identity Reshape Slice Squeeze Transpose Unsqueeze".split()
-OF_ALL = "Add Concat Div Equal Max Min Mul Sub Where".split()
+# what such sizes may be computed by: of the first input alone, and these keep their order; of each number of all
+AS_MANY = "Cast Ceil Floor Identity Reshape Slice Squeeze Transpose Unsqueeze".split()
+IN_PLACE = AS_MANY[:4]
+BY_EACH = "Add Div Equal Max Min Mul Sub Where".split()
 INFINITE = float("inf")
+UNKNOWN = INFINITE, None
+MOST_NUMBERS = 64  # that tell sizes
 MOST_GROWTH = 2**22  # times as much as goes in
 MOST_ONNX_BYTES = 2**31 - 1  # what ONNX itself allows
 MOST_ONNX_PARTS = 300 * 1000
@@ -230,16 +233,9 @@ def info(given):
         ("model", metadata["model"]),
         ("data", metadata["data"]),
         ("classes", ", ".join(metadata["classes"])),
-        (
-            "input",
-            "%dx%d %s, any picture is fitted as a %s"
-            % (size["height"], size["width"], size["colour"], size["picture"]),
-        ),
+        ("input", "%(height)dx%(width)d %(colour)s, any picture is fitted as a %(picture)s" % size),
         ("parameters", "{:,}".format(metadata["parameters"]["total"])),
-        (
-            "accuracy",
-            "%.2f %% of %s %s images" % (100 * metrics["accuracy"], "{:,}".format(metrics["images"]), metrics["part"]),
-        ),
+        ("accuracy", "{:.2f} % of {images:,} {part} images".format(100 * metrics["accuracy"], **metrics)),
         ("answers", told_of_abstention(metadata)),
         ("epoch", metrics["epoch"]),
         ("trained with", "torch %s" % metadata["versions"]["torch"]),
@@ -328,37 +324,56 @@ def read_onnx(path):
 def check_growth(path, nodes, tensors):
     """UserError where a single operator may make too much of a picture: of gigabytes a small file can tell.
 
-    Of each tensor the most that it may multiply sizes by, as its numbers stand in the file, or are computed from such;
-    a shape is that of what was bounded before. Unknown is infinite. ONNX sorts nodes: none comes before its inputs.
+    Of each name the most that what it stands for multiplies sizes by, as its numbers are in the file or computed from
+    such, and how many numbers it has; a shape is that of what was bounded before. What is not known is infinite, and
+    None. ONNX sorts nodes: none comes before its inputs.
     """
-    most = {word(parts(tensor)[8][-1]): product(numbers(tensor)) for tensor in tensors}
+    known = {word(parts(tensor)[8][-1]): numbers(tensor) for tensor in tensors}
     for node in map(parts, nodes):
-        operator, inputs = word(node[4][-1]), [word(name) for name in node.get(1, ())]
+        operator, names = word(node[4][-1]), [word(name) for name in node.get(1, ())]
+        inputs = [known.get(name, UNKNOWN) for name in names]
         attributes = {word(each[1][-1]): each for each in map(parts, node.get(5, ()))}
-        told = [most.get(name, INFINITE) for name in inputs[SIZES.get(operator, slice(0))] if name]
+        told = [most for name, (most, _) in list(zip(names, inputs))[SIZES.get(operator, slice(0))] if name]
         growth = [product(map(signed, attributes[name].get(8, ()))) for name in SIZE_ATTRIBUTES if name in attributes]
         if not all(each <= MOST_GROWTH for each in growth + [multiplied(told)]):
             raise UserError("%s: not opened: its %s may make too much of a picture" % (path, operator))
-        made = INFINITE
-        if operator in OF_ALL or operator in OF_THE_FIRST:
-            inputs = inputs if operator in OF_ALL else inputs[:1]
-            made = multiplied(most.get(name, INFINITE) for name in inputs)
-        elif operator == "Shape":
-            made = 1
-        elif operator in ("Constant", "ConstantOfShape") and "value" in attributes:
-            made = product(numbers(attributes["value"][5][-1]))
-            if operator == "ConstantOfShape" and made > 2:  # many of them
-                made = INFINITE
-        most.update((word(name), made) for name in node.get(2, ()))
+        value = numbers(attributes["value"][5][-1]) if "value" in attributes else (1, 1)
+        made = computed(operator, inputs, value)
+        known.update((word(name), made) for name in node.get(2, ()))
+
+
+def computed(operator, inputs, value):
+    """Of an operator's output the most that it multiplies sizes by, and how many numbers it has; see check_growth."""
+    mosts, counts = [most for most, _ in inputs], [count for _, count in inputs]
+    if operator == "Constant":
+        return value
+    if operator == "Shape":
+        return 1, None
+    if operator == "Concat":
+        return multiplied(mosts), None if None in counts else sum(counts)
+    if operator == "ConstantOfShape" and counts[0] == 1 and mosts[0] <= MOST_NUMBERS:
+        return multiplied([value[0]] * int(mosts[0])), int(mosts[0]) - 1
+    if operator == "ConstantOfShape" and value[0] == 1:  # zeros
+        return 1, None
+    if operator == "Gather" and counts[1] is not None:  # the same one many times, perhaps
+        return multiplied([mosts[0]] * min(counts[1], MOST_NUMBERS)), counts[1]
+    if operator in AS_MANY:
+        return mosts[0], counts[0] if counts[0] == 1 or operator in IN_PLACE else None
+    if operator in BY_EACH and None not in counts and max(counts) <= MOST_NUMBERS:
+        taken = {"Where": inputs[1:], "Equal": [(2, 1)]}.get(operator, inputs)
+        return multiplied(most for most, count in taken for _ in range(max(counts) // (count or 1))), max(counts)
+    return UNKNOWN
 
 
 def numbers(tensor):
-    """Those of a small one; infinite of others, and of those that no exporter stores so."""
+    """The most that those of a small one multiply by, and how many they are, None of a table; unknown of others."""
     found = parts(tensor)
     kind, raw = {1: "<%df", 6: "<%di", 7: "<%dq"}.get(found.get(2, [0])[-1]), found.get(9, [0])[-1]
-    if not kind or isinstance(raw, int) or len(raw) > 512:
-        return [INFINITE]
-    return struct.unpack(kind % (len(raw) // struct.calcsize(kind % 1)), raw)
+    if not kind or isinstance(raw, int) or len(raw) > 8 * MOST_NUMBERS:  # or stored as no exporter does
+        return UNKNOWN
+    values = struct.unpack(kind % (len(raw) // struct.calcsize(kind % 1)), raw)
+    is_row = [type(each) for each in found.get(1, ())] in ([], [int])
+    return product(values), len(values) if is_row else None
 
 
 def product(sizes):
@@ -574,13 +589,39 @@ class OnnxModel(Model):
             )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised, too
-        self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider])
+        self.most = memory_limit() if self.device == "cpu" else None
+        with bounded(self.most):
+            self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider])
 
     def run(self, content, measured):
         images = self.numpy.frombuffer(content, self.numpy.uint8).reshape((-1,) + self.shape)
         names = ["probabilities", "strangeness"] if measured else ["probabilities"]
-        found = self.session.run(names, {"images": images.astype(self.numpy.float32)})
+        with bounded(self.most):
+            found = self.session.run(names, {"images": images.astype(self.numpy.float32)})
         return self.numpy.concatenate(found, 1).tolist()
+
+
+def memory_limit():
+    """Bytes of addresses: what this process has, and what memory is free; None where the system does not tell."""
+    places = ("proc/self/status", "VmSize"), ("proc/meminfo", "MemAvailable")
+    found = [re.search(r"^%s:\s*([0-9]+) kB" % name, text_of("/", path), re.MULTILINE) for path, name in places]
+    return 1024 * sum(int(each.group(1)) for each in found) if all(found) else None
+
+
+@contextlib.contextmanager
+def bounded(most):
+    """No more than so many bytes: what many operators make together, a file does not tell before it runs."""
+    if most is None:
+        yield
+        return
+    import resource  # Windows has none
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (min([most] + [each for each in before if each >= 0]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 class EngineModel(Model):

@@ -20,6 +20,5 @@ if __name__ == "__main__":
         "folder", type=Path, metavar="FOLDER", help="of train.py, cross_validate.py, compare.py, reproduce.py"
     )
     parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the page and its figures")
-    parser.add_argument("--root", type=Path, help="where the data lies; else where it lay, else $LAB_DATA")
-    parser.add_networks()
+    parser.add_shared("--root", "--networks")
     run_parser(parser, report)

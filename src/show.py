@@ -31,8 +31,7 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run's folder, or one fold's")
     parser.add_argument("--image", type=int, default=0, help="number of the image in the data set")
-    parser.add_argument("--root", type=Path, help="where the data lies; else where it lay, else $LAB_DATA")
-    parser.add_networks()
+    parser.add_shared("--root", "--networks")
     run_parser(parser, show_run)
 
 

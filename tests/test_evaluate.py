@@ -146,7 +146,8 @@ def test_the_images_shown_are_of_each_class(classes, wanted):
     labels = np.repeat(np.arange(classes), 10)
     parts = {"train": np.arange(10 * classes)[::-1], "validation": np.arange(0), "test": np.arange(0)}
     images = np.zeros((10 * classes, 2, 2, 1), np.uint8)
-    dataset = Dataset("sorted", images, labels, [str(number) for number in range(classes)], parts)
+    names = [str(number) for number in range(classes)]
+    dataset = Dataset(images, labels, {}, classes=names, name="sorted", parts=parts)
     assert first_of_each_class(dataset).tolist() == (wanted if classes == 2 else [list(wanted)])
 
 

@@ -1,14 +1,18 @@
 """ONNX files that are damaged, or want more than a network does: refused in a line, before any runtime sees them."""
 
 import random
+import resource
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from test_predict import onnx_model, say  # noqa: F401
 
 import predict
+from lab.export.formats import Deployed, write_onnx
+from lab.models.build import build
 
 UNHARMED = 0  # what a damaged byte may leave: a file that is still one
 
@@ -95,6 +99,19 @@ GREEDY = {
     "Tile": lambda model: add(model, "Tile", "images", [1, 1, 3000, 3000]),
     "ConstantOfShape": lambda model: add(model, "ConstantOfShape", [60_000, 60_000]),
     "ConstantOfShape of a product": chain,
+    "Tile of what is told many times": lambda model: [
+        add(model, "Gather", [2048], [0, 0, 0, 0]),
+        add(model, "Tile", "images", "Gather"),
+    ],
+    "Expand to what is told of many": lambda model: [
+        add(model, "ConstantOfShape", [4], value=onnx.numpy_helper.from_array(np.int64([1]))),
+        add(model, "Mul", "ConstantOfShape", [2048]),
+        add(model, "Expand", "images", "Mul"),
+    ],
+    "Tile of a table": lambda model: [
+        add(model, "Add", [[1500], [1500]], [[0, 0]]),
+        add(model, "Tile", "images", "Add"),
+    ],
     "ConvTranspose": lambda model: add(model, "ConvTranspose", "images", "images", strides=[5000, 5000]),
     "Conv": lambda model: add(model, "Conv", "images", "images", pads=[9999] * 4),
     "AveragePool": lambda model: add(model, "AveragePool", "images", kernel_shape=[9, 9], pads=[2**40, 0, 0, 0]),
@@ -109,6 +126,37 @@ def test_what_makes_gigabytes_of_a_picture_is_not_opened(name, onnx_model, say, 
     assert code == 1 and told.count("\n") == 1 and "not opened: it" in told and operator in told
 
 
+def test_what_many_operators_make_together_is_no_more_than_is_free(onnx_model, say, tmp_path, monkeypatch):  # noqa: F811
+    def double(model):
+        (last,) = (node for node in model.graph.node if "probabilities" in node.output)
+        last.output[:] = ["twice0"]
+        for number in range(28):
+            names = [f"twice{number}"] * 2, [f"twice{number + 1}"]
+            model.graph.node.append(onnx.helper.make_node("Concat", *names, axis=1))
+        model.graph.node.append(onnx.helper.make_node("ReduceMax", ["twice28"], ["probabilities"], axes=[1]))
+
+    limit = predict.memory_limit
+    monkeypatch.setattr(predict, "memory_limit", lambda: limit() and min(limit(), 6 * 10**8 + addresses()))
+    _, told, code = say(change(onnx_model, tmp_path, double), "selftest")
+    assert code == 1 and told.count("\n") == 1 and "cannot run it" in told
+
+
+def addresses():
+    """Bytes that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+class Token(torch.nn.Module):
+    """What a transformer for images begins with: one more row for each image, whose number is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = torch.nn.Parameter(torch.zeros(1, 1, 192))
+
+    def forward(self, images):
+        return self.token.expand(len(images), -1, -1).flatten(1)
+
+
 def test_what_networks_ask_for_is_opened(onnx_model, say, tmp_path):  # noqa: F811
     def edit(model):
         add(model, "Pad", "images", [0, 0, 2, 2] * 2)
@@ -118,6 +166,9 @@ def test_what_networks_ask_for_is_opened(onnx_model, say, tmp_path):  # noqa: F8
         add(model, "Resize", "images", "", "", "Concat")
 
     assert say(change(onnx_model, tmp_path, edit), "info")[2] == 0
+    net, _ = build(torch.nn.Sequential(Token(), torch.nn.LazyLinear(3)), (1, 8, 8), 255, "mine")
+    write_onnx(Deployed(net).eval(), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), {"model": "mine"}, tmp_path / "a.onnx")
+    assert "Expand" in {node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node}
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2_000, marks=pytest.mark.slow)])

@@ -123,7 +123,8 @@ def fake(names, images):
     random = np.random.default_rng(1)
     labels = np.arange(images) % len(names)
     logits = random.normal(size=(images, len(names))).astype(np.float32)
-    dataset = Dataset("x", random.integers(0, 256, (images, 8, 8, 1), dtype=np.uint8), labels, list(names), {})
+    pixels = random.integers(0, 256, (images, 8, 8, 1), dtype=np.uint8)
+    dataset = Dataset(pixels, labels, {}, classes=list(names), name="x", parts={})
     dataset.files = [f"{names[number % len(names)]}.png" for number in range(images)]
     return Predictions(logits, labels, np.arange(images), np.array(names), np.array("")), dataset
 

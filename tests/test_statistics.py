@@ -11,7 +11,14 @@ from torch import from_numpy
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
 from lab.evaluation.metrics import at_threshold, choose_threshold, evaluate, worst_mistakes
-from lab.evaluation.significance import accuracy_interval, corrected_interval, corrected_t, holm, holm_levels, mcnemar
+from lab.evaluation.significance import (
+    accuracy_interval,
+    corrected_accuracy_interval,
+    corrected_t,
+    holm,
+    holm_levels,
+    mcnemar,
+)
 from lab.runs.predictions import Predictions
 
 
@@ -120,4 +127,4 @@ def test_the_threshold_is_the_best_of_all_in_balanced_accuracy():
 def test_differences_that_are_all_alike_are_judged_by_their_sign(folds, low, p):
     found = corrected_t([0.01] * folds, 1 / (folds - 1))
     assert (found.value, found.low, found.high, found.p) == pytest.approx((0.01, low, 0.01, p))
-    assert corrected_interval([0.98] * folds, 1 / (folds - 1)) == pytest.approx((0.98, 0.98, 0.98))
+    assert corrected_accuracy_interval([0.98] * folds, 1 / (folds - 1)) == pytest.approx((0.98, 0.98, 0.98))

@@ -46,13 +46,6 @@ class LabSweeper(BasicSweeper):
             write_report(folder, self.config.lang or "en")
 
 
-ConfigStore.instance().store(
-    group="hydra/sweeper",
-    name="lab",
-    node={
-        "_target_": f"{LabSweeper.__module__}.{LabSweeper.__name__}",
-        "max_batch_size": None,
-        "params": None,
-    },
-    provider="lab",
-)
+target = f"{LabSweeper.__module__}.{LabSweeper.__name__}"
+node = {"_target_": target, "max_batch_size": None, "params": None}
+ConfigStore.instance().store(group="hydra/sweeper", name="lab", node=node, provider="lab")

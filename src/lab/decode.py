@@ -1,6 +1,6 @@
-"""From a picture's file to pixels, exactly as a device makes them: by predict.py's own functions.
+"""Decodes a picture's file into pixels, exactly as a device does: by predict.py's own functions.
 
-Other processes import this file to decode side by side: without torch they start in a fraction of a second.
+Processes that decode side by side import this file: without torch they start in a fraction of a second.
 """
 
 import hashlib
@@ -11,13 +11,13 @@ from typing import Any
 import predict
 from lab.errors import UserError, first_line
 from lab.files import open_plain
-from predict import PICTURES as PICTURES  # how their files' names end
+from predict import PICTURES as PICTURES  # how the names of pictures' files end
 
 MOST_BYTES = 2**29  # of a picture's file
 
 
 def decode(path: Path, size: dict[str, Any]) -> bytes:
-    """Pixels [h, w, c] of the picture at `path`, fitted to `size`, an "input" of an exported model's metadata.
+    """The pixels [h, w, c] of the picture at `path`, fitted to `size`, the "input" of an exported model's metadata.
 
     UserError where the file is no picture, or a dangerous one; OSError where it cannot be read.
     """
@@ -29,9 +29,9 @@ def decode(path: Path, size: dict[str, Any]) -> bytes:
 
 
 def decode_into(file: Path, start: int, paths: Sequence[Path], size: dict[str, Any]) -> list[tuple[str, str]]:
-    """Write the pixels of `paths` to `file`, one after another from the byte `start` on, zeros for a broken one.
+    """Write the pixels of `paths` to `file`, one after another from the byte `start` on, zeros for a broken picture.
 
-    Of each either the digest of its pixels or the reason why it has none.
+    Give for each the digest of its pixels and "", or "" and the reason why it is broken.
     """
     empty, pixels, found = bytes(size["height"] * size["width"] * size["channels"]), [], []
     for path in paths:
@@ -49,5 +49,5 @@ def decode_into(file: Path, start: int, paths: Sequence[Path], size: dict[str, A
 
 
 def digest(pixels: bytes) -> str:
-    """The same for the same pixels: 32 hexadecimal digits."""
+    """32 hexadecimal digits, the same for the same pixels."""
     return hashlib.blake2b(pixels, digest_size=16).hexdigest()

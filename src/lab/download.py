@@ -1,4 +1,4 @@
-"""Files from the net: several mirrors, checksums, whole or absent."""
+"""Downloads: from several mirrors, checked by checksums, whole or not at all."""
 
 import contextlib
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class OfflineError(Exception):
 def download(urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
     """Fetch `path` from the first of `urls` that has it; pooch writes beside and renames once `known_hash` agrees.
 
-    `known_hash` is md5:... or sha256:... Of several processes one fetches, the others wait for it.
+    `known_hash` is md5:... or sha256:... One of several processes fetches, the others wait for it.
     """
     if _is_there(path, known_hash):  # perhaps in a folder where nothing can be written
         return path

@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend, and the one place that makes a line of an exception."""
+"""UserError, a mistake that a user can mend; and what makes one line of any exception."""
 
 import os
 import re
@@ -8,8 +8,6 @@ from omegaconf.errors import InterpolationResolutionError
 
 # control characters, changes of direction, and the bytes of a file's name that are no text
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
 DEFECT = "a defect of this program"
 
 
@@ -18,7 +16,7 @@ class UserError(Exception):
 
 
 def printable(text: str) -> str:
-    """`text` with a backslash's name for whatever a terminal would obey, or show as it is not."""
+    """`text` with escapes, \\x1b say, for what a terminal would obey or show as something else."""
     return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
@@ -26,7 +24,7 @@ _interrupts: list[int] = []
 
 
 def interrupt(signal_number: int, _: object) -> NoReturn:
-    """What Ctrl-C does, remembered: a library that it stops may raise another error on top, or none."""
+    """Do what Ctrl-C does, and remember it: a library that it stops may raise another error on top, or none."""
     _interrupts.append(signal_number)
     raise KeyboardInterrupt
 
@@ -37,13 +35,13 @@ def was_interrupted() -> bool:
 
 
 def explain(error: BaseException) -> str | None:
-    """The line that the user reads, None where `error` is a defect of this program."""
+    """The line that the user reads; None where `error` is a defect of this program."""
     line = _line(error)
     return line and printable(line)
 
 
 def tell(error: BaseException) -> str:
-    """The line of any error; of a defect with what shows more."""
+    """The line of any error; that of a defect says how to see more."""
     return explain(error) or f"{type(error).__name__}: {first_line(error)}: {DEFECT}, HYDRA_FULL_ERROR=1 shows where"
 
 
@@ -61,5 +59,5 @@ def _line(error: BaseException) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """What libraries say first; they go on with hints for programmers."""
+    """The first line of an error's text: libraries go on with hints for programmers."""
     return printable(" ".join(str(error).strip().partition("\n")[0].split())) or type(error).__name__

@@ -1,13 +1,14 @@
-"""Files are whole or absent, after a power cut too."""
+"""Files: written whole or not at all, after a power cut too; read as if a stranger had made them."""
 
 import csv
+import io
 import json
 import os
 import re
 import secrets
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,9 +18,9 @@ import numpy.typing as npt
 
 from lab.errors import UserError
 
-MOST_BYTES = 2**30  # that a compressed file may hold
-MOST_STORED = 2**33  # of any other
-MOST_TEXT = 2**25
+MOST_BYTES = 2**30  # that a compressed file may unpack to
+MOST_STORED = 2**33  # bytes of any other file
+MOST_TEXT = 2**25  # bytes
 LEFT_OVER = (
     r"\.(\d+|[0-9a-f]{16})-\w+\.(ckpt|csv|html|json|npz|png|yaml)"  # by a killed process; of older versions a number
 )
@@ -29,7 +30,7 @@ LEFT_OVER = (
 def atomic_write(path: Path, replaces: bool = True) -> Iterator[Path]:
     """Give a file beside `path` to write to. It becomes `path` when the block ends, and is removed if the block fails.
 
-    The content is on the disk before it gets its name. Where it `replaces` nothing, FileExistsError if `path` is there.
+    The content is on the disk before it gets its name. With `replaces=False` FileExistsError if `path` is there.
     """
     beside = path.with_name(f".{secrets.token_hex(8)}-{path.name}")  # a name that nobody has planted a link under
     beside.touch(exist_ok=False)
@@ -43,7 +44,7 @@ def atomic_write(path: Path, replaces: bool = True) -> Iterator[Path]:
 
 
 def _link(beside: Path, path: Path) -> None:
-    """Whole, and never over another's."""
+    """Give `beside` the name `path` too. FileExistsError if that is there."""
     try:
         os.link(beside, path)
     except FileExistsError:
@@ -66,9 +67,31 @@ def open_plain(path: Path, most: int = MOST_STORED, mode: str = "rb") -> IO[Any]
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
-    """Of a file that may be a stranger's. ValueError where it is no text."""
+    """The text of a file that may be a stranger's. ValueError where it is no text."""
     with open_plain(path, most, "r") as file:
         return file.read()
+
+
+def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
+    """The bytes of a file that may be a stranger's."""
+    with open_plain(path, most) as file:
+        return file.read()
+
+
+def parse_table(content: bytes, path: Path, columns: Set[str], otherwise: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV table, `content` of `path`, each with the number of its line; a missing cell is empty.
+
+    UserError where it is no table, or lacks one of `columns`: `otherwise` says that.
+    """
+    try:
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        names = rows.fieldnames or ()
+        if not columns <= set(names):
+            raise UserError(f"{path}: {otherwise}")
+        for row in rows:
+            yield rows.line_num, {name: row[name] or "" for name in names}
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not a table in UTF-8, separated by commas ({error})") from None
 
 
 def refuse_bomb(path: Path) -> None:
@@ -99,10 +122,7 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A column for each key of any row, in the order in which the keys come.
-
-    What a spreadsheet would compute, a file called =cmd say, gets a ' before it.
-    """
+    """Write a column for each key of any row, in the order in which the keys come."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_write(path) as beside, beside.open("w", newline="", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, names)
@@ -111,5 +131,6 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _as_text(value: Any) -> Any:
+    """With a ' before it where a spreadsheet would compute it: a class or a file called =cmd, say."""
     is_formula = isinstance(value, str) and re.match(r"[=@]|[+-](?![\d.]+(e[+-]?\d+)?$)", value)
     return f"'{value}" if is_formula else value

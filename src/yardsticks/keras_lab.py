@@ -14,7 +14,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras
 import tensorflow as tf
 from keras import layers
-from recipes import told
+from recipes import read_arguments
 
 WAYS = {
     "labs": {},
@@ -94,4 +94,4 @@ def main(recipe, arrays, passes, task="training", how="labs", processes="1"):
 
 
 if __name__ == "__main__":
-    main(*told())
+    main(*read_arguments())

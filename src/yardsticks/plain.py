@@ -1,7 +1,7 @@
 """PyTorch as a student writes it: plain.py RECIPE ARRAYS.npz PASSES [inference]"""
 
 import torch
-from recipes import told
+from recipes import read_arguments
 from torch import nn
 from torchvision import transforms
 
@@ -74,4 +74,4 @@ def main(recipe, arrays, passes, task="training"):
 
 
 if __name__ == "__main__":
-    main(*told())
+    main(*read_arguments())

@@ -1,4 +1,4 @@
-"""The labs' recipes for scripts that know nothing of lab: layers, optimizer, batch; and what those scripts are told."""
+"""The labs' recipes, and their arguments, for scripts that know nothing of lab: layers, optimizer, batch."""
 
 import sys
 
@@ -20,7 +20,7 @@ RECIPES = {  # a ReLU after each of conv and dense, and the dense layer of the c
 }
 
 
-def told():
+def read_arguments():
     """SCRIPT.py RECIPE ARRAYS.npz PASSES [WORDS]: the recipe, the arrays, how often to go through them, the words.
 
     Images are uint8 [n, h, w, c], labels int64 [n]. A script prints a line after each pass, whose time is taken.

@@ -6,12 +6,12 @@ import math
 
 import torch
 from plain import build, make_optimizer
-from recipes import told
+from recipes import read_arguments
 from torch.nn import functional as F
 
 
 def keep_memory():
-    """glibc then gives nothing back to the system between the steps."""
+    """Let glibc give no memory back to the system between the steps."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX
         ctypes.CDLL(None).mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
@@ -72,4 +72,4 @@ def main(recipe, arrays, passes, task="training"):
 
 
 if __name__ == "__main__":
-    main(*told())
+    main(*read_arguments())

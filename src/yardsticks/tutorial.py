@@ -3,7 +3,7 @@
 import pytorch_lightning as pl
 import torch
 from plain import augmentation, build, make_optimizer
-from recipes import told
+from recipes import read_arguments
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
@@ -54,4 +54,4 @@ def main(recipe, arrays, epochs, task):
 
 
 if __name__ == "__main__":
-    main(*told())
+    main(*read_arguments())

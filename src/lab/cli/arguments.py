@@ -1,4 +1,4 @@
-"""The command line of the commands that take a run's folder: argparse, with errors of one line."""
+"""The command line of commands that take a run's folder: argparse, with errors of one line."""
 
 import argparse
 import os
@@ -10,20 +10,27 @@ from typing import NoReturn
 from lab.config.own import name_networks
 from lab.errors import explain, printable, tell
 
+SHARED = {  # options of several commands
+    "--weights": {"choices": ("last", "best"), "default": "last", "help": "of which epoch; else the last"},
+    "--root": {"type": Path, "help": "where the data lies; else where it lay, else $LAB_DATA"},
+    "--networks": {"type": Path, "metavar": "FILE", "help": "of a run with networks=FILE: it, or its copy"},
+}
+
 
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line, exit code 1."""
 
-    def add_networks(self) -> None:
-        """For a command that builds a run's network again."""
-        self.add_argument("--networks", type=Path, metavar="FILE", help="of a run with networks=FILE: it, or its copy")
+    def add_shared(self, *names: str) -> None:
+        """Add options of SHARED."""
+        for name in names:
+            self.add_argument(name, **SHARED[name])
 
     def error(self, message: str) -> NoReturn:
         raise SystemExit(f"error: {message}; see --help")
 
 
 def refuse_unprintable() -> None:
-    """A folder's name is told again: it may be a stranger's."""
+    """SystemExit where the command line, or this folder's name, has what a terminal obeys: messages repeat them."""
     for word in (*sys.argv[1:], str(Path.cwd())):
         if printable(word) != word:
             raise SystemExit(f"error: {printable(word)}: has characters that cannot be printed")

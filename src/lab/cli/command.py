@@ -1,4 +1,4 @@
-"""A command: its config from the command line, a mistake in one line; torch is not imported here."""
+"""Runs a command that takes KEY=VALUE: composes its config, tells a mistake in one line; without torch."""
 
 import contextlib
 import functools
@@ -27,14 +27,14 @@ from lab.config.own import name_networks
 from lab.config.schema import CONF, SCHEMAS, Train, run_folder
 from lab.errors import UserError, explain, first_line, interrupt, tell, was_interrupted
 
-OPEN = ("model.net.", "model.optimizer.", "model.schedule.")  # whatever their _target_ takes
+OPEN = ("model.net.", "model.optimizer.", "model.schedule.")  # here +KEY=VALUE adds whatever the _target_ takes
 
 
 def run_command(task: Callable[[DictConfig], None], name: str) -> None:
     """Compose conf/`name`.yaml with the command line and give it to `task`, which does the command's work.
 
     A user's mistake ends in one line on stderr and exit code 1; HYDRA_FULL_ERROR=1 shows the traceback. In a multirun
-    the task is called once a job: a mistake is told at once and the other jobs go on.
+    the task is called for each job: a mistake is told at once and the other jobs go on.
     """
     if {"--help", "-h"} & set(sys.argv[1:]):
         try:
@@ -69,7 +69,7 @@ def run_command(task: Callable[[DictConfig], None], name: str) -> None:
 
 
 class _Job:
-    """What Hydra calls with the composed config, once a job of a multirun; `failed` are the numbers of those."""
+    """What Hydra calls with the composed config, in a multirun for each job; `failed` are numbers of failed jobs."""
 
     def __init__(self, task: Callable[[DictConfig], None], schema: type, show_traceback: bool) -> None:
         self.task, self.schema, self.show_traceback = task, schema, show_traceback
@@ -100,7 +100,7 @@ class _Job:
 
 
 def _refuse_unknown_options() -> None:
-    """--epochs 3, at which argparse would print its usage; and a file of Hydra's, for it would be unpickled."""
+    """SystemExit for --epochs 3, at which argparse would print its usage, and for a file that Hydra would unpickle."""
     parser = get_args_parser()
     parser.error = functools.partial(Parser.error, parser)
     known, unknown = parser.parse_known_args()
@@ -114,7 +114,7 @@ def _refuse_unknown_options() -> None:
 
 
 def _explain_hydra(error: Exception, has_started: bool) -> str | None:
-    """Hydra's refusal in one line, with the nearest key or value that there is; None where it is none of Hydra's."""
+    """Hydra's error in one line, with the nearest key or value that there is; None where it is none of Hydra's."""
     if has_started and not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -155,13 +155,13 @@ def _explain_hydra(error: Exception, has_started: bool) -> str | None:
 
 
 def _in_quotes(key: str, value: str) -> str:
-    """What to type in a shell, for Hydra to take `value` as it is."""
+    """What to type in a shell, so that Hydra takes `value` as it is."""
     word = quoted(key, value.strip("\"'"))
     return shlex.quote(word) if re.search(r'["$`\\!]', word) else f'"{word}"'
 
 
 def _place_for_data(missing: str) -> str:
-    """Of data=PATH, whose file is `missing` in conf/: what to type."""
+    """What to type in place of data=PATH, whose file is `missing` in conf/; "" where it is no path."""
     group, _, place = missing.partition("/")
     if group != "data" or not ("/" in place or Path(place).exists()):
         return ""

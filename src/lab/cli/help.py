@@ -1,4 +1,4 @@
-"""What --help prints: recipes and data sets with the first line of their files, and the keys of config/schema.py."""
+"""The text of --help: recipes and data sets with the first line of their files, and the keys of config/schema.py."""
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -17,7 +17,7 @@ Examples
 
 
 def help_text(title: str, command: str) -> str:
-    """Of `command`, which `title` describes."""
+    """What `command`, which `title` describes, prints for --help."""
     schema, usage, groups, examples = SCHEMAS[command], "[KEY=VALUE ...]", [], ""
     keys = [*_keys(schema)]
     if command in ("show", "check_data"):  # they train nothing
@@ -37,13 +37,14 @@ def help_text(title: str, command: str) -> str:
 
 
 def _choices(group: str) -> Iterator[str]:
+    """A line for each file of conf/`group`/."""
     for path in sorted((CONF / group).glob("*.yaml")):
         title = next(line for line in path.read_text().splitlines() if not line.startswith("# @"))
         yield f"  {path.stem:18}{title.removeprefix('# ')}"
 
 
 def _keys(schema: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """How each key is typed that has a line, and the line."""
+    """An example and the help of each key that has help."""
     for key in fields(schema):
         if is_dataclass(key.type):
             yield from _keys(key.type, f"{prefix}{key.name}.")

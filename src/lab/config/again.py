@@ -1,8 +1,8 @@
-"""From a run's config back to the command that makes it again."""
+"""The command that makes a run again, found from its config."""
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,25 +12,25 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lab.config.overrides import quoted
+from lab.config.overrides import flatten, quoted
 from lab.config.schema import CONF, UNDECIDING, CrossValidate, Train, fingerprint
 
-# what decides no result, or is said by the group's name
+# keys that decide no result, or that model=NAME and data=NAME say
 UNSAID = {"model.name", "data.name", "resume", "tune", "histograms", "workers", *UNDECIDING}
 GROUPS = ("model", "data")
 
 
 def command_again(config: DictConfig, schema: type[Train] = Train) -> str | None:
-    """What to type for the results of `config`, a `schema`, once more; None where no command is found that gives it.
+    """What to type for the same results as `config`, a `schema`, has given; None where no command is found.
 
-    What stands in no command is left to the recipe and the data set by name, as they are in conf/ today.
+    The command names the recipe and the data set, as they are in conf/ today, and each key that `config` has otherwise.
     """
     name = "cross_validate" if schema is CrossValidate else "train"
     words = [f"{group}={config[group].name}" for group in GROUPS]
     try:
         with _composing():
             words += _schedule(config)
-            for follows in (False, True):  # what follows from another value may need no word of its own
+            for follows in (False, True):  # a value that follows from another may need no word of its own
                 words += list(_differences(config, _compose(name, words, config), follows))
             if fingerprint(_compose(name, words, config)) != fingerprint(config):
                 return None
@@ -41,7 +41,7 @@ def command_again(config: DictConfig, schema: type[Train] = Train) -> str | None
 
 @contextmanager
 def _composing() -> Iterator[None]:
-    """Hydra composes conf/ meanwhile, within a command that Hydra has started too."""
+    """Let Hydra compose conf/ meanwhile, also within a command that Hydra has started."""
     started = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -59,7 +59,7 @@ def _compose(name: str, words: list[str], config: DictConfig) -> DictConfig:
 
 
 def _schedule(config: DictConfig) -> list[str]:
-    """schedule=NAME where the recipe of that name has none such."""
+    """schedule=NAME where the recipe has no schedule of its own."""
     schedule = config.model.schedule
     if not schedule or (OmegaConf.load(CONF / "model" / f"{config.model.name}.yaml")).get("schedule"):
         return []
@@ -68,9 +68,9 @@ def _schedule(config: DictConfig) -> list[str]:
 
 
 def _differences(config: DictConfig, composed: DictConfig, follows: bool) -> Iterator[str]:
-    """KEY=VALUE of what `config` has otherwise than `composed`; what `follows` from other values too."""
-    ours, theirs = dict(_flatten(OmegaConf.to_container(config))), dict(_flatten(OmegaConf.to_container(composed)))
-    resolved = dict(_flatten(OmegaConf.to_container(composed, resolve=True)))
+    """KEY=VALUE of what `config` has otherwise than `composed`; if `follows`, also where another value implies it."""
+    ours, theirs = dict(flatten(OmegaConf.to_container(config))), dict(flatten(OmegaConf.to_container(composed)))
+    resolved = dict(flatten(OmegaConf.to_container(composed, resolve=True)))
     unsaid = UNSAID | ({"trainer.precision"} if config.speed else set())
     unsaid |= {"data.corrections_sha256"}  # of the file, whatever it holds
     unsaid |= {"data.root"} if "fit" not in config.data.source else set()
@@ -82,14 +82,6 @@ def _differences(config: DictConfig, composed: DictConfig, follows: bool) -> Ite
         yield f"{'' if is_there else '+'}{_word(key, value)}"
     gone = [key for key in resolved if key not in ours and key.rpartition(".")[0] not in ours and key not in unsaid]
     yield from (f"~{key}" for key in gone if not follows)
-
-
-def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _word(key: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Values that have the right type and still make no sense, refused before torch is imported."""
+"""Refuses values that have the right type and still make no sense, before torch is imported."""
 
 import os
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from lab.config.overrides import known_keys, nearest
 from lab.config.schema import CrossValidate, Train
 from lab.errors import UserError, printable
 
-MOST = 2**32, 1e38  # of an int, of a float
-# of options that Lightning takes as they are
+MOST = 2**32, 1e38  # the greatest int, the greatest float
+# types of options that Lightning does not check
 KINDS = {"benchmark": bool, "detect_anomaly": bool, "profiler": str, "sync_batchnorm": bool}
 # options of Lightning's Trainer that this program reads by name
 TRAINERS = ("accelerator", "check_val_every_n_epoch", "devices", "gradient_clip_val", "limit_test_batches")
@@ -35,7 +35,7 @@ def check(config: DictConfig, schema: type) -> None:
 
 
 def check_values(config: DictConfig, schema: type = Train) -> None:
-    """UserError where a value makes no sense by itself; from the command line, or from a run's folder."""
+    """UserError where a value makes no sense by itself. The config may come from a run's folder."""
     check_plain(OmegaConf.to_container(config, resolve=True))
     _check_rules(config, schema)
     if not issubclass(schema, Train):
@@ -52,6 +52,7 @@ def check_values(config: DictConfig, schema: type = Train) -> None:
 
 
 def _check_keys(node: DictConfig, schema: type, prefix: str = "") -> None:
+    """UserError where a key is unknown, or has been removed."""
     known = {key.name: key.type for key in fields(schema)}
     for key in set(node) - set(known):
         raise UserError(f"{prefix}{key}: there is no such key{nearest(key, known_keys())}")
@@ -63,7 +64,7 @@ def _check_keys(node: DictConfig, schema: type, prefix: str = "") -> None:
 
 
 def check_plain(node: Any, key: str = "") -> None:
-    """Numbers are finite and of a size that every library takes; names have nothing that a terminal obeys."""
+    """UserError where `node`, nested dicts and lists, has a number too large for a library, or an unprintable name."""
     if isinstance(node, dict | list):
         for name, value in node.items() if isinstance(node, dict) else enumerate(node):
             check_plain(str(name), f"a key of {key or 'it'}")
@@ -75,6 +76,7 @@ def check_plain(node: Any, key: str = "") -> None:
 
 
 def _check_rules(node: DictConfig, schema: type, prefix: str = "") -> None:
+    """UserError where a value breaks the rule that the schema has for its key."""
     for key in fields(schema):
         value, rule = node[key.name], key.metadata.get("rule")
         if is_dataclass(key.type):
@@ -119,6 +121,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def _check_together(config: DictConfig) -> None:
+    """UserError where two keys do not go together."""
     model, data, trainer = config.model, config.data, config.trainer
     if config.speed and trainer.precision != "32-true":
         raise UserError(f"speed=fast chooses the precision: leave out trainer.precision={trainer.precision}")
@@ -162,7 +165,7 @@ def _check_folds(config: DictConfig) -> None:
 
 
 def _check_mode(config: DictConfig, schema: type) -> None:
-    """Resumed, tuned, or one of a sweep."""
+    """UserError where resume, tune or keys of a sweep are told with something that they do not go with."""
     is_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     if config.resume:
         typed = HydraConfig.get().overrides.task
@@ -187,7 +190,7 @@ def _check_mode(config: DictConfig, schema: type) -> None:
 
 
 def refuse_without_search(config: DictConfig) -> None:
-    """UserError where keys of a search are told without one."""
+    """UserError where keys of a search are told without search=."""
     if config.search is None and (config.prune or config.confirm is not None):
         key = "prune=true" if config.prune else f"confirm={config.confirm}"
         raise UserError(f"{key} is of a search: give search=20 and a range, or leave it out")

@@ -1,10 +1,10 @@
-"""What was typed and what to type: Hydra's overrides, the keys that there are, the nearest to a wrong one."""
+"""What was typed and what to type: Hydra's overrides KEY=VALUE, the keys that there are, the nearest to a wrong one."""
 
 import difflib
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lab.config.schema import CONF, SCHEMAS, Data, Recipe, Train
 
 OF_SWEEPS = ("rerun", "show_test", "search", "prune", "confirm")
-NEAR = 0.72  # of difflib's 1: class_weights is not weights
+NEAR = 0.72  # similarity, of difflib's 1, from which on a key is meant: class_weights is not weights
 # options of Lightning's Trainer that conf/trainer/default.yaml leaves out
 LIGHTNINGS = {"accumulate_grad_batches", "barebones", "callbacks", "enable_autolog_hparams", "enable_checkpointing"}
 LIGHTNINGS |= {"enable_model_summary", "enable_progress_bar", "fast_dev_run", "inference_mode", "limit_predict_batches"}
@@ -24,18 +24,18 @@ LIGHTNINGS |= {"reload_dataloaders_every_n_epochs", "use_distributed_sampler"}
 
 
 def quoted(key: str, value: str) -> str:
-    """KEY='VALUE', for Hydra's grammar."""
+    """KEY='VALUE', as Hydra's grammar wants it."""
     return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def with_plus(word: str) -> str:
-    """trainer.max_steps=8 as Hydra wants what its files lack: +trainer.max_steps=8."""
+    """+trainer.max_steps=8 of trainer.max_steps=8: Hydra wants a plus before a key that its files lack."""
     name = word.partition("=")[0].removeprefix("trainer.")
     return f"+{word}" if word.startswith("trainer.") and name in LIGHTNINGS else word
 
 
 def command_line(overrides: Iterable[str], *more: str) -> str:
-    """What to type for one run like this."""
+    """What to type for one run with these overrides, those of a sweep left out, those in `more` replaced."""
     typed = [override.partition("=")[0] for override in more]
     other = tuple(f"{key}=" for key in ("+sweep", *OF_SWEEPS, "tune", "stop_below", *typed))
     kept = [*(override for override in overrides if not override.startswith(other)), *more]
@@ -44,7 +44,7 @@ def command_line(overrides: Iterable[str], *more: str) -> str:
 
 
 def resume_command(folder: Path) -> str:
-    """What to type to go on with the run of `folder`, for the shell and for Hydra's grammar."""
+    """What to type to go on with the run of `folder`."""
     plain = re.fullmatch(r"[\w./~-]+", str(folder), re.ASCII)
     words = [f"resume={folder}" if plain else quoted("resume", str(folder))]
     words += [f"networks={folder / 'networks.py'}"] if (folder / "networks.py").exists() else []
@@ -52,7 +52,7 @@ def resume_command(folder: Path) -> str:
 
 
 def replace_schedule(config: DictConfig) -> None:
-    """Take out of model.schedule what schedule=NAME should have replaced: Hydra merges it with the recipe's own."""
+    """Remove the recipe's own keys from model.schedule where schedule=NAME replaces it: Hydra merges the two."""
     chosen = HydraConfig.get().runtime.choices
     if chosen.get("schedule") is None or config.model.schedule is None:
         return
@@ -65,7 +65,7 @@ def replace_schedule(config: DictConfig) -> None:
 
 
 def known_keys() -> Iterator[str]:
-    """Of the recipe and data set on the command line, read from their files: a second composition takes too long."""
+    """All keys of this command, its recipe and its data set; read from files, as composing again takes too long."""
     schema = SCHEMAS.get(Path(sys.argv[0]).stem, Train)
     yield from (known.name for known in fields(schema))
     if not issubclass(schema, Train):
@@ -90,8 +90,17 @@ def _read(group: str, name: str) -> DictConfig:
     return OmegaConf.merge({"schedule": None}, config) if group in ("model", "schedule") else config
 
 
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted path and the value of every leaf, an empty mapping too: ("model.optimizer.lr", 0.01)."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted path of every key."""
+    """The dotted path of every key, leaf or not."""
     for key, value in node.items():
         yield prefix + key
         if isinstance(value, dict):

@@ -14,7 +14,7 @@ from lab.files import read_text
 TARGET = "lab.models.own"
 RECIPE = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.001}, "epochs": 10, "batch_size": 64}
 
-named: dict[Path, list[str]] = {}  # on this command line, with their functions: what a run's folder names is not run
+named: dict[Path, list[str]] = {}  # the file that this command line names, and its functions; no other file is run
 
 
 def name_networks(file: Path | None) -> None:
@@ -45,12 +45,12 @@ def name_networks(file: Path | None) -> None:
 
 
 def sha256(file: Path) -> str:
-    """Of the file's text, of which a run keeps a copy."""
+    """SHA-256 of the file's text, of which a run keeps a copy."""
     return hashlib.sha256(read_text(file).encode()).hexdigest()
 
 
 def trust_named(net: Any, folder: Path) -> None:
-    """Let `net`, of the config in a run's `folder`, come from the file that this command line names, and no other."""
+    """Let `net`, of the config in a run's `folder`, come from the file that this command line names; else UserError."""
     if not named:
         raise UserError(
             f"{folder}: its network, {net.get('name')}, is of a file that you did not name: give networks=FILE to "

@@ -1,4 +1,4 @@
-"""Every key that a command may be told: its type, its default, the rule that its value keeps, its line in --help."""
+"""Every key that a command may be told: its type, its default, the rule that its value obeys, its line in --help."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lab.errors import UserError
-from lab.files import MOST_TEXT, open_plain
+from lab.files import read_bytes
 
 PROJECT = Path(__file__).parents[3]
 CONF = PROJECT / "conf"
@@ -29,16 +29,16 @@ class Rule(NamedTuple):
 
 AT_LEAST_1 = Rule(lambda value: value >= 1, "1 or more")
 MOST_CLASSES = 1_000
-# what a result does not depend on
+# keys that no result depends on
 UNDECIDING = ("rerun", "show_test", "networks", "report", "lang", "search", "prune", "confirm")
-MOST_THREADS = max(64, os.cpu_count() or 1)  # of a machine with more cores a run may ask here too
+MOST_THREADS = max(64, os.cpu_count() or 1)  # a run of a machine with more cores than this one can be read here too
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to 1")
 SHARE = Rule(lambda value: 0 < value <= 1, "more than 0, and 1 at most")
 BETWEEN = Rule(lambda value: 0 < value < 1, "between 0 and 1")
 
 
 def option(default: Any = MISSING, example: str = "", help: str = "", rule: Rule | None = None) -> Any:
-    """A key's default, how it is typed, what --help says of it, and its rule; None, where it may be, is never wrong."""
+    """A key's default, an example of its value, what --help says of it, and its rule, which None never breaks."""
     return field(default=default, metadata={"example": example, "help": help, "rule": rule})
 
 
@@ -126,7 +126,7 @@ class Data:
     fold_seed: int = 1
     stratify_folds: bool = False
     sample: Optional[bool] = None
-    # of pictures in folders alone
+    # these six are for data=folder alone
     size: Any = option(
         None, "96x128", "of pictures: height and width, or 64 for both", Rule(is_size, "64 or 96x128, up to 4096")
     )
@@ -239,12 +239,7 @@ class Reproduce:
         "names of conf/table/, or their beginnings; else all",
         Rule(lambda rows: len(rows), "one name at least, or left out for all"),
     )
-    seeds: Optional[int] = option(
-        None,
-        "3",
-        "of each row; else as many as the table's protocol asks for",
-        AT_LEAST_1,
-    )
+    seeds: Optional[int] = option(None, "3", "of each row; else as many as the table's protocol asks for", AT_LEAST_1)
     workers: Optional[int] = option(
         None, "2", "runs at a time, a thread each; else as many as cores, one on a GPU", AT_LEAST_1
     )
@@ -271,10 +266,10 @@ OmegaConf.register_new_resolver("digest", lambda *, _root_: fingerprint(_root_))
 
 
 def fingerprint(config: DictConfig) -> str:
-    """The same for the same results: neither the number of workers nor where the files lie counts.
+    """Eight hexadecimal digits: the same for configs with the same results, wherever the files lie.
 
-    What is off counts like what is not there, so that fingerprints outlive new options. The precision that speed=fast
-    has chosen does not count: another machine chooses another.
+    An option that is off counts like one that is not there: so fingerprints of older versions stay valid. The precision
+    that speed=fast has chosen does not count: another machine chooses another.
     """
     decisive = [key.name for key in fields(Train) if key.name not in UNDECIDING]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, decisive), resolve=True)
@@ -290,21 +285,19 @@ def fingerprint(config: DictConfig) -> str:
 
 
 def _sha256(path: str | None) -> str | None:
-    """Of a file that may be a stranger's; None where there is none to read: who reads it says why."""
-    if not path:
-        return None
+    """SHA-256 of a file that may be a stranger's; None where it cannot be read: whoever needs it says why."""
     try:
-        with open_plain(Path(path).expanduser(), MOST_TEXT) as file:
-            return hashlib.sha256(file.read()).hexdigest()
+        return hashlib.sha256(read_bytes(Path(path).expanduser())).hexdigest() if path else None
     except (OSError, UserError):
         return None
 
 
 def _switched_on(content: Any) -> Any:
+    """`content` without what is off, None or False, at any depth."""
     if not isinstance(content, dict):
         return content
     kept = {key: value for key, value in content.items() if value is not None and value is not False}
-    # of a network, an optimizer, a schedule no default is known
+    # a network, an optimizer, a schedule stays as it is: its class's own defaults are not known
     return {
         key: value if isinstance(value, dict) and "_target_" in value else _switched_on(value)
         for key, value in kept.items()
@@ -312,17 +305,17 @@ def _switched_on(content: Any) -> Any:
 
 
 def run_folder() -> Path:
-    """Where Hydra puts the job's files."""
+    """The folder that Hydra has made for this run."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
 def data_folder(root: str | None) -> Path:
-    """`root`, which is $LAB_DATA unless data.root says otherwise; else data/ in the project."""
+    """The folder `root`, which is data.root or $LAB_DATA; without either data/ in the project."""
     return Path(root).expanduser() if root else PROJECT / "data"
 
 
 def place_data(config: DictConfig, root: Path | None = None) -> None:
-    """The data lies in `root`, else where it lay when the run began, else in $LAB_DATA."""
+    """Set data.root to `root`, else leave it where the data lay when the run began, else take $LAB_DATA."""
     is_gone = config.data.root is None or not data_folder(config.data.root).is_dir()
     if root or (is_gone and "fit" not in config.data.source):  # pictures of the user's are in no other place
         config.data.root = str(root) if root else os.environ.get("LAB_DATA")

@@ -21,11 +21,11 @@ def augment(
     brightness: float | None = None,
     contrast: float | None = None,
 ) -> Tensor:
-    """Turn by up to `rotation` degrees, move by up to `shift` of the side, mirror half of them left to right.
+    """Turn by up to `rotation` degrees, move by up to `shift` of the side, `flip`: mirror half of them left to right.
 
     Cut out a part of at least `crop` of the area, change `brightness` and `contrast` by up to these fractions. uint8 or
-    float pixels [n, c, h, w] from 0 to 255 in, float of the same range out; bilinear, the border repeats, as Keras'
-    ImageDataGenerator fills.
+    float pixels [n, c, h, w] from 0 to 255 in, float of the same range out. Interpolation is bilinear; the border is
+    repeated, as by Keras' ImageDataGenerator.
     """
     changed = _move(images, rotation, shift, flip, crop) if rotation or shift or flip or crop else images.float()
     if not (brightness or contrast):
@@ -37,10 +37,10 @@ def augment(
 
 
 def mix(images: Tensor, labels: Tensor, classes: int, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al., 2018): of each image and another of the batch, and of their classes, a mean.
+    """Mixup (Zhang et al., 2018): a weighted mean of each image and another of the batch, and of their classes.
 
-    Pixels [n, c, h, w] and labels [n] in, pixels and the shares of the classes [n, classes] out. The weight of the
-    first is drawn from Beta(alpha, alpha).
+    Pixels [n, c, h, w] and labels [n] in, pixels and the shares of the classes [n, classes] out. The first one's weight
+    is drawn from Beta(alpha, alpha).
     """
     first = torch.distributions.Beta(alpha, alpha).sample((len(images),)).to(images.device)
     other = torch.randperm(len(images)).to(images.device)
@@ -53,7 +53,7 @@ def mix(images: Tensor, labels: Tensor, classes: int, alpha: float) -> tuple[Ten
 
 
 def _move(images: Tensor, rotation: float, shift: float, flip: bool, crop: float | None) -> Tensor:
-    """What moves pixels, in one interpolation."""
+    """All changes that move pixels, in one interpolation."""
     n, _, height, width = images.shape
     angle, right, down, mirror = (torch.rand(4, n, device=images.device) * 2 - 1).unbind()
     angle = angle * math.radians(rotation)
@@ -68,7 +68,7 @@ def _move(images: Tensor, rotation: float, shift: float, flip: bool, crop: float
 
 
 def _cut(n: int, least: float, device: torch.device) -> Tensor:
-    """Matrices [n, 3, 3] that fill an image with a part of it: its share of the area, shape and place are random."""
+    """Matrices [n, 3, 3] that enlarge a part of an image to the whole; the part's area, shape and place are random."""
     share, shape, right, down = torch.rand(4, n, device=device).unbind()
     area, ratio = least + (1 - least) * share, ASPECT ** (shape * 2 - 1)
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)

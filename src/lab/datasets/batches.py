@@ -1,4 +1,4 @@
-"""How the images reach the network: one indexed slice a batch, no workers, no copies."""
+"""Batches: how images reach the network, one indexed slice a batch, no workers, no copies."""
 
 import contextlib
 import os
@@ -22,14 +22,17 @@ from lab.errors import UserError
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images uint8 [n, c, h, w] or features, labels int64 [n], indices int64 [n]
 EVALUATION_BATCH = 256  # images
-MOST_PIXELS = EVALUATION_BATCH * 96**2  # of the images of such a batch: larger ones are fewer
+MOST_PIXELS = EVALUATION_BATCH * 96**2  # in such a batch: of larger images it has fewer
 MOST_BYTES_ON_GPU = 2**30
 MOST_BYTES_IN_MEMORY = 2**30  # of features
-MOST_OF_DISK = 0.5  # of what is free, for features
+MOST_OF_DISK = 0.5  # share of what is free, for features
 
 
 class Batches:
-    """One pass over a part, in `n_batches` batches of one size within one, on `device`: every image once, in order."""
+    """One pass over a part, every image once, in order, in `n_batches` batches whose sizes differ by one at most.
+
+    `release` is called now and then, to free the memory of what was read; `advance` with the size of each batch.
+    """
 
     def __init__(
         self,
@@ -38,11 +41,11 @@ class Batches:
         indices: Tensor,
         n_batches: int,
         device: torch.device | None = None,
+        release: Callable[[], object] = lambda: None,
     ) -> None:
         self.images, self.labels, self.indices = images, labels, indices
-        self.n_batches, self.device = n_batches, device
-        self.advance: Callable[[int], object] = lambda images: None  # is given the size of each batch handed over
-        self.release: Callable[[], object] = lambda: None  # is called now and then, to hand back what was read
+        self.n_batches, self.device, self.release = n_batches, device, release
+        self.advance: Callable[[int], object] = lambda images: None
 
     def __len__(self) -> int:
         return self.n_batches
@@ -54,7 +57,7 @@ class Batches:
             images, labels = self.images[there].movedim(-1, 1), self.labels[there]
             if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
                 images = images.pin_memory()  # else the copy waits for the GPU
-                labels = labels if labels.is_cuda else labels.pin_memory()  # where features stand in, labels are there
+                labels = labels if labels.is_cuda else labels.pin_memory()  # beside features labels are there already
             self.advance(len(indices))
             if (read := read + images.nbytes) > MAPPED:
                 self.release()
@@ -66,7 +69,7 @@ class Batches:
 
 
 class ShuffledBatches(Batches):
-    """Batches of `batch_size`, the last one of the rest, shuffled by seed and epoch alone, whatever happened before.
+    """Batches of `batch_size`, the last one with the rest, in an order that depends on seed and epoch alone.
 
     Each process of a distributed run gets its share, padded to the same length, as torch does.
     """
@@ -81,12 +84,13 @@ class ShuffledBatches(Batches):
         rank: int = 0,
         processes: int = 1,
         device: torch.device | None = None,
+        release: Callable[[], object] = lambda: None,
         shuffle: bool = True,
     ) -> None:
-        # torch adds the epoch to the seed: apart as they are here, no two seeds share an order
+        # torch adds the epoch to the seed: multiplied like this, no two seeds share an order
         sampler = DistributedSampler(range(len(indices)), processes, rank, shuffle, seed=seed * 1_000_000)
         # a last batch of one image joins the one before: batch normalisation cannot train on it
-        super().__init__(images, labels, indices, max(ceil((len(sampler) - 1) / batch_size), 1), device)
+        super().__init__(images, labels, indices, max(ceil((len(sampler) - 1) / batch_size), 1), device, release)
         self.batch_size, self.n_images = batch_size, len(sampler) * processes
         self.sampler, self.batch_sampler = sampler, None  # Lightning looks for both, and tells one the epoch
 
@@ -97,7 +101,7 @@ class ShuffledBatches(Batches):
 
 
 class WholeEpochs(ShuffledBatches):
-    """The same batches, all of an epoch as one item: see training.classifier."""
+    """ShuffledBatches that hands over all batches of an epoch as one item: see training.classifier."""
 
     def __len__(self) -> int:
         return 1
@@ -109,8 +113,8 @@ class WholeEpochs(ShuffledBatches):
 class Features:
     """What the frozen layers of `net` make of each of `images` [n, h, w, c], computed once: [n, ..., channels].
 
-    Indexed like the images. Kept in memory, of large ones in a file that is mapped into it; where that would take too
-    much of the disk they are computed each time, to the same bits.
+    They are indexed like the images. They are kept in memory, or, where they are large, in a file that is mapped into
+    it; where that would take too much of the disk they are computed each time, to the same bits.
     """
 
     def __init__(self, images: Tensor, net: nn.Module) -> None:
@@ -131,7 +135,7 @@ class Features:
         return self.kept[indices.to(self.kept.device)]
 
     def compute(self, indices: Tensor) -> None:
-        """Those at `indices`, under a bar."""
+        """Compute those at `indices` that are not known, with a progress bar."""
         missing = indices[~self.is_known[indices]]
         with make_bar(len(missing), " images", rank_zero_only.rank == 0) as bar:
             bar.set_description("features", refresh=False)
@@ -157,7 +161,7 @@ class Features:
 
 
 def _count_evaluated(images: Tensor) -> int:
-    """Of `images` [n, h, w, c], so many at a time: what a network makes of large ones takes memory by the pixel."""
+    """How many of `images` [n, h, w, c] to evaluate at a time: the larger they are, the more memory each one takes."""
     return min(EVALUATION_BATCH, max(1, MOST_PIXELS // prod(images.shape[1:3])))
 
 
@@ -189,7 +193,7 @@ class ImageData(LightningDataModule):
     ) -> None:
         """`batch_size` is that of all processes of a distributed run together, `tested` the part to test on.
 
-        `features` take the images' place, in training unless it `changes` the images.
+        `features` take the images' place; not in training, where that `changes` the images.
         """
         super().__init__()
         self.features, self.changes = features, changes
@@ -207,7 +211,7 @@ class ImageData(LightningDataModule):
             raise UserError("the images are not those that the run began with: resume it with the same data")
 
     def setup(self, stage: str) -> None:
-        """On a GPU the images lie there from the start, where they fit: no step waits for a copy."""
+        """Put the images on the GPU, where they fit: then no step waits for a copy."""
         device = self.trainer.strategy.root_device
         if device.type != "cpu" and self.images.nbytes <= MOST_BYTES_ON_GPU:
             self.images, self.labels = self.images.to(device), self.labels.to(device)
@@ -215,14 +219,14 @@ class ImageData(LightningDataModule):
             self.features.precision = self.trainer.precision_plugin.forward_context
 
     def compute_features(self) -> None:
-        """Before the first epoch, of all images that an ordinary run sees: else batch by batch."""
+        """Compute before the first epoch, in an ordinary run, the features of all images that it will see."""
         if self.features and self.whole_epochs:
             seen = ["validation"] if self.changes else ["train", "validation"]
             self.features.compute(torch.cat([self.parts[part] for part in seen]))
 
     def train_dataloader(self) -> ShuffledBatches:
         rank, processes = self.trainer.global_rank, self.trainer.world_size
-        batches = (WholeEpochs if self.whole_epochs else ShuffledBatches)(
+        return (WholeEpochs if self.whole_epochs else ShuffledBatches)(
             self.images if self.changes else self.features or self.images,
             self.labels,
             self.parts["train"],
@@ -231,10 +235,9 @@ class ImageData(LightningDataModule):
             rank,
             processes,
             self.trainer.strategy.root_device,
+            self._release,
             shuffle=not self.trainer.overfit_batches,  # the same batches in each epoch
         )
-        batches.release = self._release
-        return batches
 
     def val_dataloader(self) -> Batches | list:
         return self._evaluation_batches("validation")
@@ -243,15 +246,13 @@ class ImageData(LightningDataModule):
         return self._evaluation_batches(self.tested)
 
     def _evaluation_batches(self, part: str) -> Batches | list:
-        """Each process's share in as many batches as the others', for they wait for one another at each."""
+        """The process's share of `part`, in as many batches as the others', for they wait for one another at each."""
         indices, rank, processes = self.parts[part], self.trainer.global_rank, self.trainer.world_size
         n_batches = ceil(len(indices) / (_count_evaluated(self.images) * processes))
-        device = self.trainer.strategy.root_device
-        images = self.features or self.images
-        batches = Batches(images, self.labels, indices[rank::processes], n_batches, device)
-        batches.release = self._release
-        return batches if n_batches else []
+        images, device = self.features or self.images, self.trainer.strategy.root_device
+        share = indices[rank::processes]
+        return Batches(images, self.labels, share, n_batches, device, self._release) if n_batches else []
 
     def _release(self) -> None:
-        """Of pictures in a mapped file no more than some are in memory."""
+        """Keep no more than some pictures of a mapped file in memory."""
         release(self.dataset.images)

@@ -1,8 +1,6 @@
 """Labels that a person has corrected: a table of images, by their pixels, and the classes that they are of."""
 
-import csv
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lab.errors import UserError, printable
-from lab.files import MOST_TEXT, open_plain
+from lab.files import parse_table, read_bytes
 
 
 @dataclass
@@ -20,11 +18,12 @@ class Corrected:
     """How many labels a table has changed."""
 
     sha256: str  # of the table
-    labels: int  # changed, those of the test part among them
+    labels: int  # changed in all parts
     test: int  # changed in the test part
-    test_left: int  # of the test part, that the table would change
+    test_left: int  # in the test part, that the table would change and that were left
 
     def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -51,7 +50,12 @@ def correct(
     Images with the same pixels are corrected together; those at the indices `test` are left unless it `corrects_test`.
     UserError where the table is none, has changed since its `sha256` was taken, or names what is not there.
     """
-    content = _read(path)
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: there is no such file: data.corrections names what check_labels.py's page saves"
+        ) from None
     found = hashlib.sha256(content).hexdigest()
     if sha256 and sha256 != found:
         raise UserError(f"{path}: has changed since this run was told of it: give it its old content, or train anew")
@@ -69,31 +73,17 @@ def correct(
     return new.astype(np.int64), Corrected(found, int(changed.sum()), int(changed[is_test].sum()), left)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        with open_plain(path, MOST_TEXT) as file:
-            return file.read()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: there is no such file: data.corrections names what check_labels.py's page saves"
-        ) from None
-
-
 def _parse(path: Path, content: bytes, classes: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """By fingerprint the class's number, and the line."""
+    """The table by fingerprint: the class's number, and the line that says so."""
     numbers, wanted = {name: number for number, name in enumerate(classes)}, {}
-    try:
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        if not {"fingerprint", "class"}.issubset(rows.fieldnames or ()):
-            raise UserError(f"{path}: not a table of corrections: its first line must name fingerprint,class")
-        for row in rows:
-            name, label = (row["fingerprint"] or "").strip(), row["class"] or ""
-            label = label if label in numbers else label.removeprefix("'")  # see files.write_csv
-            where = f"{path}, line {rows.line_num}"
-            if not name or label not in numbers:
-                raise UserError(f"{where}: '{printable(label)}' is no class; classes are {', '.join(classes[:10])}")
-            if wanted.setdefault(name, (numbers[label], rows.line_num))[0] != numbers[label]:
-                raise UserError(f"{where}: image {printable(name)} has another class in line {wanted[name][1]}")
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}: not a table in UTF-8, separated by commas ({error})") from None
+    otherwise = "not a table of corrections: its first line must name fingerprint,class"
+    for line, row in parse_table(content, path, {"fingerprint", "class"}, otherwise):
+        name, label = row["fingerprint"].strip(), row["class"]
+        label = label if label in numbers else label.removeprefix("'")  # see files.write_csv
+        if not name or label not in numbers:
+            known = ", ".join(classes[:10])
+            raise UserError(f"{path}, line {line}: '{printable(label)}' is no class; classes are {known}")
+        if wanted.setdefault(name, (numbers[label], line))[0] != numbers[label]:
+            before = wanted[name][1]
+            raise UserError(f"{path}, line {line}: image {printable(name)} has another class in line {before}")
     return wanted

@@ -4,7 +4,8 @@ import functools
 import hashlib
 import os
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,37 +21,30 @@ from lab.datasets.corrections import Corrected, correct
 from lab.datasets.pictures import blocks
 from lab.datasets.readers import Arrays
 from lab.decode import digest
+from lab.display.terminal import print_classes
 from lab.errors import UserError
 
-MOST_FOLDS = 20  # of which some are held out where groups stay together
+MOST_FOLDS = 20  # to cut groups into, of which some are held out
 Parts = dict[str, npt.NDArray[np.int64]]  # "train", "validation", "test": indices into the data set
 
 
-@dataclass
-class Dataset:
+@dataclass(kw_only=True)
+class Dataset(Arrays):
     """Images with their labels, the names of the classes, and which image is in which part."""
 
     name: str  # mnist_sample where it is only a sample of mnist
-    images: npt.NDArray[np.uint8]  # [n, h, w, c]
-    labels: npt.NDArray[np.int64]  # [n]
-    classes: list[str]
     parts: Parts
-    is_sample: bool = False
-    folds: list[Parts] = field(default_factory=list)  # of a cross-validation, nothing dropped
-    files: list[str] | None = None  # where each image is a file of its own, [n]
-    groups: npt.NDArray[np.int64] | None = None  # [n], as of Arrays
-    known_digests: list[str] | None = None  # [n], as of Arrays
-    skipped: list[str] | None = None  # files, as of Arrays
+    folds: Sequence[Parts] = ()  # of a cross-validation, nothing dropped
     corrected: Corrected | None = None  # where labels were
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image as networks take it: channels, height, width."""
+        """The shape of an image as networks take it: channels, height, width."""
         height, width, channels = self.images.shape[1:]
         return channels, height, width
 
     def counts(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Images of each class, [classes], in each part."""
+        """How many images of each class, [classes], each part has."""
         labels = {part: self.labels[indices] for part, indices in self.parts.items()}
         return {part: np.bincount(numbers, minlength=len(self.classes)) for part, numbers in labels.items()}
 
@@ -64,13 +58,13 @@ class Dataset:
 
     @functools.cached_property
     def digests(self) -> list[str]:
-        """Of each image's pixels, [n]: the same for the same pixels."""
+        """A digest of each image's pixels, [n]: the same for the same pixels."""
         return self.known_digests or [digest(image.tobytes()) for image in self.images]
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of all images and labels, and of which image is in which part."""
-        # the images may be more than can be read at each start, and are then known by their digests
+        """SHA-256 of all images and labels, and of which image is in which part."""
+        # reading all pictures at each start would take too long: their digests stand for them
         known = "".join(self.known_digests).encode() if self.known_digests else np.ascontiguousarray(self.images)
         found = hashlib.sha256(known)
         for numbers in (self.labels, *self.parts.values()):
@@ -88,7 +82,7 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
     """The data set that `config`, a Data, names, split as it says; with folds, the parts are those of its fold.
 
     An untrusted config, of a folder that may be a stranger's, downloads nothing but what this project names itself,
-    and writes nothing into a place that the folder names. Who names a place gets no sample of the data.
+    and writes nothing into a place that the folder names. A user who names a place gets no sample of the data.
     """
     source, root = config.source, data_folder(config.root)
     if untrusted:
@@ -104,24 +98,13 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
         folds = make_folds(parts, arrays.labels, config.folds, config.fold_seed, config.stratify_folds, arrays.groups)
         parts = dict(folds[config.fold])
     name = config.name + ("_sample" if arrays.is_sample else "")
-    classes = arrays.classes or _name_classes(arrays.labels, config)
-    dataset = Dataset(
-        name,
-        arrays.images,
-        arrays.labels,
-        classes,
-        parts,
-        arrays.is_sample,
-        folds,
-        arrays.files,
-        arrays.groups,
-        arrays.digests,
-        arrays.skipped,
-    )
+    arrays.classes = arrays.classes or _name_classes(arrays.labels, config)
+    dataset = Dataset(**vars(arrays), name=name, parts=parts, folds=folds)
     if config.corrections:
         _correct(dataset, config)
     if len(found := np.unique(dataset.labels[parts["train"]])) == 1:
-        raise UserError(f"data={config.name}: all images to train on are of one class, '{classes[found[0]]}'")
+        only = dataset.classes[found[0]]
+        raise UserError(f"data={config.name}: all images to train on are of one class, '{only}'")
     if config.drop_duplicates:
         parts["train"] = parts["train"][~dataset.leaked()]
         if not len(parts["train"]):
@@ -130,7 +113,7 @@ def load(config: DictConfig, untrusted: bool = False) -> Dataset:
 
 
 def _correct(dataset: Dataset, config: DictConfig) -> None:
-    """Its labels, once it is split: the labels as they were draw the split, so that it stays the same."""
+    """Correct its labels, once it is split: the labels as they were draw the split, so that it stays the same."""
     dataset.labels, dataset.corrected = correct(
         Path(config.corrections).expanduser(),
         config.corrections_sha256,
@@ -143,7 +126,7 @@ def _correct(dataset: Dataset, config: DictConfig) -> None:
 
 
 def _without_addresses(source: DictConfig, may_fill: bool) -> DictConfig:
-    """`source` without addresses, unless conf/data/ has the same and it `may_fill`: a download could write anywhere."""
+    """`source` without addresses to download from, unless conf/data/ has the same and it `may_fill` the folder."""
 
     def without_sums(node: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in node.items() if key not in ("sample", "md5")}
@@ -156,6 +139,7 @@ def _without_addresses(source: DictConfig, may_fill: bool) -> DictConfig:
 
 
 def _name_classes(labels: npt.NDArray[np.int64], config: DictConfig) -> list[str]:
+    """The names that the user gives, else the numbers. UserError where labels have others."""
     if config.classes and len(set(config.classes)) < len(config.classes):
         raise UserError(f"data.classes={config.classes}: each class needs a name of its own")
     classes = list(config.classes or map(str, range(min(labels.max() + 1, MOST_CLASSES))))
@@ -168,6 +152,7 @@ def _name_classes(labels: npt.NDArray[np.int64], config: DictConfig) -> list[str
 
 
 def _split_as_told(arrays: Arrays, config: DictConfig) -> Parts:
+    """The split that `config` describes. UserError where a part has no images."""
     if not len(arrays.labels):
         raise UserError(f"data={config.name}: it has no images")
     parts = split(arrays, config.validation, config.test, config.split_seed, config.stratify)
@@ -178,7 +163,7 @@ def _split_as_told(arrays: Arrays, config: DictConfig) -> Parts:
 
 
 def split(arrays: Arrays, validation: float | None, test: float | None, seed: int, stratify: bool) -> Parts:
-    """The labs' splits. None takes the data set's own part; a fraction is cut from the images to train on.
+    """The labs' splits: a fraction is cut from the images to train on, None takes the data set's own part.
 
     The images held out are drawn first and then divided, as lab E does. A test part that the data set has is never
     mixed with the others. `validation=0` trains on all.
@@ -204,9 +189,9 @@ def split(arrays: Arrays, validation: float | None, test: float | None, seed: in
     n_validation, n_test = (round(len(train) * (fraction or 0)) for fraction in (validation, test))
     held_out, drawing = train[:0], (seed, stratify, arrays.groups)
     if n_validation + n_test:
-        train, held_out = _draw(train, arrays.labels, n_validation + n_test, *drawing)
+        train, held_out = _hold_out(train, arrays.labels, n_validation + n_test, *drawing)
     if n_validation and n_test:
-        held_out, own_test = _draw(held_out, arrays.labels, n_test, *drawing)
+        held_out, own_test = _hold_out(held_out, arrays.labels, n_test, *drawing)
     elif n_test:
         held_out, own_test = held_out[:0], held_out
     return {"train": train, "validation": own_validation if validation is None else held_out, "test": own_test}
@@ -215,13 +200,13 @@ def split(arrays: Arrays, validation: float | None, test: float | None, seed: in
 def make_folds(
     parts: Parts, labels: npt.NDArray, folds: int, seed: int, stratify: bool, groups: npt.NDArray | None = None
 ) -> list[Parts]:
-    """For each fold its parts: it for validation, the other folds to train on; the test part is in none of them.
+    """The parts of each fold: the fold for validation, the other folds to train on, the test part that no fold has.
 
     The images lie in the data set's own order, so that on MNIST the folds are lab A's: KFold(5, shuffle, 1). Images of
     one of the `groups` [n] are in one fold.
     """
     images = np.sort(np.concatenate([parts["train"], parts["validation"]]))
-    together, alone = _tell_apart(images, groups)
+    together, alone = _separate_groups(images, groups)
     held_out = [together[:0]] * folds
     try:
         if len(alone) or not len(together):
@@ -237,7 +222,7 @@ def make_folds(
     return [{"train": images[~np.isin(images, fold)], "validation": fold, "test": parts["test"]} for fold in held_out]
 
 
-def _draw(
+def _hold_out(
     indices: npt.NDArray,
     labels: npt.NDArray,
     held_out: int,
@@ -245,8 +230,8 @@ def _draw(
     stratify: bool,
     groups: npt.NDArray | None,
 ) -> list[npt.NDArray]:
-    """`indices` as those to keep and those `held_out`: so many, or nearly so where groups must stay together."""
-    together, alone = _tell_apart(indices, groups)
+    """`indices` as those to keep and those held out: `held_out` of them, or nearly so where groups stay together."""
+    together, alone = _separate_groups(indices, groups)
     drawn = kept = together[:0]
     if len(together):
         most = min(MOST_FOLDS, len(np.unique(groups[together])))
@@ -266,8 +251,8 @@ def _draw(
     return [np.concatenate([kept, keep]), np.concatenate([drawn, draw])] if len(together) else [keep, draw]
 
 
-def _tell_apart(indices: npt.NDArray, groups: npt.NDArray | None) -> tuple[npt.NDArray, npt.NDArray]:
-    """Those of a group of several images, and those that stand alone; among `indices`."""
+def _separate_groups(indices: npt.NDArray, groups: npt.NDArray | None) -> tuple[npt.NDArray, npt.NDArray]:
+    """The `indices` of images in a group of several, and those of images that stand alone."""
     if groups is None:
         return indices[:0], indices
     _, number, counts = np.unique(groups[indices], return_inverse=True, return_counts=True)
@@ -278,7 +263,7 @@ def _tell_apart(indices: npt.NDArray, groups: npt.NDArray | None) -> tuple[npt.N
 def _group_folds(
     indices: npt.NDArray, labels: npt.NDArray, groups: npt.NDArray, folds: int, seed: int, stratify: bool
 ) -> list[npt.NDArray]:
-    """`indices` in so many folds, each group in one of them; the last ones are empty where groups are fewer."""
+    """`indices` in so many folds, each group in one of them; the last folds are empty where there are fewer groups."""
     several = min(folds, len(np.unique(groups[indices])))
     empty = [indices[:0]] * (folds - several)
     if several < 2:
@@ -290,6 +275,12 @@ def _group_folds(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a class with fewer images than folds
         return [indices[fold] for _, fold in splitter.split(indices, known, groups[indices])] + empty
+
+
+def print_counts(dataset: Dataset, name: str) -> None:
+    """Print how many images of each class each part has."""
+    shape = "x".join(map(str, dataset.shape))
+    print_classes(f"{name}: {len(dataset.labels):,} images of {shape}", dataset.counts(), dataset.classes)
 
 
 def group_same(digests: list[str]) -> npt.NDArray[np.int64]:

@@ -14,13 +14,13 @@ MOST_PAIRS = 1000  # nearly the same, that are kept
 
 
 def find_constant(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Numbers of the images that have one value in all pixels of each channel."""
+    """The numbers of images that have one value in all pixels of each channel."""
     constant = [(some == some[:, :1, :1]).all((1, 2, 3)) for some in blocks(images)]
     return np.flatnonzero(np.concatenate(constant))
 
 
 def find_same(groups: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """All pairs of a group, `groups` [n] as of dataset.group_same; of a large group each with the first."""
+    """All pairs within each group, `groups` [n] as of dataset.group_same; in a large group each with the first."""
     order = np.argsort(groups, kind="stable")
     found: list[tuple[int, int]] = []
     for group in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
@@ -36,10 +36,11 @@ def find_alike(
     least: float,
     advance: Callable[[int], object],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Pairs of different groups whose pixels have Pearson's correlation of at least `least`; constant images have none.
+    """Pairs of images of different groups whose pixels have a Pearson correlation of `least` or more.
 
-    How many there are, [parts, parts], by the numbers that `part_of` [n] has of both parts, the smaller first; and the
-    nearest, [n, 3]: first image, second, correlation. `advance` is given how many images were compared with all others.
+    Give how many there are, [parts, parts], by the parts of both, numbers in `part_of` [n], the smaller first; and the
+    nearest, [n, 3]: first image, second, correlation. Constant images have no correlation. `advance` is called with how
+    many images have been compared with all others.
     """
     pixels = torch.from_numpy(images.reshape(len(images), -1)).float()
     pixels -= pixels.mean(1, keepdim=True)

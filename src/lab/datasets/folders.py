@@ -1,10 +1,8 @@
 """A folder of pictures: where its classes and parts stand, what is wrong with it, which pictures belong together."""
 
-import csv
-import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +12,18 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lab.config.schema import MOST_CLASSES, is_size
-from lab.datasets.pictures import read_pictures
+from lab.datasets.pictures import Listing, read_pictures
 from lab.datasets.readers import Arrays
 from lab.decode import PICTURES
 from lab.display.terminal import print_notes
 from lab.errors import UserError, printable
-from lab.files import MOST_TEXT, open_plain
+from lab.files import parse_table, read_bytes
 
 PARTS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
-LACKING = 0.15  # of the pictures, for each part that a folder has not
+ORDER = ("train", "validation", "test")
+LACKING = 0.15  # of the pictures, for each part that a folder lacks
 SHOWN = 10  # broken files
-RUNS = "outputs"  # the folder of runs, beside the classes where a run is started there
+RUNS = "outputs"  # the folder of runs; it lies among the classes where a run is started there
 
 
 @dataclass
@@ -58,37 +57,41 @@ def folder(
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder: data.root=FOLDER, or --root, names that of the pictures")
     pictures = list(_list_table(root, table) if table else _list_folders(root))
-    order = ("train", "validation", "test")
-    pictures.sort(key=lambda each: order.index(each.part))  # keeps the order in each
+    pictures.sort(key=lambda each: ORDER.index(each.part))  # keeps the order in each
     classes = _name_classes(root, pictures)
     files, labels = [each.file for each in pictures], [each.label for each in pictures]
-    place = Path(cache).expanduser() if cache else None
-    source = root / table if table else root
-    read = read_pictures(root, source, files, labels, _input(size, fit, colour, picture), place, fills_cache)
-    broken = {files[number]: why for number, why in read.broken.items()}
-    if broken and not skip_broken:
-        named = "; ".join(f"{printable(file)} ({why})" for file, why in list(broken.items())[:SHOWN])
-        raise UserError(
-            f"{root}: {len(broken):,} of {len(files):,} pictures are broken: {named}"
-            f"{'; ...' if len(broken) > SHOWN else ''}: data.skip_broken=true leaves them out"
-        )
-    kept = [each for each in pictures if each.file not in broken]
-    _name_classes(root, kept, classes)
+    listing = Listing(root, root / table if table else root, files, labels, _input(size, fit, colour, picture))
+    read = read_pictures(listing, Path(cache).expanduser() if cache else None, fills_cache)
+    kept = _leave_out(pictures, read.broken, root, skip_broken)
+    counts = {part: sum(each.part == part for each in kept) for part in ORDER}
     return Arrays(
         read.images,
         np.array([classes.index(each.label) for each in kept], np.int64),
-        {part: count for part in order if (count := sum(each.part == part for each in kept)) or part == "train"},
+        {part: count for part, count in counts.items() if count or part == "train"},
         classes=classes,
         files=[each.file for each in kept],
         groups=_group(kept, group, read.digests),
-        digests=read.digests,
-        skipped=list(broken),
+        known_digests=read.digests,
+        skipped=[files[number] for number in read.broken],
         lacking=LACKING,
     )
 
 
+def _leave_out(pictures: Sequence[Picture], broken: Mapping[int, str], root: Path, skip_broken: bool) -> list[Picture]:
+    """The pictures that are not broken. UserError where none may be skipped, or a class would have none left."""
+    if broken and not skip_broken:
+        named = [f"{printable(pictures[number].file)} ({why})" for number, why in broken.items()]
+        shown = "; ".join(named[:SHOWN]) + ("; ..." if len(named) > SHOWN else "")
+        told = f"{root}: {len(broken):,} of {len(pictures):,} pictures are broken: {shown}"
+        raise UserError(f"{told}: data.skip_broken=true leaves them out")
+    kept = [each for number, each in enumerate(pictures) if number not in broken]
+    if gone := {each.label for each in pictures} - {each.label for each in kept}:
+        raise UserError(f"{root}: no picture of class {min(gone)} can be read")
+    return kept
+
+
 def _list_folders(root: Path) -> Iterator[Picture]:
-    """By part, class and name, as names sort."""
+    """The pictures by part, class and name, as names sort."""
     inside = [each for each in _visible(root) if each.is_dir()]
     parts = [each for each in inside if each.name.lower() in PARTS]
     if not parts:
@@ -104,6 +107,7 @@ def _list_folders(root: Path) -> Iterator[Picture]:
 
 
 def _list_classes(root: Path, place: str, part: str) -> Iterator[Picture]:
+    """The pictures of `part` in `root`/`place`, a folder of classes. UserError where a class has none."""
     for each in _visible(root / place):
         if each.is_dir():
             files = dict(_walk(each, f"{place}{each.name}/"))
@@ -119,7 +123,7 @@ def _list_classes(root: Path, place: str, part: str) -> Iterator[Picture]:
 
 
 def _walk(place: os.DirEntry, name: str) -> Iterator[tuple[str, os.DirEntry]]:
-    """Files beneath `place`, whose own path is `name`, as names sort, each with its path."""
+    """Files beneath `place`, as names sort, each with its path relative to the root; that of `place` is `name`."""
     for each in _visible(place.path):
         if not each.is_dir():
             yield name + each.name, each
@@ -128,7 +132,7 @@ def _walk(place: os.DirEntry, name: str) -> Iterator[tuple[str, os.DirEntry]]:
 
 
 def _visible(place: Path | str) -> list[os.DirEntry]:
-    """What lies there and is not hidden, by name; not this program's runs, where it is started beside the classes."""
+    """What lies in `place` and is not hidden, by name; without this program's runs, which may lie among the classes."""
     with os.scandir(place) as entries:
         seen = sorted((each for each in entries if not each.name.startswith((".", "__MACOSX"))), key=lambda e: e.name)
     return [each for each in seen if each.name != RUNS or Path(each.path).absolute() != Path(RUNS).absolute()]
@@ -139,40 +143,34 @@ def _is_picture(entry: os.DirEntry) -> bool:
 
 
 def _list_table(root: Path, table: str) -> Iterator[Picture]:
-    """In the order of its rows."""
+    """The pictures in the order of the table's rows. UserError where a row makes no sense."""
     path, seen = root / table, set()
     try:
-        with open_plain(path, MOST_TEXT) as opened:
-            rows = csv.DictReader(io.StringIO(opened.read().decode("utf-8-sig"), newline=""), strict=True)
-            if not {"file", "label"} <= set(rows.fieldnames or ()):
-                raise UserError(f"{path}: its first line must name the columns file,label[,part][,group]")
-            for row in rows:
-                file, label = (row["file"] or "").strip().replace("\\", "/"), (row["label"] or "").strip()
-                part = PARTS.get((row.get("part") or "train").strip().lower())
-                where = f"{path}, line {rows.line_num}: {printable(file)}"
-                if not file or not label or not part:
-                    raise UserError(f"{where}: needs a file, a label, and of parts one of {', '.join(PARTS)}")
-                if printable(file) != file:
-                    raise UserError(f"{where}: has characters that cannot be printed")
-                if Path(file).is_absolute() or ".." in Path(file).parts:
-                    raise UserError(f"{where}: must be a path in {root}")
-                if file in seen:
-                    raise UserError(f"{where}: is listed twice")
-                seen.add(file)
-                yield Picture(file, label, part, (row.get("group") or "").strip())
+        content = read_bytes(path)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file: data.source.table names one in data.root") from None
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"{path}: not a table in UTF-8, separated by commas ({error})") from None
+    otherwise = "its first line must name the columns file,label[,part][,group]"
+    for line, row in parse_table(content, path, {"file", "label"}, otherwise):
+        file, label = row["file"].strip().replace("\\", "/"), row["label"].strip()
+        part = PARTS.get((row.get("part") or "train").strip().lower())
+        where = f"{path}, line {line}: {printable(file)}"
+        if not file or not label or not part:
+            raise UserError(f"{where}: needs a file, a label, and of parts one of {', '.join(PARTS)}")
+        if printable(file) != file:
+            raise UserError(f"{where}: has characters that cannot be printed")
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise UserError(f"{where}: must be a path in {root}")
+        if file in seen:
+            raise UserError(f"{where}: is listed twice")
+        seen.add(file)
+        yield Picture(file, label, part, row.get("group", "").strip())
 
 
-def _name_classes(root: Path, pictures: Sequence[Picture], known: Sequence[str] = ()) -> list[str]:
-    """In the order of their names, or of their numbers; UserError where a class of `known` has gone."""
+def _name_classes(root: Path, pictures: Sequence[Picture]) -> list[str]:
+    """The classes in the order of their names, or of their numbers. UserError where they are no classes to learn."""
     classes = sorted({each.label for each in pictures})
     if all(re.fullmatch(r"\d{1,9}", name) for name in classes):
         classes.sort(key=int)
-    if gone := [name for name in known if name not in classes]:
-        raise UserError(f"{root}: no picture of class {gone[0]} can be read")
     if not classes:
         raise UserError(f"{root}: no pictures: each class is a folder in it, CLASS/picture.jpg or train/CLASS/...")
     if len(classes) == 1:
@@ -186,7 +184,7 @@ def _name_classes(root: Path, pictures: Sequence[Picture], known: Sequence[str] 
 
 
 def _input(size: int | str | None, fit: str, colour: str, picture: str) -> dict[str, int | str]:
-    """As the metadata of an exported model says it."""
+    """What pictures are fitted to, in the terms of an exported model's metadata."""
     if not is_size(size):
         raise UserError(f"data.size={size}: must be 64 or 96x128, up to 4096")
     height, width = ([int(side) for side in str(size).split("x")] * 2)[:2]
@@ -195,7 +193,7 @@ def _input(size: int | str | None, fit: str, colour: str, picture: str) -> dict[
 
 
 def _group(pictures: Sequence[Picture], pattern: str | None, digests: Sequence[str]) -> npt.NDArray[np.int64] | None:
-    """A number for each, the same for those with one group or the same pixels; None where each stands alone."""
+    """A number for each picture, the same for those of one group or with the same pixels; None: each stands alone."""
     if pattern:
         if re.search(r"(?<!\\)\)[*+{]", pattern):
             raise UserError(f"data.group={pattern}: a group that is repeated may search for ever: repeat none")
@@ -209,10 +207,9 @@ def _group(pictures: Sequence[Picture], pattern: str | None, digests: Sequence[s
         names = ["\0".join(map(str, match.groups() or [match[0]])) if match else "" for match in found]
     else:
         names = [each.group for each in pictures]
-    # a name and pixels are the two ends of an edge: what hangs together is a group
-    by_name = np.unique([f"={name}" if name else str(number) for number, name in enumerate(names)], return_inverse=True)
-    by_pixels = np.unique(digests, return_inverse=True)
-    count = len(pictures)
-    ends = by_name[1], by_pixels[1] + count
-    groups = connected_components(coo_array((np.ones(count), ends), (2 * count, 2 * count)), False)[1][by_name[1]]
+    # a picture is an edge between its group's name and its pixels: what hangs together is a group
+    count, named = len(pictures), [f"={name}" if name else str(number) for number, name in enumerate(names)]
+    by_name, by_pixels = (np.unique(each, return_inverse=True)[1] for each in (named, digests))
+    edges = coo_array((np.ones(count), (by_name, by_pixels + count)), (2 * count, 2 * count))
+    groups = connected_components(edges, directed=False)[1][by_name]
     return groups.astype(np.int64) if len(np.unique(groups)) < count else None

@@ -1,4 +1,4 @@
-"""CIFAR4 out of CIFAR-10's binary version."""
+"""Makes CIFAR4, four classes of CIFAR-10, from CIFAR-10's binary version."""
 
 import tarfile
 import zlib
@@ -42,6 +42,7 @@ def make_cifar4(cifar10: Path | None, root: Path) -> None:
 
 
 def _contents(cifar10: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each of FILES. UserError where one is missing."""
     try:
         if cifar10.is_dir():
             for name in FILES:
@@ -56,6 +57,7 @@ def _contents(cifar10: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _records(cifar10: Path, name: str, content: bytes) -> npt.NDArray[np.uint8]:
+    """The images of a file with their labels, [n, RECORD]."""
     if not content or len(content) % RECORD:
         raise UserError(f"{cifar10}: {name} is truncated, {len(content)} bytes are no multiple of {RECORD}")
     return np.frombuffer(content, np.uint8).reshape(-1, RECORD)

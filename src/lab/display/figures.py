@@ -1,4 +1,4 @@
-"""Arrays in, a figure to hand in out: 150 dots an inch, told apart by the colour-blind and in grey."""
+"""Figures from arrays, to hand in: 150 dots an inch, in colours that the colour-blind and a grey print tell apart."""
 
 import math
 import textwrap
@@ -19,7 +19,7 @@ matplotlib.rcParams["axes.unicode_minus"] = False  # 1e-06, as it is typed
 matplotlib.rcParams["axes.axisbelow"] = True  # no grid over bars
 matplotlib.rcParams["svg.fonttype"] = "none"  # letters stay letters, of whatever script
 matplotlib.rcParams["svg.hashsalt"] = "lab"  # the same figure, the same bytes
-matplotlib.rcParams["font.sans-serif"].insert(1, "Arial")  # of an SVG where there is no DejaVu
+matplotlib.rcParams["font.sans-serif"].insert(1, "Arial")  # for an SVG where there is no DejaVu
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -33,14 +33,14 @@ from lab.files import atomic_write
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#999999"  # of Okabe and Ito
 MOST_TICKS = 20
 MOST_CLASSES = 100  # whose names fit beside a matrix
-LONG = 20  # letters of a class's name
-BELOW = {"loc": "outside lower center", "ncols": 4, "fontsize": 9, "frameon": False}  # where a legend hides nothing
+LONG = 20  # letters of a class's name, from which on it is clipped
+BELOW = {"loc": "outside lower center", "ncols": 4, "fontsize": 9, "frameon": False}  # a legend that hides nothing
 PAGE = 8.3, 11.7  # inches
 OWN_SCALE = "each map from its least value, black, to its greatest, white"
 
 
 def curves(histories: Sequence[Sequence[dict[str, float]]], title: str, path: Path) -> None:
-    """Loss and accuracy, training and validation, an epoch each, as labs A to E draw them; a line for each history."""
+    """Loss and accuracy by epoch, of training and validation, as labs A to E draw them; a line for each history."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
     epochs = [row["epoch"] for history in histories for row in history]
     size = 4 if max(epochs) - min(epochs) < 40 else 0
@@ -65,7 +65,7 @@ def curves(histories: Sequence[Sequence[dict[str, float]]], title: str, path: Pa
 
 
 def box_plot(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, path: Path) -> None:
-    """A box for each list of scores, the first on top: quartiles, median, mean; every score a point."""
+    """A box for each list of scores, the first on top, with quartiles, median and mean; each score is a point."""
     figure, axis = plt.subplots(figsize=(8, 1.8 + 0.6 * len(scores)))
     median, diamond = {"color": ORANGE, "lw": 2}, {"marker": "D", "mfc": "white", "mec": "black"}
     whole = {"widths": 0.4, "whis": (0, 100), "showmeans": True, "orientation": "horizontal"}
@@ -82,7 +82,7 @@ def box_plot(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, pat
 
 
 def intervals(estimates: Mapping[str, tuple[float, float, float]], xlabel: str, title: str, path: Path) -> None:
-    """A point with its interval in each row: value, low, high."""
+    """A row for each estimate, (value, low, high): a point with its interval."""
     figure, axis = plt.subplots(figsize=(8, 1.3 + 0.4 * len(estimates)))
     values, low, high = np.array(list(estimates.values())).T
     rows = np.arange(len(values))
@@ -95,7 +95,7 @@ def intervals(estimates: Mapping[str, tuple[float, float, float]], xlabel: str, 
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str, path: Path) -> None:
-    """Images a cell and their share of the row; coloured by it, small shares spread out so that mistakes show."""
+    """A confusion matrix: in each cell images and their share of the row, which colours it; mistakes show."""
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(5.0, min(0.55 * len(classes) + 2, 14))
@@ -124,7 +124,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
 def gallery(images: Sequence[npt.NDArray], captions: Sequence[str], title: str, path: Path, columns: int = 5) -> None:
     """Images, as show_image takes them, with a caption each."""
     columns = max(min(columns, len(images)), 1)
-    rows, side = max(-(-len(images) // columns), 1), min(1.9, 10 / columns)
+    rows, side = max(math.ceil(len(images) / columns), 1), min(1.9, 10 / columns)
     captions = ["\n".join(_wrap(caption, int(side * 13))) for caption in captions]
     height, width = images[0].shape[:2] if len(images) else (1, 1)
     below = max([0, *(caption.count("\n") + 1 for caption in captions)])
@@ -140,7 +140,10 @@ def gallery(images: Sequence[npt.NDArray], captions: Sequence[str], title: str, 
 
 
 def calibration(figures: dict[str, Any], title: str, path: Path) -> None:
-    """Reliability plot: accuracy against the probability of the class chosen, and how many images have it."""
+    """A reliability plot: accuracy by the probability of the class chosen, and how many images have that.
+
+    `figures` are those of evaluation.metrics.calibration.
+    """
     bins, width = figures["bins"], 100 * figures["bin_width"]
     figure, (above, below) = plt.subplots(2, 1, figsize=(6.5, 6.5), height_ratios=(3, 1), sharex=True)
     middle = [bin["from"] * 100 + width / 2 for bin in bins]
@@ -161,20 +164,13 @@ def calibration(figures: dict[str, Any], title: str, path: Path) -> None:
 
 
 def counts(by_part: Mapping[str, Sequence[int]], classes: Sequence[str], title: str, path: Path) -> None:
-    """Images a class, a bar for each part."""
+    """How many images each class has, a bar for each part."""
     width = min(max(7, 0.7 * len(classes) + 2), 30)
     figure, axis = plt.subplots(figsize=(width, 4))
     for bar, ((part, heights), colour) in enumerate(zip(by_part.items(), (BLUE, ORANGE, GREY), strict=False)):
         places = np.arange(len(classes)) + (bar - (len(by_part) - 1) / 2) * 0.27
-        axis.bar(
-            places,
-            heights,
-            0.27,
-            color=colour,
-            hatch=("", "//", "..")[bar],
-            edgecolor="white",
-            label=translate(part),
-        )
+        hatched = {"color": colour, "hatch": ("", "//", "..")[bar], "edgecolor": "white"}
+        axis.bar(places, heights, 0.27, label=translate(part), **hatched)
     names = [_clip(name) for name in classes]
     if len(classes) <= MOST_TICKS:
         _name_columns(axis, names, (width - 1) / len(classes))
@@ -186,10 +182,10 @@ def counts(by_part: Mapping[str, Sequence[int]], classes: Sequence[str], title: 
 
 
 def maps(panels: Mapping[str, npt.NDArray], title: str, path: Path) -> None:
-    """On one page, each under its name: an image [h, w, c] in its colours, or feature maps [n, h, w] in grey."""
+    """One page of panels, each under its name: an image [h, w, c] in its colours, or feature maps [n, h, w] in grey."""
     images = {name: panel[None] if panel.dtype == np.uint8 else panel for name, panel in panels.items()}
     for columns in (8, 16):
-        rows = [-(-len(panel) // columns) * panel.shape[1] / panel.shape[2] for panel in images.values()]
+        rows = [math.ceil(len(panel) / columns) * panel.shape[1] / panel.shape[2] for panel in images.values()]
         heights = [row * (PAGE[0] - 0.3) / columns + 0.3 for row in rows]
         if sum(heights) + 0.6 <= PAGE[1]:
             break
@@ -208,7 +204,7 @@ def maps(panels: Mapping[str, npt.NDArray], title: str, path: Path) -> None:
 
 
 def filters(weights: npt.NDArray, total: int, title: str, path: Path) -> None:
-    """Weights [n, c, h, w] of the first filters of `total`, on one scale: three channels in colour, others' mean."""
+    """Weights [n, c, h, w] of the first of `total` filters, on one scale: three channels in colour, else their mean."""
     limit = float(np.abs(weights).max()) or 1.0
     is_colour = weights.shape[1] == 3
     images = (weights.transpose(0, 2, 3, 1) / limit + 1) / 2 if is_colour else weights.mean(1)
@@ -216,7 +212,7 @@ def filters(weights: npt.NDArray, total: int, title: str, path: Path) -> None:
     number, (height, width) = len(images), images.shape[1:3]
     fitting = range(max(math.isqrt(number), 1), math.isqrt(2 * number) + 2)
     columns = min(fitting, key=lambda count: (-number % count, abs(count - math.sqrt(1.5 * number))))
-    rows, side = -(-number // columns), min(1.4, 7.5 / columns)
+    rows, side = math.ceil(number / columns), min(1.4, 7.5 / columns)
     size = max(side * columns + 2, 5), max(side * rows * height / width, 1.5) + 0.6
     figure, axis = plt.subplots(figsize=size, layout="compressed")  # for axes of a fixed shape
     scale = {"cmap": "gray", "vmin": -limit, "vmax": limit}
@@ -235,20 +231,18 @@ def filters(weights: npt.NDArray, total: int, title: str, path: Path) -> None:
 def response(
     scores: Mapping[float, Sequence[float]], xlabel: str, log: bool, ylabel: str, title: str, path: Path
 ) -> None:
-    """What a value swept does: its scores, a seed each, as points; a line joins their means, with their spread."""
+    """What a swept value does: a point for each score, a seed each; a line joins their means, with their spread."""
     figure, axis = plt.subplots(figsize=(6.5, 4.2))
     values = sorted(scores)
-    several = any(len(seeds) > 1 for seeds in scores.values())
     means = [float(np.mean(scores[value])) for value in values]
-    if several:
+    places, points = zip(*((value, score) for value in values for score in scores[value]), strict=True)
+    if len(points) > len(values):
         deviations = [float(np.std(scores[value], ddof=1)) if len(scores[value]) > 1 else 0.0 for value in values]
-        for value in values:
-            points = {"color": GREY, "mec": "black", "mew": 0.5, "ms": 5, "zorder": 3, "label": say("a seed each")}
-            axis.plot([value] * len(scores[value]), scores[value], "o", **points)
+        ring = {"color": GREY, "mec": "black", "mew": 0.5, "ms": 5, "zorder": 3}
+        axis.plot(places, points, "o", **ring, label=say("a seed each"))
         label = say("their mean ± standard deviation")
         axis.errorbar(values, means, deviations, fmt="-", color=BLUE, lw=1.8, capsize=4, label=label)
-        handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))  # one for all points
-        axis.legend(handles.values(), handles.keys())
+        axis.legend()
     else:
         axis.plot(values, means, "o-", color=BLUE, ms=5, lw=1.2)
     if log:
@@ -257,13 +251,13 @@ def response(
     if len(values) <= MOST_TICKS / 2:
         axis.set_xticks(values, _thin(np.log(values) if log else values, [number(x, "g") for x in values]))
         axis.minorticks_off()
-    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=_limits([score for of_value in scores.values() for score in of_value]))
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=_limits(points))
     axis.grid(alpha=0.3)
     _save(figure, title, path)
 
 
 def spread(scores: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, title: str, path: Path) -> None:
-    """Of each seed its scores, joined by nothing, for no seed is more than another; mean and standard deviation."""
+    """A point for each score of each seed, with mean and standard deviation; no line, for seeds have no order."""
     figure, axis = plt.subplots(figsize=(6.5, 4.2))
     places = [place for place, of_seed in enumerate(scores.values()) for _ in of_seed]
     values = [score for of_seed in scores.values() for score in of_seed]
@@ -274,7 +268,7 @@ def spread(scores: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, titl
         label = say("± standard deviation {deviation:.2f}", deviation=deviation)
         axis.axhspan(mean - deviation, mean + deviation, color=GREY, alpha=0.25, lw=0, label=label)
         axis.legend()
-    every = -(-len(scores) // MOST_TICKS)
+    every = math.ceil(len(scores) / MOST_TICKS)
     axis.set_xticks(range(0, len(scores), every), list(scores)[::every])
     axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.5, len(scores) - 0.5), ylim=_limits(values))
     axis.grid(alpha=0.3, axis="y")
@@ -289,7 +283,7 @@ def heat_map(
     title: str,
     path: Path,
 ) -> None:
-    """Scores [rows, columns] of two swept values, the best framed; of both their label and the values."""
+    """Scores [rows, columns] of two swept keys, the best framed; `rows` and `columns` are a label and the values."""
     table, (ylabel, rows), (xlabel, columns) = np.array(values, float), rows, columns
     figure, axis = plt.subplots(figsize=(max(4.5, 0.9 * len(columns) + 2.5), max(3.5, 0.6 * len(rows) + 1.8)))
     shown = axis.imshow(table, cmap="cividis", aspect="auto")
@@ -307,7 +301,7 @@ def heat_map(
 
 
 def ranking(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, path: Path) -> None:
-    """A line for each name, the first on top: its scores as points, the mean of several a bar, and in numbers."""
+    """A line for each name, the first on top: a point for each score, a bar for their mean, and the mean in figures."""
     figure, axis = plt.subplots(figsize=(7, max(2.2, 0.32 * len(scores) + 1.2)))
     _draw_points(scores, axis)
     _write_scores(axis, [float(np.mean(values)) for values in scores.values()])
@@ -317,9 +311,9 @@ def ranking(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, path
 
 
 def best_so_far(trials: Mapping[str, Sequence[Any]], ylabel: str, title: str, path: Path) -> None:
-    """The best score so far of a search, against trials and against their seconds added up; each trial a point.
+    """The best score so far of a search, by trials and by their seconds added up; each trial is a point.
 
-    Of each trial its number, "trials", "seconds", "scores" in %, and whether it is "whole", not stopped early.
+    `trials` has lists: their numbers "trials", "seconds", "scores" in %, and "whole", False for one stopped early.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     scores, whole = np.array(trials["scores"]), np.array(trials["whole"])
@@ -333,7 +327,7 @@ def best_so_far(trials: Mapping[str, Sequence[Any]], ylabel: str, title: str, pa
         axis.grid(alpha=0.3)
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes[0].set_ylabel(ylabel)
-    _name_marks(figure, axes[0])
+    _name_below(figure, axes[:1])
     _save(figure, title, path)
 
 
@@ -344,21 +338,19 @@ def slices(
     title: str,
     path: Path,
 ) -> None:
-    """What scores each knob had, a panel each: of its label, its value in each trial, whether it is logarithmic."""
+    """The scores by the value of each knob, a panel each; a knob is its label, its values by trial, is_logarithmic."""
     columns = min(len(knobs), 3)
-    rows = -(-len(knobs) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(max(3.6 * columns, 5.5), 3.4 * rows + 0.4), sharey=True, squeeze=False
-    )
+    rows = math.ceil(len(knobs) / columns)
+    size = max(3.6 * columns, 5.5), 3.4 * rows + 0.4
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
     scores, whole = np.array(trials["scores"]), np.array(trials["whole"])
     for axis, (name, values, is_logarithmic) in zip(axes.flat, knobs, strict=False):
         kinds = sorted(set(values))
         if isinstance(values[0], str) or len(kinds) <= MOST_TICKS / 4:  # choices, side by side
             _mark_trials(axis, np.array([kinds.index(value) for value in values]), scores, whole)
             axis.set_xlim(-0.5, len(kinds) - 0.5)
-            _name_columns(
-                axis, [_clip(value) if isinstance(value, str) else f"{value:g}" for value in kinds], 3 / len(kinds)
-            )
+            names = [_clip(value) if isinstance(value, str) else f"{value:g}" for value in kinds]
+            _name_columns(axis, names, 3 / len(kinds))
         else:
             _mark_trials(axis, np.array(values), scores, whole)
             if is_logarithmic:
@@ -370,12 +362,12 @@ def slices(
         axis.axis("off")
     for axis in axes[:, 0]:
         axis.set_ylabel(ylabel)
-    _name_marks(figure, axes[0, 0])
+    _name_below(figure, axes.flat[:1])
     _save(figure, title, path)
 
 
 def importances(shares: Mapping[str, float], title: str, path: Path) -> None:
-    """A bar for each knob: its share in %, the largest on top."""
+    """A bar for each knob, the largest on top: how much of the scores' variation it explains, in %."""
     figure, axis = plt.subplots(figsize=(6.5, 0.45 * len(shares) + 1.5))
     axis.barh(range(len(shares)), list(shares.values()), color=BLUE, height=0.6)
     for place, share in enumerate(shares.values()):
@@ -387,7 +379,7 @@ def importances(shares: Mapping[str, float], title: str, path: Path) -> None:
 
 
 def learning_rates(rates: Sequence[float], losses: Sequence[float], chosen: float, title: str, path: Path) -> None:
-    """Training loss while the learning rate grew, and the one suggested."""
+    """Training loss while the learning rate grew, and the rate that is suggested."""
     figure, axis = plt.subplots(figsize=(6.5, 4.2))
     axis.plot(rates, losses, color=BLUE, lw=1.5)
     axis.axvline(chosen, color=ORANGE, ls="--", label=f"suggested, where it falls fastest: {chosen:.2g}")
@@ -401,11 +393,11 @@ def learning_rates(rates: Sequence[float], losses: Sequence[float], chosen: floa
 
 
 def published(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
-    """Published error rates as rings, measured ones as points, a seed each; rows in two columns, logarithmic."""
+    """Published errors as rings, measured errors as points, a seed each; the rows in two columns, logarithmic."""
     halves = [half for half in (rows[: (len(rows) + 1) // 2], rows[(len(rows) + 1) // 2 :]) if half]
     size = 5 + 5 * (len(halves) > 1), 0.24 * len(halves[0]) + 1.5
     figure, axes = plt.subplots(1, len(halves), figsize=size, sharex=True, squeeze=False)
-    ring, handles = {"mfc": "none", "mec": ORANGE, "ms": 9, "mew": 1.6}, {}
+    ring = {"mfc": "none", "mec": ORANGE, "ms": 9, "mew": 1.6}
     for axis, half in zip(axes.flat, halves, strict=True):
         for place, row in enumerate(half):
             errors = [max(100 - score, 0.01) for score in row["scores"]]
@@ -417,13 +409,12 @@ def published(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
         _number_ticks(axis.xaxis)
         axis.tick_params(axis="x", labelsize=8)
         axis.grid(alpha=0.3)
-        handles |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
-    figure.legend(handles.values(), handles.keys(), **BELOW)
+    _name_below(figure, axes.flat)
     _save(figure, f"{title}: published and measured error", path)
 
 
 def rungs(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
-    """Accuracy, a point a seed, parameters and seconds of each network."""
+    """Accuracy, a point a seed, number of parameters, and training time of each network."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 0.4 * len(rows) + 1.6), sharey=True)
     _draw_points({row["name"]: row["scores"] for row in rows}, axes[0])
     axes[0].set(xlabel=say("test accuracy (%)"), ylim=(len(rows) - 0.5, -0.5))
@@ -440,7 +431,7 @@ def rungs(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
 
 
 def show_image(axis: Axes, image: npt.NDArray) -> None:
-    """uint8 [h, w, 1 or 3] as it is, floats [h, w] from their least, black, to their greatest, white."""
+    """Draw uint8 [h, w, 1 or 3] as it is, floats [h, w] from their least, black, to their greatest, white."""
     is_bytes = image.dtype == np.uint8
     limits = {"vmin": 0, "vmax": 255} if is_bytes else {}
     pixels = image[..., 0] if is_bytes and image.shape[-1] != 3 else image
@@ -448,11 +439,11 @@ def show_image(axis: Axes, image: npt.NDArray) -> None:
 
 
 def _mosaic(images: npt.NDArray, columns: int, white: float = np.nan) -> npt.NDArray:
-    """[n, h, w, ...] side by side, `columns` in a row, with a narrow gap of `white`; small ones enlarged for that."""
-    larger = -(-16 // images.shape[1])
+    """Images [n, h, w, ...] as one, `columns` in a row, with narrow gaps of `white`; small ones are enlarged."""
+    larger = math.ceil(16 / images.shape[1])
     images = images.repeat(larger, 1).repeat(larger, 2)
     (number, height, width), gap = images.shape[:3], images.shape[1] // 12
-    rows, columns = -(-number // columns), min(columns, number)
+    rows, columns = math.ceil(number / columns), min(columns, number)
     shape = rows * (height + gap) - gap, columns * (width + gap) - gap, *images.shape[3:]
     whole = np.full(shape, white, images.dtype)
     for place, image in enumerate(images):
@@ -462,7 +453,7 @@ def _mosaic(images: npt.NDArray, columns: int, white: float = np.nan) -> npt.NDA
 
 
 def _draw_points(scores: Mapping[str, Sequence[float]], axis: Axes) -> None:
-    """A line for each name, the first on top: its scores as points, the mean of several a bar."""
+    """A line for each name, the first on top: a point for each score, a bar for the mean of several."""
     several = any(len(values) > 1 for values in scores.values())
     for place, values in enumerate(scores.values()):
         (points,) = axis.plot(values, [place] * len(values), "o", color=BLUE, ms=5)
@@ -474,7 +465,7 @@ def _draw_points(scores: Mapping[str, Sequence[float]], axis: Axes) -> None:
 
 
 def _mark_trials(axis: Axes, places: npt.NDArray, scores: npt.NDArray, whole: npt.NDArray) -> None:
-    """A point for each, a cross for one that was stopped; those below the axis at its foot."""
+    """A point for each trial, a cross for one that was stopped; those below the axis stand at its foot."""
     low = _limits(_of_interest(scores))[0]
     seen = scores >= low
     axis.plot(places[whole & seen], scores[whole & seen], "o", color=BLUE, mec="white", ms=6, label="a trial each")
@@ -485,34 +476,36 @@ def _mark_trials(axis: Axes, places: npt.NDArray, scores: npt.NDArray, whole: np
         axis.plot(places[~seen], np.zeros((~seen).sum()), "v", color=ORANGE, ms=7, label="far below", **foot)
 
 
-def _name_marks(figure: Figure, axis: Axes) -> None:
-    """In a legend that hides nothing."""
-    handles = dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+def _name_below(figure: Figure, axes: Iterable[Axes]) -> None:
+    """A legend below the figure, with each label of `axes` once."""
+    handles = {}
+    for axis in axes:
+        handles |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
     figure.legend(handles.values(), handles.keys(), **BELOW)
 
 
 def _of_interest(scores: npt.NDArray) -> npt.NDArray:
-    """Without those so low that they would press the others together: by Tukey's fences."""
+    """`scores` without those so low that they would press the others together: by Tukey's fences."""
     low, middle = np.percentile(scores, [25, 50])
     high = scores.max()
     return scores[scores >= middle - 3 * max(high - middle, middle - low, 0.25)]
 
 
 def _write_scores(axis: Axes, scores: Sequence[float]) -> None:
-    """At the right of each row."""
+    """Write each score at the right of its row."""
     for row, score in enumerate(scores):
         axis.annotate(number(score, ".2f"), (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
 
 
 def _name_columns(axis: Axes, names: Sequence[str], room: float, size: float = 10) -> None:
-    """Below the axis, at 0, 1, ...; tilted where a name is wider than `room`, in inches."""
+    """Write names below the axis, at 0, 1, ...; tilted where one is wider than `room`, in inches."""
     tilted = max(map(len, names)) * 0.01 * size > room
     turn = {"rotation": 45, "rotation_mode": "anchor", "ha": "right"} if tilted else {}
     axis.set_xticks(range(len(names)), names, fontsize=size, **turn)
 
 
 def _number_ticks(axis: Axis, form: str = "{x:g}", each: Sequence[int] = (1, 2, 5)) -> None:
-    """Of a logarithmic axis: matplotlib's own are formulas, which are not parsed here; so few that none overlap."""
+    """Number a logarithmic axis, so sparsely that nothing overlaps: matplotlib's own are formulas, not parsed here."""
     low, high = axis.get_view_interval()
     decades = LogLocator(subs=each) if high < 3000 * low else LogLocator(numticks=8)
     axis.set_major_locator(decades if high > 6 * low else MaxNLocator(4))
@@ -531,25 +524,25 @@ def _thin(places: Sequence[float], names: Sequence[str]) -> list[str]:
 
 
 def _limits(scores: Sequence[float]) -> tuple[float, float]:
-    """Of an axis of scores in %: half a point at least, so that a trifle looks like one; not far beyond 100."""
+    """Limits for scores in %: half a point apart at least, so that a trifle looks like one; not far over 100."""
     low, high = min(scores), max(scores)
     room = max(0.1 * (high - low), 0.25 - (high - low) / 2)
     return low - room, min(high + room, max(100.0, high) + room / 4)
 
 
 def _clip(name: str) -> str:
-    """A long name's beginning and its end: names of several classes often begin alike."""
+    """A long name's beginning and its end: names of classes often begin alike."""
     return name if len(name) <= LONG else f"{name[: LONG // 2]}…{name[1 - LONG // 2 :]}"
 
 
 def _wrap(text: str, letters: int) -> Iterable[str]:
-    """Its lines, the long ones broken."""
+    """The lines of `text`, those of more `letters` broken."""
     for line in text.splitlines():
         yield from textwrap.wrap(line, letters) or [""]
 
 
 def _save(figure: Figure, title: str, path: Path) -> None:
-    """As PNG, or where `path` says .svg as that: without the title, for it is a page's, whose headings say it."""
+    """Write the figure to `path`, a .png, or an .svg without the title: a page's headings say it."""
     kind = path.suffix[1:]
     if kind == "png":
         figure.suptitle("\n".join(_wrap(title, int(figure.get_figwidth() * 12))), fontsize=11)
@@ -563,7 +556,7 @@ def _save(figure: Figure, title: str, path: Path) -> None:
 
 
 class _Localised(Formatter):
-    """Ticks as another `formatter` writes them, their figures in the language of the moment."""
+    """Ticks as another `formatter` writes them, with numbers in the language of the moment."""
 
     def __init__(self, formatter: Formatter) -> None:
         self.formatter = formatter

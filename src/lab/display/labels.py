@@ -1,4 +1,6 @@
-"""What a key of the command line is called in figures and tables."""
+"""What a key of the command line is called in figures, in tables and on the terminal."""
+
+from collections.abc import Mapping
 
 from lab.display.language import translate
 
@@ -24,3 +26,13 @@ def label(key: str) -> str:
     key = key.lstrip("+").removesuffix("._target_")
     last = key.rpartition(".")[2]
     return translate(CALLED.get(key) or CALLED.get(last) or last.replace("_", " "))
+
+
+def short(key: str) -> str:
+    """lr of model.optimizer.lr"""
+    return key.rpartition(".")[2]
+
+
+def name_values(values: Mapping[str, str]) -> str:
+    """lr=0.03, batch_size=64"""
+    return ", ".join(f"{short(key)}={value}" for key, value in values.items())

@@ -1,4 +1,4 @@
-"""What a command prints: tables, a progress bar, a warning."""
+"""What a command prints: tables, progress bars, notes, warnings."""
 
 import re
 import textwrap
@@ -12,7 +12,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 MOST_ROWS = 20  # classes
-LONG = 30  # letters, of a word that may be broken
+LONG = 30  # letters of a word, from which on it may be broken
 
 
 def print_table(
@@ -22,10 +22,10 @@ def print_table(
     totals: Sequence[Sequence[str]] = (),
     spare: Sequence[str] = (),
 ) -> None:
-    """Numbers to the right, words to the left; `totals` below a line.
+    """Print a table, numbers to the right, words to the left; `totals` below a line.
 
-    On a narrow terminal `spare` columns are left out, the first first; where that is not enough each row becomes a line
-    of its own. Numbers are never cut, and words of up to LONG letters neither.
+    Where the terminal is too narrow, the `spare` columns are left out in turn; where that is not enough, each row
+    becomes a line of text. Numbers are never broken, nor words of up to LONG letters.
     """
     console, places = Console(), list(range(len(columns)))
     for column in (None, *spare):
@@ -43,7 +43,10 @@ def print_table(
 def _make_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], totals: Sequence[Sequence[str]], room: int
 ) -> Table | None:
-    """None where it needs more than `room` letters a line."""
+    """The table, None where it needs more than `room` letters a line.
+
+    rich would rather break numbers than leave a column out: so the widths are computed here.
+    """
     table = Table(title=title, title_justify="left", title_style="bold")
     wanted = []
     for place, column in enumerate(columns):
@@ -67,20 +70,20 @@ def _make_table(
 
 
 def print_classes(title: str, counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> None:
-    """Images a class, [classes], in each part."""
+    """Print how many images of each class, [classes], each part has."""
     rows = [[name, *(f"{count[number]:,}" for count in counts.values())] for number, name in enumerate(classes)]
     total = ["images", *(f"{sum(count):,}" for count in counts.values())]
     print_table(title, ["class", *counts], shorten(rows), [total])
 
 
 def shorten(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """The first MOST_ROWS, then how many more there are."""
+    """The first MOST_ROWS rows, then one that says how many more there are."""
     more = [f"... {len(rows) - MOST_ROWS} more", *[""] * (len(rows[0]) - 1)]
     return [*rows[:MOST_ROWS], *([more] if len(rows) > MOST_ROWS else [])]
 
 
 def make_bar(total: int | None, unit: str, shows: bool = True, done: int = 0) -> tqdm:
-    """Rate and time left, on a terminal only; `done` of the `total` were done before."""
+    """A progress bar with rate and time left, on a terminal only; `done` of the `total` were done before."""
     return tqdm(
         total=total,
         initial=done,
@@ -94,11 +97,11 @@ def make_bar(total: int | None, unit: str, shows: bool = True, done: int = 0) ->
 
 
 def print_notes(sentences: Sequence[str]) -> None:
-    """A line each."""
+    """Print each sentence as a line."""
     for sentence in sentences:
         print(f"Note: {sentence}")
 
 
 def warn(message: str) -> None:
-    """In a frame, on stderr."""
+    """Print the message in a frame, on stderr."""
     Console(stderr=True).print(Panel(message, title="WARNING", style="bold yellow"))

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from omegaconf import OmegaConf
 
+from lab.config.overrides import flatten
 from lab.config.schema import UNDECIDING, CrossValidate, Train
 from lab.datasets.pitfalls import largest_class
 from lab.display.figures import box_plot, intervals
+from lab.display.labels import short
 from lab.display.language import say
 from lab.display.terminal import print_notes, print_table
 from lab.errors import UserError, printable
@@ -31,15 +33,16 @@ from lab.files import write_csv, write_json
 from lab.runs.folder import read_config, read_result
 from lab.runs.predictions import load_predictions
 
-MOST_PAIRS = 6  # told in sentences; of more, the first against each
+MOST_PAIRS = 6  # that get a sentence each; of more pairs those of the first with each other
 MOST_SENTENCES = 20
 MOST_SETTINGS = 4  # in a name
+# keys that make no other recipe
 NO_RECIPE = ("seed", "threads", "workers", "resume", "tune", "histograms", "stop_below", *UNDECIDING)
 
 
 @dataclass
 class Contestant:
-    """A run on its test images, or a cross-validation on its folds."""
+    """What is compared: a run on its test images, or a cross-validation on its folds."""
 
     name: str
     folder: Path
@@ -57,7 +60,7 @@ class Contestant:
     scores: npt.NDArray  # right or wrong of each image [n], or the accuracy of each fold [k]
     n_folds: int  # 0 for a run
     baseline: str  # what always answering the largest class scores, where it matters
-    settings: dict[str, Any]  # of its configuration, without the seed: what makes its recipe
+    settings: dict[str, Any]  # its recipe: the configuration without the seed
 
 
 @dataclass
@@ -99,9 +102,9 @@ def tell_difference(
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> None:
-    """A leaderboard for each data set and images: print it and a sentence a pair; leave files and charts in `out`.
+    """Print a leaderboard and a sentence a pair, for each set of images that runs share; leave files and charts.
 
-    Of a sweep's folder its runs; what is no finished run is left out, and named, as long as two are left to compare.
+    A sweep's folder stands for its runs. What is no finished run is left out, and named, as long as two are left.
     """
     groups = _group(_read_all(folders))
     out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +114,8 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
 
 
 def _compare_group(contestants: Sequence[Contestant], out: Path, name: str) -> None:
-    contestants = sorted(_tell_apart(contestants), key=lambda one: -one.accuracy)
+    """Compare contestants that were scored on the same images; the files' names begin with `name`."""
+    contestants = sorted(_name_apart(contestants), key=lambda one: -one.accuracy)
     if len(contestants) == 1:
         (one,) = contestants
         print(f"{one.name} alone was scored on its {one.images:,} images of {one.data}: {one.accuracy:.2%}")
@@ -131,10 +135,12 @@ def _compare_group(contestants: Sequence[Contestant], out: Path, name: str) -> N
 
 
 def _read_all(folders: Sequence[Path]) -> list[Contestant]:
-    """UserError where fewer than two are left."""
+    """The runs of all folders, those of a sweep's folder too. UserError where fewer than two have finished."""
     contestants, left_out = [], []
     for folder in folders:
-        for run in _open(folder):
+        runs = sorted(result.parent for result in folder.glob("*/result.json"))
+        is_of_sweep = runs and not (folder / "config.yaml").exists()
+        for run in runs if is_of_sweep else [folder]:
             try:
                 contestants.append(_read_run(run))
             except UserError as error:
@@ -146,17 +152,8 @@ def _read_all(folders: Sequence[Path]) -> list[Contestant]:
     return contestants
 
 
-def _open(folder: Path) -> Iterator[Path]:
-    """The runs of a sweep's folder; another one itself."""
-    runs = sorted(result.parent for result in folder.glob("*/result.json"))
-    if runs and not (folder / "config.yaml").exists():
-        yield from runs
-    else:
-        yield folder
-
-
 def _group(contestants: Sequence[Contestant]) -> list[list[Contestant]]:
-    """Those of the same images, or folds, together; UserError where no two are."""
+    """The contestants by the images or folds that they were scored on. UserError where no two share them."""
     groups: dict[str, list[Contestant]] = {}
     for one in contestants:
         groups.setdefault(repr((one.n_folds, one.sha256)), []).append(one)
@@ -172,8 +169,11 @@ def _group(contestants: Sequence[Contestant]) -> list[list[Contestant]]:
     return sorted(groups.values(), key=lambda group: -len(group))
 
 
-def _tell_apart(contestants: Sequence[Contestant]) -> list[Contestant]:
-    """With a name each of its own: the model's; where that is not enough, what else differs, the seed, the folder's."""
+def _name_apart(contestants: Sequence[Contestant]) -> list[Contestant]:
+    """Give each a name of its own: the network's; where that is not enough, the settings that differ, the seed too.
+
+    Where that is not enough either, the folder's.
+    """
     names = [one.name for one in contestants]
     for describe in (_differences, lambda one, others: f", seed {one.seed}"):
         counts, before = Counter(names), names
@@ -195,16 +195,13 @@ def _differences(one: Contestant, others: Sequence[Contestant]) -> str:
     keys = sorted({key for other in others for key in other.settings})
     keys = [key for key in keys if len({repr(other.settings.get(key)) for other in others}) > 1]
     shown = [key for key in keys if key in one.settings] if len(keys) <= MOST_SETTINGS else []
-    return "".join(f" {_short(key)}={_short(str(one.settings[key]), key)}" for key in shown)
-
-
-def _short(word: str, key: str = "_target_") -> str:
-    """lr of model.optimizer.lr, optimizer of model.optimizer._target_; Adam of torch.optim.Adam."""
-    return word.removesuffix("._target_").rpartition(".")[2] if key.endswith("_target_") else word
+    values = {key: str(one.settings[key]) for key in shown}
+    told = {key: short(value) if key.endswith("_target_") else value for key, value in values.items()}  # Adam
+    return "".join(f" {short(key.removesuffix('._target_'))}={value}" for key, value in told.items())
 
 
 def compare(contestants: Sequence[Contestant]) -> list[Difference]:
-    """Every pair, tested on the same images or folds."""
+    """The difference of every pair; all were scored on the same images or folds."""
 
     def estimate(better: Contestant, worse: Contestant, confidence: float) -> Estimate:
         if k := better.n_folds:
@@ -220,7 +217,7 @@ def compare(contestants: Sequence[Contestant]) -> list[Difference]:
 
 
 def _read_settings(folder: Path, schema: type[Train]) -> dict[str, Any]:
-    """{"model.optimizer.lr": 0.01, ...}, what is on; empty where the configuration cannot be read."""
+    """{"model.optimizer.lr": 0.01, ...}, without what is off; empty where the configuration cannot be read."""
     try:
         config = OmegaConf.to_container(read_config(folder, schema, builds=False))
     except UserError:
@@ -233,15 +230,7 @@ def _read_settings(folder: Path, schema: type[Train]) -> dict[str, Any]:
     places = (data, "root"), (data, "cache"), (data["source"], "cache"), (model, "name"), (model["net"], "file")
     for place, key in places:
         place.pop(key, None)
-    return dict(_flatten(config))
-
-
-def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif value is not None and value is not False:
-            yield f"{prefix}{key}", value
+    return {key: value for key, value in flatten(config) if not (value is None or value is False or value == {})}
 
 
 def _read_run(folder: Path) -> Contestant:
@@ -303,7 +292,7 @@ def _write(contestants: Sequence[Contestant], pairs: Sequence[Difference], out: 
 
 
 def _print(contestants: Sequence[Contestant]) -> None:
-    """What each cost and what it scored."""
+    """Print what each took to train and what it scored."""
     part = contestants[0].part
     columns = ["run", "parameters", "training time", f"{part} loss", f"{part} accuracy", "95 % interval"]
     rows = []

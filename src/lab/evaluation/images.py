@@ -1,4 +1,4 @@
-"""The images that predictions are of."""
+"""Whether images are those that predictions were made for."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from lab.runs.predictions import Predictions
 
 
 def check_images(predictions: Predictions, dataset: Dataset, folder: Path, place: Path) -> None:
-    """UserError where those in `dataset`, which `place` holds, are not those that the run of `folder` answered."""
+    """UserError where the images of `dataset`, read from `place`, are not those that the run of `folder` answered."""
     indices = predictions.indices
     known = not len(indices) or 0 <= indices.min() <= indices.max() < len(dataset.labels)
     if not known or dataset.fingerprint(indices) != str(predictions.sha256):

@@ -1,4 +1,4 @@
-"""What predictions are worth: accuracy, confusions, precision and recall a class, calibration, a threshold."""
+"""Metrics of predictions: accuracy, confusions, precision and recall of each class, calibration, a threshold."""
 
 from typing import Any
 
@@ -15,13 +15,14 @@ from sklearn.metrics import (
 from lab.evaluation.significance import accuracy_interval
 from lab.runs.predictions import Predictions
 
-BINS = 15
+BINS = 15  # of calibration
+SHOWN = 5  # pairs of classes
 
 
 def evaluate(predictions: Predictions, validation: Predictions | None = None) -> dict[str, Any]:
-    """Metrics of `predictions`, with plain values only; what is undefined, a class without images say, is None.
+    """Metrics of `predictions`, as JSON has them; what is undefined, as of a class without images, is None.
 
-    Of two classes also the AUC, and those with the threshold that is best on `validation`.
+    With two classes also the AUC, and the metrics at the threshold that is best on `validation`.
     """
     probabilities, labels = predictions.probabilities(), predictions.labels
     numbers, names = np.arange(len(predictions.classes)), predictions.classes.tolist()
@@ -51,13 +52,13 @@ def evaluate(predictions: Predictions, validation: Predictions | None = None) ->
 
 
 def choose_threshold(validation: Predictions) -> float:
-    """Of two classes: the probability of the second from which on it is chosen, best in balanced accuracy."""
+    """The probability from which on the second of two classes is chosen: the best in balanced accuracy."""
     false_positives, true_positives, thresholds = roc_curve(validation.labels, validation.probabilities()[:, 1])
     return float(min(thresholds[np.argmax(true_positives - false_positives)], 1.0))
 
 
 def at_threshold(predictions: Predictions, threshold: float) -> dict[str, float]:
-    """Metrics of two classes where the second is chosen from a probability of `threshold` on."""
+    """Metrics where the second of two classes is chosen from a probability of `threshold` on."""
     chosen, labels = predictions.probabilities()[:, 1] >= threshold, predictions.labels == 1
     return {
         "threshold": threshold,
@@ -69,13 +70,13 @@ def at_threshold(predictions: Predictions, threshold: float) -> dict[str, float]
 
 
 def worst_mistakes(predictions: Predictions, count: int) -> npt.NDArray[np.int64]:
-    """Rows of the wrong predictions, the surest first."""
+    """The numbers of at most `count` wrong predictions, the surest first."""
     wrong = np.flatnonzero(~predictions.correct())
     return wrong[np.argsort(-predictions.probabilities()[wrong].max(1), kind="stable")][:count]
 
 
 def _confused(matrix: npt.NDArray[np.int64], names: list[str]) -> list[dict[str, Any]]:
-    """The pairs of classes, most often confused first."""
+    """Each pair of classes that is confused and how often, the most often first."""
     pairs = [
         {"class": names[row], "read_as": names[column], "times": int(count)}
         for (row, column), count in np.ndenumerate(matrix)
@@ -85,7 +86,10 @@ def _confused(matrix: npt.NDArray[np.int64], names: list[str]) -> list[dict[str,
 
 
 def calibration(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Guo et al., 2017: in bins of equal width, how far the accuracy lies from the mean probability of the class."""
+    """How far the accuracy lies from the probability of the class chosen, in bins of equal width (Guo et al., 2017).
+
+    `confidence` [n] is that probability, `right` [n] whether it is the right class.
+    """
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     images = np.bincount(bins, minlength=BINS)
     filled = images > 0
@@ -105,10 +109,10 @@ def _plain(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def print_confused(evaluation: dict[str, Any], most: int = 5) -> None:
-    """The pairs of classes that are most often confused."""
+def print_confused(evaluation: dict[str, Any]) -> None:
+    """Print the pairs of classes that are most often confused."""
     told = []
-    for pair in evaluation["confused"][:most]:
+    for pair in evaluation["confused"][:SHOWN]:
         times = "once" if pair["times"] == 1 else f"{pair['times']:,} times"
         told.append(f"{pair['class']} read as {pair['read_as']}: {times}")
     print(f"Most confused: {', '.join(told)}" if told else "No image was read as another class.")

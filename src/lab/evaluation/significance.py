@@ -1,4 +1,4 @@
-"""How sure a figure is, and whether two differ."""
+"""Confidence intervals of accuracies, tests whether two differ, corrections for many tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MARGIN = 0.0025  # of accuracy: less is no difference that matters
 
 @dataclass
 class Estimate:
-    """A mean or a difference, its 95 % interval, and the probability of one as large where there is none."""
+    """A difference, its interval, and p, the probability of one as large by chance."""
 
     value: float
     low: float
@@ -32,13 +32,13 @@ class Estimate:
 
 
 def accuracy_interval(correct: int, images: int) -> tuple[float, float]:
-    """Wilson's score interval of a fraction (Wilson, 1927)."""
+    """The 95 % interval of the accuracy: Wilson's score interval (1927)."""
     interval = stats.binomtest(correct, images).proportion_ci(CONFIDENCE, "wilson")
     return float(interval.low), float(interval.high)
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median of `values`, one a round, and its 95 % interval, by bootstrap percentiles (Efron, 1979)."""
+    """The median of `values`, one a round, and its 95 % interval: bootstrap percentiles (Efron, 1979)."""
     middle = float(np.median(values))
     if len(values) == 1:
         return middle, middle, middle
@@ -51,8 +51,8 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], confidence: float = CONFIDENCE) -> Estimate:
     """By how much the accuracy of `first` exceeds that of `second`, right or wrong on the same images [n].
 
-    McNemar's exact test (1947): of the images on which one alone is right, each is right on half. The interval is
-    Clopper and Pearson's of that half, so that it excludes 0 where p is below 1 - `confidence`.
+    McNemar's exact test (1947): by chance each is right on half of the images on which only one is right. The interval
+    is Clopper and Pearson's of that share, so that it excludes 0 where p is below 1 - `confidence`.
     """
     ours, theirs = int((first & ~second).sum()), int((second & ~first).sum())
     if ours + theirs == 0:
@@ -63,25 +63,16 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], confide
     return Estimate((ours - theirs) / len(first), low, high, float(test.pvalue))
 
 
-def corrected_interval(
-    values: Sequence[float], test_per_train: float, confidence: float = CONFIDENCE
-) -> tuple[float, float, float]:
-    """The mean of `values`, one a fold, and its interval.
-
-    `test_per_train` images were held out for each that was trained on. Nadeau and Bengio's t (2003): folds share images
-    to train on, so that the plain variance is too small.
-    """
-    mean, folds = float(np.mean(values)), len(values)
-    half = stats.t.ppf((1 + confidence) / 2, folds - 1) * _corrected_error(values, test_per_train)
-    return mean, mean - half, mean + half
-
-
 def corrected_t(differences: Sequence[float], test_per_train: float, confidence: float = CONFIDENCE) -> Estimate:
-    """Whether the mean of `differences`, one a fold, is more than chance; see corrected_interval."""
-    mean, low, high = corrected_interval(differences, test_per_train, confidence)
-    error, folds = _corrected_error(differences, test_per_train), len(differences)
+    """The mean of `differences`, one a fold, with its interval and p: Nadeau and Bengio's corrected t (2003).
+
+    Folds share images to train on, so that the plain variance is too small. `test_per_train` images were held out for
+    each that was trained on.
+    """
+    mean, folds, error = float(np.mean(differences)), len(differences), _corrected_error(differences, test_per_train)
     if error > 1e-12:  # of rounding
-        return Estimate(mean, low, high, float(2 * stats.t.sf(abs(mean / error), folds - 1)))
+        half = stats.t.ppf((1 + confidence) / 2, folds - 1) * error
+        return Estimate(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean / error), folds - 1)))
     # all alike: t is undefined, the sign test is not; where it finds nothing, the interval must not exclude 0
     p = float(stats.binomtest(folds, folds).pvalue) if abs(mean) > 1e-12 else 1.0
     return Estimate(mean, mean, mean, p) if p < 1 - confidence else Estimate(mean, min(mean, 0.0), max(mean, 0.0), p)
@@ -91,26 +82,24 @@ def _corrected_error(values: Sequence[float], test_per_train: float) -> float:
     return float(np.std(values, ddof=1) * np.sqrt(1 / len(values) + test_per_train))
 
 
-def corrected_accuracy_interval(
-    accuracies: Sequence[float], test_per_train: float, confidence: float = CONFIDENCE
-) -> tuple[float, float, float]:
-    """The mean of `accuracies`, fractions, one a fold, and its interval, which stays within 0 to 1.
+def corrected_accuracy_interval(accuracies: Sequence[float], test_per_train: float) -> tuple[float, float, float]:
+    """The mean of `accuracies`, fractions, one a fold, and its 95 % interval, which stays within 0 and 1.
 
-    Nadeau and Bengio's error, as in corrected_interval, on the scale of the log odds (delta method), and back.
+    As corrected_t, but on the scale of the log odds (delta method).
     """
     mean, folds = float(np.mean(accuracies)), len(accuracies)
     error = _corrected_error(accuracies, test_per_train)
     if not 0 < mean < 1 or error == 0:
         return mean, mean, mean
-    half = stats.t.ppf((1 + confidence) / 2, folds - 1) * error / (mean * (1 - mean))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, folds - 1) * error / (mean * (1 - mean))
     low, high = special.expit(special.logit(mean) + np.array([-half, half]))
     return mean, float(low), float(high)
 
 
 def moderate(variances: Sequence[float], freedoms: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The variances of several samples, each drawn towards what all say, and their degrees of freedom.
+    """The variances of several samples, each moved towards their common value, and their degrees of freedom.
 
-    Empirical Bayes (Smyth, 2004; limma's squeezeVar): the more the samples agree, the more their common value counts.
+    Empirical Bayes (Smyth, 2004; limma's squeezeVar): the more the samples agree, the more the common value counts.
     """
     s2, own = np.asarray(variances, float), np.asarray(freedoms, float)
     known = (s2 > 0) & (own > 0)
@@ -128,7 +117,7 @@ def moderate(variances: Sequence[float], freedoms: Sequence[float]) -> tuple[lis
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The same, corrected for their number (Holm, 1979)."""
+    """The p-values, corrected for how many they are (Holm, 1979)."""
     p = np.asarray(p_values)
     order = np.argsort(p)
     corrected = np.empty_like(p)
@@ -137,7 +126,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_levels(p_values: Sequence[float]) -> list[float]:
-    """The confidence of each one's interval with which it excludes 0 where Holm's correction finds a difference."""
+    """A confidence level for the interval of each: with it the interval excludes 0 where Holm's p is below 5 %."""
     order, count = np.argsort(p_values), len(p_values)
     allowed = (1 - CONFIDENCE) / np.arange(count, 0, -1)
     failed = np.flatnonzero(np.asarray(p_values)[order] >= allowed)

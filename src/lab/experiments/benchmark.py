@@ -1,4 +1,4 @@
-"""Stacks side by side, in rounds, so that measurements of one round give ratios, and the rounds their interval."""
+"""The benchmark: stacks measured in turn, in rounds. A round's measurements give ratios, the rounds an interval."""
 
 import itertools
 import random
@@ -18,8 +18,8 @@ from lab.evaluation.significance import median_interval
 from lab.experiments.measurement import IMAGES, KERAS, NEIGHBOURS, STACKS, TASKS, TUNED_KERAS, WARM, WHOLE, Bench, Job
 from lab.files import write_csv, write_json, write_text
 
-LEAST_ROUNDS = 5  # for a claim: with five the median lies between the least and the most in 94 %
-MOST_BY_OTHERS = 0.1  # of the machine, for it to count as quiet
+LEAST_ROUNDS = 5  # for a claim: the true median lies between the least and the greatest of five with 94 %
+MOST_BY_OTHERS = 0.1  # of the machine's time, for it to count as quiet
 
 
 def benchmark(config: DictConfig, folder: Path) -> None:
@@ -30,7 +30,7 @@ def benchmark(config: DictConfig, folder: Path) -> None:
         bench = Bench(config, Path(place))
         about = bench.describe({job.stack for block in blocks for job in block})
         for seed, block in itertools.product(range(1, config.rounds + 1), blocks):
-            peak = bench.measure_peak(block[0].recipe)  # of now: it drifts on a virtual machine
+            peak = bench.measure_peak(block[0].recipe)  # each time: it drifts on a virtual machine
             order = random.Random(f"{config.seed} {seed} {block[0].name()}")
             for job in order.sample(block, len(block)):
                 bar.set_description(f"{job.name()}: {STACKS[job.stack][0]}")
@@ -46,7 +46,7 @@ def benchmark(config: DictConfig, folder: Path) -> None:
 
 
 def _list_blocks(config: DictConfig) -> list[list[Job]]:
-    """The jobs that are compared with one another: those of a task, a recipe and a neighbour."""
+    """The jobs by task, recipe and neighbour: those of a list are compared with one another. UserError for bad keys."""
     for key, known in (("tasks", TASKS), ("recipes", IMAGES), ("neighbours", NEIGHBOURS), ("stacks", STACKS)):
         if unknown := set(config[key]) - known.keys():
             raise UserError(f"{key}: {min(unknown)} is none of {', '.join(known)}")
@@ -62,7 +62,7 @@ def _list_blocks(config: DictConfig) -> list[list[Job]]:
 
 
 def _compare(block: Sequence[Job], rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """A line of the table for each stack; of tuned Keras for the quicker one."""
+    """A line of the table for each stack; of Keras tuned with XLA and without only the faster one."""
 
     def of(job: Job) -> list[dict[str, Any]]:
         return [row for row in rows if job._asdict().items() <= row.items()]
@@ -71,7 +71,7 @@ def _compare(block: Sequence[Job], rows: Sequence[dict[str, Any]]) -> list[dict[
     tuned.sort(key=lambda job: median(row["rate"] for row in of(job)))
     lines = []
     for job in (job for job in block if job not in tuned[:-1]):
-        # the others are compared with the lab, and the lab beside a neighbour with itself without
+        # the lab is compared with each other stack; beside a neighbour with itself without one
         pair = (job, job._replace(neighbour="quiet")) if job.stack == "lab" else (job._replace(stack="lab"), job)
         pairs = zip(*map(of, pair), strict=False) if pair[0] != pair[1] else []
         lines.append(_line(job, of(job), [ours["rate"] / theirs["rate"] for ours, theirs in pairs]))
@@ -97,7 +97,7 @@ def _line(job: Job, rows: Sequence[dict[str, Any]], ratios: Sequence[float]) -> 
 
 
 def tell_ratio(ratios: Sequence[float]) -> tuple[str, str]:
-    """The median of the rounds' ratios with its interval, and what it shows: nothing where the interval holds 1."""
+    """The median of the rounds' ratios with its interval, and what that shows: nothing where the interval holds 1."""
     value, low, high = median_interval(ratios)
     shows = "faster" if low > 1 else "slower" if high < 1 else "no difference shown"
     return f"{value:.2f} ({low:.2f} to {high:.2f})", shows if len(ratios) >= LEAST_ROUNDS else "too few rounds"

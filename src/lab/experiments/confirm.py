@@ -10,31 +10,30 @@ from omegaconf import DictConfig
 
 from lab.config.overrides import command_line
 from lab.display.figures import ranking
-from lab.display.terminal import make_bar, print_table
+from lab.display.labels import name_values, short
+from lab.display.terminal import print_table
 from lab.evaluation.significance import CONFIDENCE, Estimate, corrected_t, holm, holm_levels
-from lab.experiments.jobs import Job, identify, is_of_these_images, launch, make_launcher
-from lab.experiments.knobs import name_values
-from lab.experiments.ranking import short
+from lab.experiments.jobs import Job, identify, is_current, launch, make_launcher
 from lab.experiments.trials import Plan, Trial, ranked
 from lab.files import write_csv, write_json
 
-BEST = 3  # that are trained again
+BEST = 3  # trials that are trained again
 RECIPE = "the recipe"
 
 
 @dataclass
 class Contender:
-    """What is trained again: a trial's values or, without any, the recipe; a job for each seed or fold."""
+    """What is trained again, the recipe or a trial's values: a job for each seed or fold."""
 
     name: str
-    overrides: list[str]
+    overrides: list[str]  # empty for the recipe
     jobs: list[Job]
-    searched: float | None = None  # its score in the search
-    lead: Estimate | None = None  # over the recipe
-    p: float = 1.0  # of that, corrected
+    searched: float | None = None  # its score in the search, in %
+    lead: Estimate | None = None  # over the recipe, in points; its interval is corrected as `p` is
+    p: float = 1.0  # of the lead, by Holm for all contenders
 
     def scores(self, metric: str, part: str = "validation") -> dict[str, float]:
-        """In % by seed or fold."""
+        """In %, by seed or fold."""
         results = {again: job.result() for job in self.jobs for again in job.values.values()}
         return {again: result[part]["last"][metric] * 100 for again, result in results.items() if result}
 
@@ -45,44 +44,39 @@ class Contender:
 def confirm(
     trials: Sequence[Trial], plan: Plan, seeds: int, config: DictConfig, context: HydraContext, folder: Path
 ) -> int:
-    """Train the best three and the recipe on the same fresh `seeds`, or on the folds that the search left alone.
+    """Train the best trials and the recipe with the same fresh `seeds`, or on the folds that the search did not use.
 
-    Print the verdict, leave confirmed.csv, verdict.json and a picture. The number of jobs that failed.
+    Print the verdict, leave confirmed.csv, verdict.json and a picture. Give the number of jobs that failed.
     """
     best = ranked(trials, plan)[:BEST]
     if not best:
         print("No verdict: no trial ran to its end.")
         return 0
-    again, ratio = _again(seeds, config)
-    settings = [Contender(RECIPE, [], _list_jobs("recipe", plan.fixed, again, folder))]
+    again, ratio = _list_repetitions(seeds, config)
+    recipe = Contender(RECIPE, [], _list_jobs("recipe", plan.fixed, again, folder))
+    others = []
     for trial, score in best:
-        values = trial.told()["values"]
+        values = trial.proposal()["values"]
         overrides = [f"{key}={value}" for key, value in values.items()]
         jobs = _list_jobs(trial.folder.name, [*plan.fixed, *overrides], again, folder)
-        settings.append(Contender(name_values(values), overrides, jobs, score * 100))
-    identify([job for setting in settings for job in setting.jobs], config, context, folder)
-    own = {job.digest for job in settings[0].jobs}
-    settings = [settings[0], *(one for one in settings[1:] if one.jobs[0].digest not in own)]
-    jobs = [job for setting in settings for job in setting.jobs]
-    todo = [job for job in jobs if not _has_finished(job)]
+        others.append(Contender(name_values(values), overrides, jobs, score * 100))
+    identify([job for one in (recipe, *others) for job in one.jobs], config, context, folder)
+    known = {job.digest for job in recipe.jobs}  # a trial may have the recipe's own values
+    contenders = [recipe, *(one for one in others if one.jobs[0].digest not in known)]
+    jobs = [job for one in contenders for job in one.jobs]
+    todo = [job for job in jobs if not is_current(job)]
     (kind,) = jobs[0].values
-    print(f"Is it chance? The best {len(settings) - 1} and the recipe again, {len(again)} fresh {kind}s each:")
+    print(f"Is it chance? The best {len(contenders) - 1} and the recipe again, {len(again)} fresh {kind}s each:")
     print(f"{len(jobs)} jobs, {len(todo)} to run")
-    with make_bar(sum(job.work for job in todo), " epochs") as bar:
-        launch(todo, make_launcher(config, context), True, bar)
+    launch(todo, make_launcher(config, context), rerun=True)
     metric = plan.metric.removeprefix("val_")
-    _compare(settings, metric, ratio)
-    _show(settings, metric, kind, len(trials), plan.fixed, folder)
+    _compare(contenders, metric, ratio)
+    _show(contenders, metric, kind, len(trials), plan.fixed, folder)
     return sum(job.result() is None for job in jobs)
 
 
-def _has_finished(job: Job) -> bool:
-    result = job.result()
-    return result is not None and result["digest"] == job.digest and is_of_these_images(job)
-
-
-def _again(seeds: int, config: DictConfig) -> tuple[list[str], float]:
-    """The override of each repetition, and what of the data is held out for each image that is trained on."""
+def _list_repetitions(seeds: int, config: DictConfig) -> tuple[list[str], float]:
+    """The override of each repetition, a seed or a fold; and how many images are held out for each trained on."""
     if (config.data.folds or 0) > 2:
         folds = [fold for fold in range(config.data.folds) if fold != config.data.fold]
         return [f"data.fold={fold}" for fold in folds], 1 / (config.data.folds - 1)
@@ -90,7 +84,7 @@ def _again(seeds: int, config: DictConfig) -> tuple[list[str], float]:
 
 
 def _list_jobs(name: str, overrides: Sequence[str], again: Sequence[str], folder: Path) -> list[Job]:
-    """One for each override in `again`, which takes the place of the search's own."""
+    """A job for each override in `again`, which replaces the search's own of that key."""
     jobs = []
     for word in again:
         key, _, value = word.partition("=")
@@ -99,81 +93,78 @@ def _list_jobs(name: str, overrides: Sequence[str], again: Sequence[str], folder
     return jobs
 
 
-def _compare(settings: Sequence[Contender], metric: str, ratio: float) -> None:
-    """Each with the recipe, in pairs of the same seed or fold; p and intervals are Holm's."""
-    recipe, pairs = settings[0].scores(metric), {}
-    for number, setting in enumerate(settings[1:], 1):
-        scores = setting.scores(metric)
+def _compare(contenders: Sequence[Contender], metric: str, ratio: float) -> None:
+    """Set each one's lead over the recipe, in pairs of the same seed or fold; p and intervals are Holm's."""
+    recipe, pairs = contenders[0].scores(metric), {}
+    for number, one in enumerate(contenders[1:], 1):
+        scores = one.scores(metric)
         differences = [scores[again] - recipe[again] for again in scores if again in recipe]
         if len(differences) > 1:
             pairs[number] = differences
     p_values = [corrected_t(differences, ratio).p for differences in pairs.values()]
     for (number, differences), p, level in zip(pairs.items(), holm(p_values), holm_levels(p_values), strict=True):
-        settings[number].lead, settings[number].p = corrected_t(differences, ratio, level), p
+        contenders[number].lead, contenders[number].p = corrected_t(differences, ratio, level), p
 
 
 def _show(
-    settings: Sequence[Contender], metric: str, kind: str, trials: int, fixed: Sequence[str], folder: Path
+    contenders: Sequence[Contender], metric: str, kind: str, trials: int, fixed: Sequence[str], folder: Path
 ) -> None:
-    """Table, picture, files, sentences."""
+    """Print the table and the verdict, write the files and the picture."""
     rows = [
-        {"setting": setting.name, kind: again, metric: score / 100}
-        for setting in settings
-        for again, score in setting.scores(metric).items()
+        {"setting": one.name, kind: again, metric: score / 100}
+        for one in contenders
+        for again, score in one.scores(metric).items()
     ]
     write_csv(rows, folder / "confirmed.csv")
-    done = [setting for setting in settings if setting.scores(metric)]
-    lines = [_line(setting, metric) for setting in done]
+    done = [one for one in contenders if one.scores(metric)]
     score = f"validation\n{metric.replace('_', ' ')} %"
     columns = ["setting", f"the search's,\nmaximum of {trials}", f"confirmed\n{score}", "against the recipe"]
-    print_table("confirmed", columns, lines, spare=[columns[1]])
+    print_table("confirmed", columns, [_line(one, metric) for one in done], spare=[columns[1]])
     sentences, chosen = _judge(done, metric, kind, trials)
-    told = {"sentence": sentences[0], "chosen": chosen and chosen.name, "settings": [_entry(s, metric) for s in done]}
+    told = {
+        "sentence": sentences[0],
+        "chosen": chosen and chosen.name,
+        "settings": [_entry(one, metric) for one in done],
+    }
     write_json(told, folder / "verdict.json")
     if done:
-        shown = f"{score.replace(chr(10), ' ').replace(' %', ' (%)')}, a {kind} each"
+        points = {one.name: list(one.scores(metric).values()) for one in done}
         title = f"the best of {trials} trials and the recipe, trained again"
-        ranking(
-            {setting.name: list(setting.scores(metric).values()) for setting in done},
-            shown,
-            title,
-            folder / "confirmed.png",
-        )
+        xlabel = f"validation {metric.replace('_', ' ')} (%), a {kind} each"
+        ranking(points, xlabel, title, folder / "confirmed.png")
     print(*sentences, sep="\n")
     if chosen:
         print(f"Train it again: {command_line([*fixed, *chosen.overrides])}")
     print(f"Verdict: {folder}/verdict.json, confirmed.csv, confirmed.png")
 
 
-def _line(setting: Contender, metric: str) -> list[str]:
-    scores = list(setting.scores(metric).values())
+def _line(one: Contender, metric: str) -> list[str]:
+    """Its row in the table."""
+    scores, lead = list(one.scores(metric).values()), one.lead
     spread = f" ± {stdev(scores):.2f}" if len(scores) > 1 else ""
-    against = (
-        f"{setting.lead.value:+.2f} ({setting.lead.low:+.2f} to {setting.lead.high:+.2f})" if setting.lead else "-"
-    )
-    searched = "-" if setting.searched is None else f"{setting.searched:.2f}"
-    return [setting.name, searched, f"{mean(scores):.2f}{spread}", against]
+    against = f"{lead.value:+.2f} ({lead.low:+.2f} to {lead.high:+.2f})" if lead else "-"
+    searched = "-" if one.searched is None else f"{one.searched:.2f}"
+    return [one.name, searched, f"{mean(scores):.2f}{spread}", against]
 
 
-def _entry(setting: Contender, metric: str) -> dict[str, object]:
-    """In verdict.json, in points."""
-    known = {"name": setting.name, "searched": setting.searched, "confirmed": setting.mean(metric)}
-    if setting.lead:
-        lead = setting.lead
-        known |= {"lead": lead.value, "low": lead.low, "high": lead.high, "corrected_p": setting.p}
+def _entry(one: Contender, metric: str) -> dict[str, object]:
+    """What verdict.json has of it, in % and points."""
+    known = {"name": one.name, "searched": one.searched, "confirmed": one.mean(metric)}
+    if lead := one.lead:
+        known |= {"lead": lead.value, "low": lead.low, "high": lead.high, "corrected_p": one.p}
     return known
 
 
-def _judge(settings: Sequence[Contender], metric: str, kind: str, trials: int) -> tuple[list[str], Contender | None]:
-    """The verdict, and what to go on with: what beats the recipe, else the recipe."""
-    recipe, *others = settings or [None]
+def _judge(contenders: Sequence[Contender], metric: str, kind: str, trials: int) -> tuple[list[str], Contender | None]:
+    """The verdict in sentences, and what to go on with: the best that beats the recipe, else the recipe."""
+    recipe, *others = contenders or [None]
     if recipe is None or recipe.name != RECIPE:
         return ["No verdict: the recipe could not be trained again."], None
-    compared = [setting for setting in others if setting.lead]
-    better = [setting for setting in compared if setting.p < 1 - CONFIDENCE and setting.lead.value > 0]
-    chosen = max(better, key=lambda setting: setting.mean(metric)) if better else recipe
+    compared = [one for one in others if one.lead]
+    better = [one for one in compared if one.p < 1 - CONFIDENCE and one.lead.value > 0]
+    chosen = max(better, key=lambda one: one.mean(metric)) if better else recipe
     if better:
-        sentences = [f"{chosen.name} beats the recipe by {_told(chosen, len(compared))}."]
+        sentences = [f"{chosen.name} beats the recipe by {_tell_lead(chosen, len(compared))}."]
         confirmed = f"{chosen.mean(metric):.2f} % on {len(chosen.jobs)} fresh {kind}s"
         sentences.append(
             f"Its figure: {confirmed}; the search's own, {chosen.searched:.2f} %, is of {trials} the luckiest's."
@@ -183,7 +174,7 @@ def _judge(settings: Sequence[Contender], metric: str, kind: str, trials: int) -
         lead = best.searched - recipe.mean(metric)
         sentences = [
             f"The search found nothing better than the recipe: its lead of {lead:.2f} points was not confirmed. "
-            f"{best.name}, on fresh {kind}s: {_told(best, len(compared))}."
+            f"{best.name}, on fresh {kind}s: {_tell_lead(best, len(compared))}."
         ]
     else:
         sentences = ["The search found nothing better than the recipe: the recipe is its best."]
@@ -191,8 +182,9 @@ def _judge(settings: Sequence[Contender], metric: str, kind: str, trials: int) -
     return [*sentences, f"On the test part {'it' if better else 'the recipe'} has {test:.2f} %."], chosen
 
 
-def _told(setting: Contender, pairs: int) -> str:
-    lead = setting.lead
+def _tell_lead(one: Contender, pairs: int) -> str:
+    """Its lead over the recipe in words."""
     corrected = f", corrected for {pairs} comparisons" if pairs > 1 else ""
-    p = "p < 0.0001" if setting.p < 1e-4 else f"p = {setting.p:.2g}"
+    p = "p < 0.0001" if one.p < 1e-4 else f"p = {one.p:.2g}"
+    lead = one.lead
     return f"{lead.value:.2f} points, 95 % interval {lead.low:.2f} to {lead.high:.2f} ({p}{corrected})"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -14,25 +13,29 @@ from lab.config.schema import CrossValidate, fingerprint
 from lab.datasets.dataset import Dataset, load
 from lab.datasets.pitfalls import largest_class
 from lab.display.figures import box_plot, confusion, curves
-from lab.display.terminal import make_bar, print_classes, print_notes
+from lab.display.terminal import print_classes, print_notes
 from lab.errors import UserError
 from lab.evaluation.metrics import evaluate, print_confused
 from lab.evaluation.significance import corrected_accuracy_interval
 from lab.experiments.jobs import Job, compose_train, count_workers, launch, make_launcher
 from lab.files import write_csv, write_json
-from lab.runs.folder import CORRECTIONS, claim, read_config, read_history
+from lab.runs.folder import CORRECTIONS, claim, locked, read_config, read_history
 from lab.runs.predictions import join, load_predictions
 
+# of the first fold's result.json, for that of all folds
 KEPT = ("model", "data", "seed", "batch_size", "optimizer", "parameters")
 KEPT += ("threads", "precision", "machine", "versions", "epochs")
 
 
 def cross_validate(config: DictConfig, folder: Path) -> None:
-    """Train and score the folds that `folder` lacks, each with the same bits in any company; sum up all of them."""
+    """Train and score the folds that `folder` lacks, and sum up all of them.
+
+    A fold has the same bits whichever other folds are trained beside it.
+    """
     _check_folder(config, folder)  # before anything is read
     dataset, jobs = load(config.data), _list_jobs(config, folder)
-    try:
-        with FileLock(folder / ".lock", blocking=False):
+    with locked(folder, "cross-validation"):
+        try:
             _check_folder(config, folder)
             missing = [job for job in jobs if job.result() is None]
             finished = [job for job in jobs if job not in missing]
@@ -46,16 +49,14 @@ def cross_validate(config: DictConfig, folder: Path) -> None:
                 _train(missing, config, folder)
                 _check_images(missing, dataset)
             _sum_up(jobs, folder)
-    except Timeout:
-        raise UserError(f"{folder}: another process is at this cross-validation") from None
-    except UserError:
-        if not (folder / "config.yaml").exists():
-            (folder / ".lock").unlink(missing_ok=True)
-        raise
+        except UserError:
+            if not (folder / "config.yaml").exists():  # an empty folder is removed
+                (folder / ".lock").unlink(missing_ok=True)
+            raise
 
 
 def _check_folder(config: DictConfig, folder: Path) -> None:
-    """UserError where `folder` is of another cross-validation, or has a fold without a result that no job has left."""
+    """UserError where `folder` is of another cross-validation, or has a fold that is neither finished nor a job's."""
     if not (folder / "config.yaml").exists():
         return
     if fingerprint(read_config(folder, CrossValidate)) != fingerprint(config):
@@ -66,7 +67,7 @@ def _check_folder(config: DictConfig, folder: Path) -> None:
 
 
 def _list_jobs(config: DictConfig, folder: Path) -> list[Job]:
-    """One a fold: what train.py is told is what this command was told."""
+    """A job for each fold: train.py is told what this command was told."""
     told = [word for word in HydraConfig.get().overrides.task if not word.startswith("workers=")]
     own = {"model": HydraConfig.get().runtime.choices.model, "data.folds": config.data.folds, "threads": 1}
     told += [f"{key}={value}" for key, value in own.items() if not any(word.startswith(f"{key}=") for word in told)]
@@ -78,6 +79,7 @@ def _list_jobs(config: DictConfig, folder: Path) -> list[Job]:
 
 
 def _check_images(finished: Sequence[Job], dataset: Dataset) -> None:
+    """UserError where a fold held out other images than `dataset` has in it."""
     for job in finished:
         held_out = dataset.folds[int(job.values["fold"])]["validation"]
         if str(load_predictions(job.folder).sha256) != dataset.fingerprint(held_out):
@@ -85,7 +87,7 @@ def _check_images(finished: Sequence[Job], dataset: Dataset) -> None:
 
 
 def _print_start(config: DictConfig, dataset: Dataset, folder: Path) -> None:
-    """Images a class in each fold; folds.csv, which image is in which."""
+    """Print how many images of each class each fold has; leave folds.csv, which image is in which fold."""
     folds = {f"fold {number}": parts["validation"] for number, parts in enumerate(dataset.folds)}
     shown = folds | {"not used": dataset.parts["test"]}
     counts = {part: np.bincount(dataset.labels[held], minlength=len(dataset.classes)) for part, held in shown.items()}
@@ -97,10 +99,10 @@ def _print_start(config: DictConfig, dataset: Dataset, folder: Path) -> None:
 
 
 def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
-    """Side by side, a process of one thread each; UserError with the reason of the first fold that fails.
+    """Train the folds side by side, a process of one thread each. UserError with the reason of the first that fails.
 
-    Where folds do not fill the workers evenly, more start at first and share the cores, so that the others do: five on
-    two cores take two and a half times as long as one, where two, two and one would take three times.
+    Where the number of folds is no multiple of the workers, some more share the cores: five folds on two cores, three
+    at a time and then two, take 2.5 times as long as one; two, two and one would take 3 times.
     """
     for left_over in folder.glob(".fold_*"):  # of older versions
         shutil.rmtree(left_over, ignore_errors=True)
@@ -110,9 +112,7 @@ def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
     chosen = HydraConfig.get().runtime.choices["hydra/launcher"]
     train, context = compose_train([] if chosen == "basic" else [f"hydra/launcher={chosen}"])
     started = time.perf_counter()
-    launcher = make_launcher(train, context, tested="validation")
-    with make_bar(sum(job.work for job in missing), " epochs") as bar:
-        launch(missing, launcher, True, bar, at_a_time, shows_errors=False)
+    launch(missing, make_launcher(train, context, tested="validation"), True, at_a_time, shows_errors=False)
     if failed := [job for job in missing if job.result() is None]:
         reason = f"fold {failed[0].values['fold']}: {failed[0].error() or 'has left no result'}"
         for job in failed:
@@ -126,43 +126,37 @@ def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
 
 
 def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
-    """Files and last lines."""
-    results = [job.result() for job in jobs]
+    """Write what all folds add up to, files and figures; print its last lines."""
     rows = [
-        {"fold": number, **result["held_out"]["last"], "seconds": result["seconds"]}
-        for number, result in enumerate(results)
+        {"fold": number, **job.result()["held_out"]["last"], "seconds": job.result()["seconds"]}
+        for number, job in enumerate(jobs)
     ]
     scores = [row["accuracy"] * 100 for row in rows]
-    # std as the labs print it, numpy's; the interval has its own
-    fractions = [score / 100 for score in scores]
-    mean, low, high = (100 * x for x in corrected_accuracy_interval(fractions, 1 / (len(jobs) - 1)))
-    std = float(np.std(scores))
     evaluation = evaluate(join([load_predictions(job.folder) for job in jobs]))
-    result = {key: results[0][key] for key in KEPT}
-    for key in ("images", "class_images", "pitfalls", "sha256"):  # the first fold's
-        result["data"].pop(key, None)
-    del result["data"]["split"]["fold"]
-    result |= {
+    interval = corrected_accuracy_interval([score / 100 for score in scores], 1 / (len(jobs) - 1))
+    mean, low, high = (100 * bound for bound in interval)
+    std = float(np.std(scores))  # numpy's, as the labs print it; the interval has its own
+    first = jobs[0].result()
+    for key in ("images", "class_images", "pitfalls", "sha256"):  # of its part of the data alone
+        first["data"].pop(key, None)
+    del first["data"]["split"]["fold"]
+    result = {key: first[key] for key in KEPT} | {
         "seconds": round(sum(row["seconds"] for row in rows), 3),
         "folds": rows,
         "accuracy": {"mean": mean / 100, "std": std / 100, "interval": [low / 100, high / 100]},
         "held_out": evaluation,
     }
     title = f"{result['model']} on {result['data']['name']}: {mean:.2f} ± {std:.2f} % over {len(jobs)} folds"
-    curves(
-        [read_history(job.folder, f"delete {job.folder}, and it is trained anew") for job in jobs],
-        title,
-        folder / "curves.png",
-    )
+    histories = [read_history(job.folder, f"delete {job.folder}, and it is trained anew") for job in jobs]
+    curves(histories, title, folder / "curves.png")
     box_plot({result["model"]: scores}, "accuracy on the held-out fold (%)", title, folder / "boxplot.png")
     confusion(evaluation["confusion"], result["data"]["classes"], title, folder / "confusion.png")
     write_csv(rows, folder / "scores.csv")
     write_json(result, folder / "result.json")
     print(f"Accuracy: mean={mean:.3f} std={std:.3f}, n={len(jobs)}")
     print(f"95 % interval of the mean: {low:.3f} to {high:.3f} (folds share images to train on: wider)")
-    if said := largest_class(
-        [scores["images"] for scores in evaluation["classes"].values()], list(evaluation["classes"])
-    ):
+    classes = evaluation["classes"]
+    if said := largest_class([scores["images"] for scores in classes.values()], list(classes)):
         print_notes([f"{said}; balanced accuracy {evaluation['balanced_accuracy']:.2%}"])
     print_confused(evaluation)
     print(f"Folder: {folder}")

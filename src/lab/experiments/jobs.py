@@ -1,4 +1,4 @@
-"""Runs as jobs: what one is, how it lives in its folder, how many run at a time, what the terminal sees of them."""
+"""Jobs, the runs that another command starts: what one is, what it leaves, how many run at a time, what is shown."""
 
 import contextlib
 import functools
@@ -34,6 +34,8 @@ from lab.config.overrides import quoted, replace_schedule
 from lab.config.own import named
 from lab.config.schema import CONF, Train, data_folder, fingerprint, run_folder
 from lab.datasets.dataset import load
+from lab.display.labels import short
+from lab.display.terminal import make_bar
 from lab.errors import DEFECT, UserError, explain, first_line, printable, was_interrupted
 from lab.files import read_text, write_json, write_text
 from lab.runs.folder import read_config, read_result
@@ -43,28 +45,28 @@ SOURCES = Path(__file__).parents[2]
 
 @dataclass
 class Job:
-    """A run: its part of the command line, and in it the `values` that tell it from the others."""
+    """A run that another command starts."""
 
-    overrides: list[str]
-    values: dict[str, str]
+    overrides: list[str]  # what train.py would be told
+    values: dict[str, str]  # of these what tells the job from the others
     folder: Path
-    tested: str = "test"  # "validation": a fold, see training.train
+    tested: str = "test"  # the part that scores it; "validation" of a fold, see training.train
     digest: str = ""  # its config's fingerprint
     epochs: int = 0
-    work: float = 0.0  # of all its epochs, in the unit of the bar; 0: an epoch is one
+    work: float = 0.0  # of all its epochs, in the progress bar's unit; 0: each epoch counts one
 
     def result(self) -> dict[str, Any] | None:
-        """Its result.json once it has finished; UserError where that is damaged."""
+        """Its result.json, None before it has finished; UserError where that is damaged."""
         kind = "test" if self.tested == "test" else "held_out"
         return read_result(self.folder, kind) if (self.folder / "result.json").exists() else None
 
     def error(self) -> str | None:
-        """Why it failed, in a line."""
+        """Why it failed, in a line; None where it did not."""
         path = self.folder / "error.txt"
         return printable(read_text(path)) if path.exists() else None
 
     def has_ended(self) -> bool:
-        """Finished or failed."""
+        """Whether it has finished or failed."""
         return self.error() is not None or (self.folder / "result.json").exists()
 
     def name(self) -> str:
@@ -89,21 +91,21 @@ class Job:
 
 
 def is_of_sample(result: dict[str, Any]) -> bool:
-    """Whether a run had only the sample that stands in where a data set cannot be fetched."""
+    """Whether a run used the sample that replaces MNIST where it cannot be downloaded."""
     return result["data"]["name"].endswith("_sample")
 
 
 def run_job(
     config: DictConfig, tested: str = "test", decide: Callable[[DictConfig, Path], DictConfig] | None = None
 ) -> None:
-    """Live a job's life in its folder: what it prints goes to train.log, what ends it to error.txt, a line.
+    """Train one job. What it prints goes to train.log in its folder; an error becomes one line in error.txt.
 
-    Of a job that was launched before its values were known, `decide` makes the config when it starts.
+    `decide` makes the config when the job starts: a search launches its jobs before their values are known.
     """
     from lab.training.train import train  # torch, in the job's process alone
 
     folder = run_folder()
-    if was_interrupted():  # at the end of the job before, where nobody listened
+    if was_interrupted():  # at the end of the job before, which did not notice
         raise KeyboardInterrupt
     if multiprocessing.current_process().name != "MainProcess":
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -126,14 +128,17 @@ def run_job(
 
 
 def _end_with(parent: int) -> None:
-    """Leave nobody at work behind a sweep that was killed."""
+    """End this process once the process `parent` has ended: a sweep that was killed leaves nobody at work."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, folder: Path) -> None:
-    """Give each job its config's fingerprint. Composing takes a tenth of a second: known ones are in jobs.json."""
+    """Give each job its config's fingerprint and its epochs.
+
+    Composing a config takes a tenth of a second: jobs.json in `folder` keeps what is known.
+    """
     known: dict[str, tuple[str, int]] = {}
     sources = [*sorted(CONF.rglob("*.*")), SOURCES / "lab" / "config" / "schema.py", *named]
     version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
@@ -156,15 +161,36 @@ def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fol
 
 @contextlib.contextmanager
 def composed_job(overrides: Sequence[str], config: DictConfig, context: HydraContext) -> Iterator[DictConfig]:
-    """The config of a job of the sweep `config`, which Hydra's interpolations read meanwhile."""
+    """The config of one job of the sweep `config`. Meanwhile Hydra's interpolations, ${hydra:...}, read it."""
     composed = context.config_loader.load_sweep_config(config, list(overrides))
     with _hydra_config(composed):
         replace_schedule(composed)
         yield composed
 
 
+def name_folder(kind: str, keys: Sequence[str], config: DictConfig, digest: str) -> Path:
+    """Where a sweep's jobs go: hydra.sweep.dir where it was told, else a folder in it that `keys` and `digest` name."""
+    parent = Path(config.hydra.sweep.dir).absolute()
+    if any(override.startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra):
+        return parent
+    choices = [config.hydra.runtime.choices[group] for group in ("model", "data") if group not in keys]
+    return parent / "_".join([kind, *map(short, keys), "-".join(choices), digest])
+
+
+def digest_of(config: DictConfig, *decided: Any) -> str:
+    """Eight hexadecimal digits: the same for the same recipe, data folder and whatever else is `decided`."""
+    content = [fingerprint(config), *decided, str(data_folder(config.data.root).absolute())]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+
+
+def is_current(job: Job) -> bool:
+    """Whether `job` has finished, with the configuration and the images of today."""
+    result = job.result()
+    return result is not None and result.get("digest") == job.digest and is_of_these_images(job)
+
+
 def is_of_these_images(job: Job) -> bool:
-    """Whether the finished `job` trained on the images that lie in its data's place today; else they were replaced."""
+    """Whether the finished `job` trained on the images that its data folder has today: they may have been replaced."""
     trained = job.result()["data"].get("sha256")  # older versions did not say
     if trained is None or is_of_sample(job.result()):
         return True
@@ -181,19 +207,19 @@ def _sha256(data: str) -> str:
 
 
 def compose_train(overrides: Sequence[str] = ()) -> tuple[DictConfig, HydraContext]:
-    """conf/train.yaml as a sweep's, for a command that trains and is not train.py; with what launches its jobs."""
+    """The config of train.py, for another command that starts runs of it, and what make_launcher needs beside."""
     loader = GlobalHydra.instance().config_loader()
     config = loader.load_configuration("train", overrides=list(overrides), run_mode=RunMode.MULTIRUN)
     return config, HydraContext(config_loader=loader, callbacks=Callbacks())
 
 
 def make_launcher(config: DictConfig, context: HydraContext, **options: Any) -> Launcher:
-    """The one that `config` names; the `options` are run_job's."""
+    """The launcher that `config` names; `options` go to run_job."""
     return Plugins.instance().instantiate_launcher(context, functools.partial(run_job, **options), config)
 
 
 def count_at_a_time(launcher: Launcher, jobs: int) -> int:
-    """How many of the `jobs` it runs at a time; of a cluster that others have started this machine's number."""
+    """How many of the `jobs` it runs at a time; a Ray cluster that runs already counts as this machine's cores."""
     if at_a_time := getattr(launcher, "joblib", {}):
         number = at_a_time["n_jobs"] if at_a_time["n_jobs"] > 0 else count_workers(jobs)
     elif (name := type(launcher).__name__) == "BasicLauncher":
@@ -209,46 +235,45 @@ def launch(
     jobs: list[Job],
     launcher: Launcher,
     rerun: bool,
-    bar: tqdm,
     workers: int | None = None,
+    unit: str = " epochs",
     describe: Callable[[], str] | None = None,
     shows_errors: bool = True,
 ) -> None:
-    """Run `jobs` anew; where a process of the launcher is killed, its job has failed and the others go on.
+    """Run `jobs` anew. Where a process is killed, its job has failed and the others go on.
 
-    This machine runs `workers` at a time, unless told as many as it has cores. `bar` counts their work; before it
-    stands what `describe` says, else how many are left.
+    This machine runs `workers` at a time, by default as many as it has cores. A progress bar counts the jobs' work in
+    `unit`; what `describe` gives stands before it, by default how many jobs are left.
     """
     for job in jobs:
         clear(job, rerun)
     _prepare_environment()
     if (at_a_time := getattr(launcher, "joblib", {})) and (workers or at_a_time["n_jobs"] == -1):
         at_a_time["n_jobs"] = workers or count_workers(len(jobs))
-    with _Watch(jobs, bar, describe, shows_errors), _hydra_config(launcher.config):
+    bar = make_bar(sum(job.work for job in jobs), unit)
+    with bar, _Watch(jobs, bar, describe, shows_errors), _hydra_config(launcher.config):
         while jobs:
             try:
                 launcher.launch([[*job.overrides, *_place(job.folder)] for job in jobs], initial_job_idx=0)
+                return
             except BrokenExecutor:
-                for job in jobs:
-                    if job.folder.exists() and not job.has_ended():
-                        told = "stopped when a process of the sweep was killed (no memory left?)"
-                        write_text(told, job.folder / "error.txt")
+                told = "stopped when a process of the sweep was killed (no memory left?)"
+                for job in [job for job in jobs if job.folder.exists() and not job.has_ended()]:
+                    write_text(told, job.folder / "error.txt")
                 left = [job for job in jobs if not job.has_ended()]
                 if len(left) == len(jobs):
                     raise UserError("a process was killed before its first job (no memory left?)") from None
                 jobs = left
-            except (KeyboardInterrupt, Exception) as error:  # the launcher's own: those of jobs are in error.txt
+            except (KeyboardInterrupt, Exception) as error:  # the launcher's own: a job's is in its error.txt
                 if isinstance(error, KeyboardInterrupt) or was_interrupted():
                     raise UserError("interrupted: the same command goes on with the jobs that are missing") from None
                 if not isinstance(error, RuntimeError | ValueError | OSError):
                     raise
                 raise UserError(f"the launcher, {type(launcher).__name__}: {first_line(error)}") from None
-            else:
-                return
 
 
 def _prepare_environment() -> None:
-    """Of the processes to come: they import this project, and nothing that lies in the current directory."""
+    """Let the processes to come import this project, and nothing that lies in the current directory."""
     inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), *inherited])
     os.environ["PYTHONSAFEPATH"] = "1"
@@ -256,7 +281,7 @@ def _prepare_environment() -> None:
 
 
 def count_workers(jobs: int) -> int:
-    """At a time: as many as there are cores, one on a GPU."""
+    """How many jobs to run at a time: as many as there are cores, one on a GPU."""
     has_gpu = shutil.which("nvidia-smi") or (sys.platform, platform.machine()) == ("darwin", "arm64")
     return 1 if has_gpu else min(joblib.cpu_count(), jobs)
 
@@ -273,12 +298,13 @@ def _hydra_config(config: DictConfig) -> Iterator[None]:
 
 
 def _place(folder: Path) -> list[str]:
+    """The overrides that send a job into `folder`."""
     places = {"hydra.sweep.dir": str(folder.parent), "hydra.sweep.subdir": folder.name}
     return [quoted(key, place) for key, place in places.items()]
 
 
 def clear(job: Job, rerun: bool) -> None:
-    """Remove what a failed or killed job has left."""
+    """Remove the folder of a job that failed or was killed, or is to `rerun`. UserError where it is anything else."""
     if not job.folder.exists():
         return
     there = {path.name for path in job.folder.iterdir()}
@@ -292,10 +318,10 @@ def clear(job: Job, rerun: bool) -> None:
 
 
 class _Watch:
-    """A thread that tells of the jobs from what they leave in their folders, whoever runs them, wherever."""
+    """A thread that shows how far the jobs are by what they leave in their folders, whichever process runs them."""
 
     def __init__(self, jobs: Sequence[Job], bar: tqdm, describe: Callable[[], str] | None, shows_errors: bool) -> None:
-        self.running, self.done, self.bar, self.shows_errors = list(jobs), bar.n, bar, shows_errors
+        self.running, self.done, self.bar, self.shows_errors = list(jobs), 0.0, bar, shows_errors
         self.out, self.err = sys.stdout, sys.stderr  # a job in this process redirects both
         self.describe = describe or (lambda: f"{len(self.running)} jobs left")
         self.ended = threading.Event()
@@ -322,11 +348,12 @@ class _Watch:
                 self.bar.write(job.line(), file=self.err if has_failed else self.out)
         part = sum(job.work * min(_count_epochs(job) / (job.epochs or 1), 1) for job in self.running)
         self.bar.n = round(self.done + part)
-        self.out.flush()  # into a file too
+        self.out.flush()  # where it is a file, too
         self.bar.set_description(self.describe(), refresh=False)
         self.bar.refresh()
 
 
 def _count_epochs(job: Job) -> int:
+    """How many epochs a running job has done."""
     path = job.folder / "metrics.csv"
     return path.read_text().count("\n") - 1 if path.exists() else 0

@@ -1,7 +1,8 @@
-"""Keras on the same files, in a process of its own beside the runs: src/yardsticks/keras_scores.py."""
+"""Keras trains on the same files, in a process of its own beside the runs: src/yardsticks/keras_scores.py."""
 
 import contextlib
 import csv
+import itertools
 import os
 import subprocess
 import threading
@@ -17,20 +18,17 @@ THREADS = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTERO
 
 
 def read_scores(folder: Path, row: str) -> list[float]:
-    """Accuracies in % of Keras' seeds of `row`, seed 1 first, as far as none is missing."""
+    """Keras' accuracies in % of `row`: of seed 1, 2, ... up to the first seed that is missing."""
     scores = {int(line["seed"]): float(line["accuracy"]) for line in _read(folder) if line["row"] == row}
-    known = []
-    while len(known) + 1 in scores:
-        known.append(scores[len(known) + 1])
-    return known
+    return [scores[seed] for seed in itertools.takewhile(scores.__contains__, itertools.count(1))]
 
 
 @contextlib.contextmanager
 def beside(python: str | None, asked: dict[str, int], folder: Path) -> Iterator[None]:
-    """Meanwhile train in Keras, one thread, what `folder`/keras.csv lacks of so many seeds of each row asked for.
+    """Meanwhile train in Keras, with one thread, the seeds that `folder`/keras.csv lacks: so many of each row `asked`.
 
-    `python` is an interpreter that has Keras and scikit-learn; None: nothing is run. Waits for its end, unless an error
-    ends it.
+    `python` is an interpreter that has Keras and scikit-learn; None: nothing is run. In the end it waits for Keras,
+    unless an error has ended the block.
     """
     missing = {row: range(len(read_scores(folder, row)) + 1, seeds + 1) for row, seeds in asked.items()}
     if python is None or not any(missing.values()):

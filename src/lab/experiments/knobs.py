@@ -1,4 +1,4 @@
-"""What a search may turn: the ranges and choices of a command line, in Hydra's own syntax."""
+"""Knobs, the keys that a search varies: the ranges and choices of its command line, in Hydra's own syntax."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,19 +8,18 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from lab.errors import UserError
-from lab.experiments.ranking import short
 
-DIGITS = 4  # of a value between two ends: what is typed again is short
-# what makes trials luckier, not better: the images they are scored on, what is drawn at random
+DIGITS = 4  # of a value between two ends, so that it is short to type
+# the images that a trial is scored on, what is drawn at random: their best value is the luckiest, not the best
 LUCK = ("seed", "data.fold", "data.fold_seed", "data.split_seed", "data.validation", "data.folds")
 OF_THE_SEARCH = ("search", "prune", "confirm", "rerun", "show_test", "threads", "resume", "tune", "stop_below")
 
 
 @dataclass(frozen=True)
 class Knob:
-    """A key between two ends, `low` and `high`, or with one of several `choices`, numbers in ascending order."""
+    """A key with values from `low` to `high`, or one of several `choices`; these ascend where they are numbers."""
 
-    key: str  # as typed, a + before it
+    key: str  # as typed, perhaps with a + before it
     low: float = 0.0
     high: float = 0.0
     is_whole: bool = False
@@ -33,24 +32,23 @@ class Knob:
 
     @property
     def is_number(self) -> bool:
-        """Whether its values have an order, with neighbours."""
+        """Whether all its values are numbers."""
         return not self.choices or all(map(_is_number, self.choices))
 
     def text(self, value: float) -> str:
-        """What is typed for a `value` between the ends, or for the number of a choice."""
+        """What is typed for `value`, a number between the ends, or the place of a choice among the choices."""
         if self.choices:
             return self.choices[int(value)]
         if self.is_whole:
             return str(int(value))
-        short = min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
-        return repr(short)
+        return repr(min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high))
 
     def value(self, text: str) -> float:
-        """What `text` gives the text of."""
+        """The inverse of `text`."""
         return self.choices.index(text) if self.choices else int(text) if self.is_whole else float(text)
 
     def ends(self) -> list[str]:
-        """The values that show whether all are taken."""
+        """The values to check before the search begins: all choices, or both ends."""
         return list(self.choices) or [self.text(self.low), self.text(self.high)]
 
     def __str__(self) -> str:
@@ -58,7 +56,7 @@ class Knob:
 
 
 def read_knobs(overrides: Sequence[Override], config: DictConfig) -> list[Knob]:
-    """Of the overrides with several values; `config` is the recipe without them. UserError where one is senseless."""
+    """A knob for each override with several values, or UserError; `config` is the recipe without these overrides."""
     knobs = [_read(override, config) for override in overrides if override.is_sweep_override()]
     if not knobs:
         raise UserError(f"search={config.search}: among what? give a range, 'model.optimizer.lr=interval(1e-4,1)'")
@@ -70,7 +68,7 @@ def read_knobs(overrides: Sequence[Override], config: DictConfig) -> list[Knob]:
 
 
 def refuse_ranges(overrides: Sequence[Override]) -> None:
-    """UserError where a sweep without search= has an interval."""
+    """UserError where a sweep without search= has a range: its values have no end."""
     for override in overrides:
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise UserError(f"{override.input_line}: a range is searched: add search=20, or give values: a,b,c")
@@ -110,12 +108,7 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def name_values(values: dict[str, str]) -> str:
-    """lr=0.03, batch_size=64: as the terminal calls a setting."""
-    return ", ".join(f"{short(key)}={value}" for key, value in values.items())
-
-
 def grid_of(knobs: Sequence[Knob]) -> Iterator[list[str]]:
-    """So few settings that each end and each choice is in one."""
+    """A few settings, as overrides, among which each end and each choice of every knob occurs."""
     for place in range(max(len(knob.ends()) for knob in knobs)):
         yield [f"{knob.key}={knob.ends()[min(place, len(knob.ends()) - 1)]}" for knob in knobs]

@@ -1,6 +1,7 @@
-"""What the benchmark measures: a stack at a task, in a process of its own."""
+"""A measurement of the benchmark: one stack does one task, in a process of its own."""
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -27,11 +28,11 @@ from lab.experiments.jobs import compose_train
 
 SRC = PROJECT / "src"
 YARDSTICKS = SRC / "yardsticks"
-PASS = re.compile(r"(epoch|pass) +\d")  # how the line begins that each prints after a pass over its images
+PASS = re.compile(r"(epoch|pass) +\d")  # how the line begins that each process prints after a pass over its images
 KERAS_VERSIONS = (
     "import json, keras, tensorflow as t; print(json.dumps({'keras': keras.__version__, 'tensorflow': t.__version__}))"
 )
-STACKS = {  # in the tables; its script in src/yardsticks, and the words behind RECIPE ARRAYS PASSES TASK
+STACKS = {  # its name in tables; its script in src/yardsticks, and what that is told after RECIPE ARRAYS PASSES TASK
     "lab": ["lab"],
     "plain": ["plain PyTorch", "plain.py"],
     "tuned": ["tuned PyTorch", "tuned.py"],
@@ -42,23 +43,23 @@ STACKS = {  # in the tables; its script in src/yardsticks, and the words behind 
     "keras_two": ["Keras, two processes", "keras_lab.py", "labs", "2"],
 }
 KERAS, TUNED_KERAS = {"keras", "keras_xla", "keras_no_xla", "keras_two"}, {"keras_xla", "keras_no_xla"}
-TASKS = {  # of a recipe, and which stacks have none
+TASKS = {  # its name in tables, and which stacks do not do it
     "training": ("{}", {"keras_two"}),
     "inference": ("answers of {}", {"keras_two", "tutorial"}),
     "start": ("first step of {}", {"keras_two"}),
     "folds": ("five folds of {}", {"plain", "tuned", "tutorial", *TUNED_KERAS}),
 }
 EPOCHS = {"training": 2, "inference": 4, "start": 1, "folds": 1}
-WARM = ("training", "inference")  # one more epoch comes first, whose time is not taken
-WHOLE = ("start", "folds")  # their seconds count, not the images in them
+WARM = ("training", "inference")  # an epoch that is not timed comes first
+WHOLE = ("start", "folds")  # what counts is their seconds, not images a second
 NEIGHBOURS = {"quiet": "", "early": " beside a busy process", "late": " once a busy process has come"}
 # of an epoch, which takes some seconds
 IMAGES = {"deep": 12_800, "baseline": 25_600, "dense": 51_200, "conv": 12_800, "cnn": 16_800, "cnn_augmented": 8_000}
-OWN = ("GOMP_SPINCOUNT", "HYDRA_FULL_ERROR")  # set by this process for itself: a yardstick starts without
+OWN = ("GOMP_SPINCOUNT", "HYDRA_FULL_ERROR")  # variables that this process has set for itself: other stacks lack them
 
 
 class Job(NamedTuple):
-    """What is measured once a round."""
+    """One measurement, which is repeated in each round."""
 
     task: str
     recipe: str
@@ -70,25 +71,21 @@ class Job(NamedTuple):
 
 
 class Bench:
-    """Measures processes. What they read lies in `place`."""
+    """Measures processes; `place` is a folder for what they read and write."""
 
     def __init__(self, config: DictConfig, place: Path) -> None:
         self.config, self.place = config, place
-        self.made: dict[tuple[str, str], tuple[list[str], Path, int]] = {}
         self.ours = os.environ | {"PYTHONUNBUFFERED": "1"}
         self.theirs = {name: value for name, value in self.ours.items() if name not in OWN}
 
     def measure(self, job: Job, seed: int) -> dict[str, Any]:
-        """Images, their seconds and rate; the cores that were kept busy, the share of the machine that others took, the
-        peak memory of the largest process.
+        """Images, their seconds and rate; the cores kept busy, the share of the machine that others took, peak memory.
 
-        Of a start and of folds, which count as one: the seconds from the command to the end of the first step, or to
-        the end.
+        A start lasts from the command to the end of the first step, folds to the end of the command; both count as one
+        image. Peak memory is that of the largest process.
         """
         passes = (self.config.epochs or EPOCHS[job.task]) + (job.task in WARM)
-        if (job.task, job.recipe) not in self.made:
-            self.made[job.task, job.recipe] = self.make_arrays(job.task, job.recipe)
-        words, arrays, images = self.made[job.task, job.recipe]
+        words, arrays, images = self.make_arrays(job.task, job.recipe)
         if job.stack == "lab":
             lines, run = self._run(self._our_command(job.task, words, arrays, passes, seed), self.ours, job.neighbour)
         else:
@@ -104,7 +101,7 @@ class Bench:
         return {"images": images, "rate": images / run["seconds"]} | run
 
     def measure_peak(self, recipe: str) -> dict[str, float]:
-        """What the processor can do, GFLOP/s, and what the recipe asks of it, GFLOP an image."""
+        """What the processor can do, GFLOP/s, and what the recipe takes, GFLOP an image."""
         return self._ask([sys.executable, YARDSTICKS / "peak.py", recipe])
 
     def describe(self, stacks: set[str]) -> dict[str, Any]:
@@ -126,23 +123,19 @@ class Bench:
         words = [*words, f"seed={seed}", "trainer.accelerator=cpu", quoted("hydra.run.dir", str(folder))]
         if task == "folds":
             return [sys.executable, SRC / "cross_validate.py", *words, f"model.epochs={passes}"]
-        train = [
-            sys.executable,
-            SRC / "train.py",
-            *words,
-            "trainer.limit_val_batches=0",
-            "trainer.limit_test_batches=1",
-        ]
+        short = ["trainer.limit_val_batches=0", "trainer.limit_test_batches=1"]
+        train = [sys.executable, SRC / "train.py", *words, *short]
         if task != "inference":
             return [*train, f"model.epochs={passes}"]
         self._run([*train, "model.epochs=1"], self.ours)
         self._run([sys.executable, SRC / "export.py", folder], self.ours)
         return [sys.executable, YARDSTICKS / "exported.py", folder / "model.ts", arrays, passes]
 
+    @functools.cache  # noqa: B019, it lives as long as the benchmark
     def make_arrays(self, task: str, recipe: str) -> tuple[list[str], Path, int]:
         """What train.py is told; a file with the very images that it then trains on; how many these are.
 
-        Where an epoch is shorter than the recipe's, more images are held out, so that all classes stay in it.
+        For an epoch shorter than the recipe's more images are held out, which keeps all classes in it.
         """
         data = "cifar4" if recipe.startswith("cnn") else "mnist"
         words = [f"model={recipe}", f"data={data}", quoted("data.root", str(data_folder(self.config.root).absolute()))]
@@ -165,7 +158,7 @@ class Bench:
     def _run(
         self, command: Sequence[Any], environment: dict[str, str], neighbour: str = "quiet"
     ) -> tuple[list[tuple[float, str]], dict[str, float]]:
-        """The lines that a process prints, with the second of each; its seconds and what it used."""
+        """The lines that a process prints, each with its time in seconds; the process's seconds and what it used."""
         lines, started, busy = [], time.perf_counter(), _busy_seconds()
         with contextlib.ExitStack() as stack:
             if neighbour == "early":
@@ -212,7 +205,7 @@ def _busy_process() -> Iterator[None]:
 
 
 def _busy_seconds() -> float:
-    """Of all cores since the machine's start; 0 where the system does not tell."""
+    """How long all cores together were busy since the machine started; 0 where the system does not tell."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0

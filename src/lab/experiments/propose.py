@@ -1,4 +1,4 @@
-"""Which values a search tries next: Optuna's, as a function of the trials that are known."""
+"""Which values a search tries next: Optuna proposes them, from the trials that are known."""
 
 import itertools
 import statistics
@@ -14,26 +14,26 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lab.experiments.knobs import Knob
 
-STARTUP = 6  # trials at random before the first that learns from others
-TRIES = 10  # at values that were not tried before
+STARTUP = 6  # trials with random values, before the first that learns from others
+TRIES = 10  # proposals; were all of them tried before, random values follow
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 @dataclass
 class Known:
-    """A trial before the one proposed: its values, its validation score by epoch."""
+    """An earlier trial, as a proposal takes it into account."""
 
     values: dict[str, str]
-    curve: dict[int, float]  # empty: it has failed, or is running
+    curve: dict[int, float]  # its validation score by epoch; empty: it has failed, or is running
     is_running: bool = False
-    is_whole: bool = True  # not pruned
+    is_whole: bool = True  # False: it was pruned
 
 
 def propose(knobs: Sequence[Knob], seed: int, known: Sequence[Known]) -> dict[str, str]:
-    """The values of the trial after those `known`: with the same arguments the same, in any process.
+    """The values of the next trial, none of those `known`; they depend on the arguments alone, not on the process.
 
-    By the tree-structured Parzen estimator (Bergstra et al., 2011), which avoids what is running; never the same twice.
+    Optuna's tree-structured Parzen estimator (Bergstra et al., 2011) proposes them, and avoids what is running.
     """
     taken = [one.values for one in known]
     for draw in itertools.count():
@@ -47,9 +47,9 @@ def propose(knobs: Sequence[Knob], seed: int, known: Sequence[Known]) -> dict[st
 
 
 def find_bars(known: Sequence[Known], epochs: int) -> list[float]:
-    """For each epoch but the last the median of the best scores so far of those `known`, below which a trial stops.
+    """For each epoch but the last, the score below which a trial stops; empty before STARTUP trials are known.
 
-    The median stopping rule (Golovin et al., 2017).
+    It is the median of what the `known` trials had reached by then: the median stopping rule (Golovin et al., 2017).
     """
     if sum(bool(one.curve) for one in known) < STARTUP:
         return []
@@ -63,9 +63,9 @@ def find_bars(known: Sequence[Known], epochs: int) -> list[float]:
 
 
 def importances(knobs: Sequence[Knob], known: Sequence[Known]) -> dict[str, float]:
-    """The share of each knob in what the scores vary by, by Optuna (PED-ANOVA; Watanabe et al., 2023).
+    """How much of the scores' variation each knob explains, a share, by Optuna (PED-ANOVA; Watanabe et al., 2023).
 
-    Empty where too few trials, or none that differ, tell.
+    Empty where there are too few trials, or all have one score.
     """
     whole = [one for one in known if one.curve and one.is_whole]
     scores = {one.curve[max(one.curve)] for one in whole}
@@ -76,14 +76,14 @@ def importances(knobs: Sequence[Knob], known: Sequence[Known]) -> dict[str, floa
 
 
 def _make_study(knobs: Sequence[Knob], known: Sequence[Known], sampler: BaseSampler) -> optuna.Study:
-    """In memory: the trials' folders hold what is to be kept."""
+    """An Optuna study of the trials `known`, in memory: their folders keep what is to be kept."""
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.add_trials([_as_trial(knobs, one) for one in known])
     return study
 
 
 def _as_trial(knobs: Sequence[Knob], one: Known) -> FrozenTrial:
-    """A failed one counts as the worst, so that others keep away."""
+    """Optuna's record of a trial; one that failed counts as the worst, so that others avoid its values."""
     options = {"params": {knob.key: knob.value(one.values[knob.key]) for knob in knobs}}
     options["distributions"] = {knob.key: _distribution(knob) for knob in knobs}
     if one.is_running:

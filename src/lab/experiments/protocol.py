@@ -1,4 +1,4 @@
-"""The rule by which measured figures are judged beside published ones, as a table's `protocol` has it."""
+"""The rule by which measured figures are compared with published ones: a table's `protocol`, of conf/table/."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,28 +15,28 @@ MOST_SEEDS = 1000
 
 @dataclass
 class Comparison:
-    """A published figure beside what was measured, in points, or in logarithms of a loss."""
+    """A published figure and what was measured; their difference in points, or in logarithms of a loss."""
 
     row: str
     what: str  # accuracy, loss, tail, Keras
     published: float  # as it is printed; of Keras the mean
     margin: float
-    rounding: float  # the published figure may be off by so much
-    ours: Sequence[float] = ()  # one a seed, or a fold's difference; empty: not yet run
-    theirs: Sequence[float] = ()  # Keras' seeds; else the figure is one draw
-    value: float = math.nan
-    freedom: float = 0.0
-    error: Callable[[int], float] = lambda seeds: math.nan  # of `value`, were there so many seeds
+    rounding: float  # half the last digit that is printed
+    ours: Sequence[float] = ()  # a figure a seed, or the difference of each fold; empty: not yet run
+    theirs: Sequence[float] = ()  # a figure a seed, of Keras; empty: the published figure is one draw
+    value: float = math.nan  # the difference, ours less theirs
+    freedom: float = 0.0  # degrees of freedom of its standard error
+    error: Callable[[int], float] = lambda seeds: math.nan  # its standard error, with so many seeds
     seeds: int = 0
-    comparisons: int = 1  # that are judged together
-    corrected_p: float = 1.0  # by Holm, of all of them
+    comparisons: int = 1  # how many are judged together
+    corrected_p: float = 1.0  # by Holm, for all of these
 
     def interval(self, confidence: float) -> tuple[float, float]:
         half = float(t.ppf((1 + confidence) / 2, self.freedom)) * self.error(self.seeds) + self.rounding
         return self.value - half, self.value + half
 
     def p(self, seeds: int | None = None) -> float:
-        """Of a difference as large where there is none; with as many `seeds`, were value and spread the same."""
+        """The probability of a difference as large by chance; with `seeds`, were there so many of the same spread."""
         if not self.ours:
             return 1.0
         beyond = max(abs(self.value) - self.rounding, 0)
@@ -54,7 +54,7 @@ class Comparison:
         return self.freedom + (seeds - self.seeds) * (2 if self.theirs else 1)
 
     def verdict(self) -> str:
-        """equivalent, different, undecided, or not yet run."""
+        """One of equivalent, different, undecided, not yet run."""
         if not self.ours:
             return "not yet run"
         if self.is_equivalent():
@@ -62,7 +62,7 @@ class Comparison:
         return "different" if self.corrected_p < 0.05 else "undecided"
 
     def seeds_to_decide(self) -> int | None:
-        """How many would, were the difference and the spread those seen; None: no number of them."""
+        """How many seeds would decide it, were the true difference and spread those seen; None: no number would."""
         for seeds in range(self.seeds + 1, MOST_SEEDS + 1):
             if self.is_equivalent(seeds) or self.p(seeds) * self.comparisons < 0.05:
                 return seeds
@@ -72,10 +72,10 @@ class Comparison:
 def compare_all(
     measured: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Mapping[str, Any]], protocol: Mapping[str, Any]
 ) -> list[Comparison]:
-    """Every comparison that the table's `entries` ask for, judged together; `measured` by row.
+    """Every comparison that the table's `entries` ask for, judged together.
 
-    Of a row "accuracy", "loss", "tail", "Keras" and "set", its data set; scores in the order of seeds, a fold's of the
-    first seed, empty where fewer seeds have run than the protocol asks for.
+    `measured` has of each row the scores "accuracy", "loss", "tail" and "Keras", in the order of seeds, with folds the
+    first seed's, empty where fewer seeds have run than the protocol asks for; and "set", its data set.
     """
     found = []
     for row, entry in entries.items():
@@ -107,7 +107,7 @@ def compare_all(
 
 
 def _estimate(what: str, kind: str, group: Sequence[Comparison]) -> None:
-    """Value, error and degrees of freedom of comparisons that share what is known of the spread."""
+    """Set value, error and degrees of freedom of comparisons of one data set, which all tell of the spread."""
     if what == "Keras":
         for one in group:
             _compare_samples(one)
@@ -128,7 +128,7 @@ def _estimate(what: str, kind: str, group: Sequence[Comparison]) -> None:
 
 
 def _compare_samples(one: Comparison) -> None:
-    """Welch's."""
+    """Set value, error and degrees of freedom of our seeds beside Keras': Welch's t."""
     ours, theirs = variance(one.ours), variance(one.theirs)
     one.seeds, one.value = len(one.ours), mean(one.ours) - mean(one.theirs)
     one.error = lambda seeds: math.sqrt((ours + theirs) / seeds)

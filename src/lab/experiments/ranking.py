@@ -1,4 +1,4 @@
-"""What the jobs of a sweep add up to: a table, the winner, where to look next, a picture."""
+"""The ranking of a sweep's jobs: a table, the winner and whether it is chance, where to look next, a picture."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from lab.config.overrides import command_line
 from lab.datasets.pitfalls import largest_class
 from lab.display.figures import heat_map, ranking, response, spread
-from lab.display.labels import label
+from lab.display.labels import label, name_values
 from lab.display.language import localise, number, say, translate
 from lab.display.terminal import print_notes, print_table, warn
 from lab.experiments.jobs import Job, is_of_sample
@@ -31,7 +31,7 @@ HEADINGS = {  # of the last epoch's scores
 
 @dataclass
 class Setting:
-    """The jobs that differ in nothing but the seed, with the scores of each."""
+    """The jobs with the same values but for the seed, and the scores of each."""
 
     values: dict[str, str]
     jobs: list[Job]
@@ -45,48 +45,42 @@ class Setting:
         return stdev(scores[name] for scores in self.scores) if len(self.scores) > 1 else math.nan
 
     def name(self) -> str:
-        """As a figure calls it: small_pool, learning rate 0.01"""
+        """As figures call it: small_pool, learning rate 0.01"""
         told = (
             value if key in ("model", "data") else f"{label(key)} {_tell(value)}" for key, value in self.values.items()
         )
         return ", ".join(told) or say("this recipe")
 
     def __str__(self) -> str:
-        return ", ".join(f"{short(key)}={value}" for key, value in self.values.items()) or say("this recipe")
-
-
-def short(key: str) -> str:
-    """model.optimizer.lr is lr"""
-    return key.rpartition(".")[2]
+        return name_values(self.values) or say("this recipe")
 
 
 def scores_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """Those of HEADINGS that there are: a run without validation has fewer."""
+    """The scores of HEADINGS that a result.json has: without a validation part it has fewer."""
     parts = {"val": result["validation"].get("last"), "test": result["test"]["last"]}
     named = {f"{part}_{name}": value for part, row in parts.items() if row for name, value in row.items()}
     return {name: value for name, value in (named | {"seconds": result["seconds"]}).items() if name in HEADINGS}
 
 
 def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool, shows_test: bool = False) -> int:
-    """Print the table and what follows from it, leave sweep.csv and sweep.png; the number of jobs that failed.
+    """Print the table and what follows from it, leave sweep.csv and sweep.png. Give the number of jobs that failed.
 
-    `draws` the picture even where it is there. The test part is for the winner, which the validation part chooses: the
-    table `shows_test` scores where it is asked to, where there is no validation part, and where seeds alone differ.
+    It `draws` the picture even where there is one. The validation part chooses the winner, and the winner alone is told
+    its test score. All are where the user asks (`shows_test`), without a validation part, or where only seeds differ.
     """
-    rows, finished = [], []
-    for job in jobs:
-        if result := job.result():
-            finished.append((job, result))
+    results, rows = [(job, job.result()) for job in jobs], []
+    finished = [(job, result) for job, result in results if result]
+    for job, result in results:
         told = scores_of(result) if result else {"error": job.error() or "has left no result"}
         rows.append(job.values | told | {"folder": job.folder.name})
     write_csv(rows, folder / "sweep.csv")
     metric = f"val_{finished[0][1].get('monitor', 'accuracy')}" if finished else ""
-    if settings := fold_seeds(finished, metric):
-        first = finished[0][1]
-        title = title_of(first, swept)
+    if settings := group_by_setting(finished, metric):
+        data, title = finished[0][1]["data"], title_of(finished[0][1], swept)
         shows_test = shows_test or metric not in common(settings) or set(swept) == {"seed"}
-        _print(settings, title, metric, shows_test)
-        data = first["data"]
+        columns, lines = tabulate(settings, metric, shows_test)
+        spare = [say("folder"), *(translate(HEADINGS[name]) for name in ("test_loss", "seconds", "val_loss"))]
+        print_table(title, columns, lines, spare=spare)
         if counts := data.get("class_images", {}).get("validation"):  # older versions did not say
             print_notes([f"{said} on the validation part" for said in [largest_class(counts, data["classes"])] if said])
         if draws or not (folder / "sweep.png").exists():
@@ -109,15 +103,15 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool, s
 
 
 def title_of(result: Mapping[str, Any], swept: Sequence[str]) -> str:
-    """deep on mnist, of whichever is not `swept`; of a job's result."""
+    """deep on mnist, without what is `swept`; from the result.json of any job."""
     fixed = [result[key] if key == "model" else result[key]["name"] for key in ("model", "data") if key not in swept]
     return say("{model} on {data}", model=fixed[0], data=fixed[1]) if len(fixed) == 2 else (fixed or [say("sweep")])[0]
 
 
-def fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]], metric: str) -> list[Setting]:
-    """Best by `metric` first, an accuracy of the validation part, then smallest loss.
+def group_by_setting(finished: Sequence[tuple[Job, Mapping[str, Any]]], metric: str) -> list[Setting]:
+    """The `finished` jobs by setting, whatever their seeds; the best by `metric` first, then the smallest loss.
 
-    Without validation in the order of the command line.
+    Without a validation part they keep the order of the command line.
     """
     settings: dict[str, Setting] = {}
     for job, result in finished:
@@ -132,18 +126,12 @@ def fold_seeds(finished: Sequence[tuple[Job, Mapping[str, Any]]], metric: str) -
 
 
 def common(settings: Sequence[Setting]) -> list[str]:
-    """The scores that every job has."""
+    """The names of the scores that every job has."""
     return [name for name in HEADINGS if all(name in scores for one in settings for scores in one.scores)]
 
 
-def _print(settings: Sequence[Setting], title: str, metric: str, shows_test: bool) -> None:
-    columns, rows = tabulate(settings, metric, shows_test)
-    spare = [say("folder"), *(translate(HEADINGS[name]) for name in ("test_loss", "seconds", "val_loss"))]
-    print_table(title, columns, rows, spare=spare)
-
-
 def tabulate(settings: Sequence[Setting], metric: str, shows_test: bool) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for each setting. Where there are seeds, their number; else the run's folder."""
+    """Headings, and a row for each setting: with the number of its seeds, or without seeds the run's folder."""
     has_seeds = any(len(setting.jobs) > 1 for setting in settings)
     told = {metric, "val_accuracy", "val_loss", "seconds"}
     told |= {"test_accuracy", "test_loss", metric.replace("val_", "test_")} if shows_test else set()
@@ -159,16 +147,13 @@ def tabulate(settings: Sequence[Setting], metric: str, shows_test: bool) -> tupl
             else:
                 cells.append(number(value, ".0f" if name == "seconds" else ".4f"))
         rows.append(cells if has_seeds else [*cells, setting.jobs[0].folder.name])
-    columns = [
-        *map(label, settings[0].values),
-        *[say("seeds")] * has_seeds,
-        *(translate(HEADINGS[name]) for name in names),
-    ]
-    return columns if has_seeds else [*columns, say("folder")], rows
+    headings = [translate(HEADINGS[name]) for name in names]
+    headings = [say("seeds"), *headings] if has_seeds else [*headings, say("folder")]
+    return [*map(label, settings[0].values), *headings], rows
 
 
 def conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
-    """The winner, whether its lead is chance, where its values lie at the edge of the grid."""
+    """Sentences: the winner, whether its lead is chance, which of its values lie at the edge of the grid."""
     if metric not in common(settings):
         return [say("No winner: there is no validation part to choose by, and test images are not for choosing.")]
     best = settings[0]
@@ -186,17 +171,14 @@ def conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
 
 
 def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
-    """Whether the gap to the next is within what chance makes: of the seeds, else of the images."""
+    """A sentence where the gap to the second may be chance, that of the seeds, without seeds that of the images."""
     gap = best.mean(metric) - second.mean(metric)
     if len(pairs := _pair(best, second, metric)) > 1:
         from lab.evaluation.significance import corrected_t
 
         estimate = corrected_t(pairs, 0)
-        gap, within, source = (
-            estimate.value,
-            estimate.value - estimate.low,
-            say("{seeds} seeds, paired", seeds=len(pairs)),
-        )
+        gap, within = estimate.value, estimate.value - estimate.low
+        source = say("{seeds} seeds, paired", seeds=len(pairs))
         if estimate.low > 0:
             return []
         advice = say("undecided: more seeds would tell")
@@ -225,7 +207,7 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
 
 
 def _pair(best: Setting, second: Setting, metric: str) -> list[float]:
-    """By how much the one exceeds the other with each seed that both have."""
+    """By how much the best exceeds the second, for each seed that both have."""
     scores = [
         {job.values.get("seed"): of[metric] for job, of in zip(one.jobs, one.scores, strict=True)}
         for one in (best, second)
@@ -234,7 +216,10 @@ def _pair(best: Setting, second: Setting, metric: str) -> list[float]:
 
 
 def beyond_the_edge(values: Sequence[str], best: str) -> str | None:
-    """The next value of the grid, where `best` is its least or its greatest: by ratio on a wide grid, else by steps."""
+    """The value to try next where `best` is the least or the greatest of the grid `values`; None where it is not.
+
+    It lies as far beyond as the neighbour lies within: by ratio on a wide grid, else by difference.
+    """
     grid = _numbers(values)
     if grid is None or len(set(grid)) < 2:
         return None
@@ -255,7 +240,7 @@ def beyond_the_edge(values: Sequence[str], best: str) -> str | None:
 
 
 def is_logarithmic(grid: Sequence[float]) -> bool:
-    """Whether a logarithmic axis shows `grid` better."""
+    """Whether `grid` wants a logarithmic axis: it is positive and spans a factor of 8 or more."""
     return min(grid) > 0 and max(grid) / min(grid) >= 8
 
 
@@ -272,7 +257,7 @@ def _tell(value: str) -> str:
 
 
 def draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: str, path: Path) -> None:
-    """Accuracy against the value swept; the spread over seeds; a heat map of two; else a ranking."""
+    """Draw the accuracy: against one number swept, over seeds alone, as a heat map of two keys, else as a ranking."""
     metric = metric if metric in common(settings) else "test_accuracy"
     shown = translate(f"{metric.replace('val_', 'validation ').replace('_', ' ')} (%)")
     keys = [key for key in swept if key != "seed"] or list(swept)

@@ -1,4 +1,4 @@
-"""The trials of a search: what is known of each, the table and the pictures that they add up to."""
+"""The trials of a search: its plan, what is known of each trial, their table and pictures."""
 
 import json
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.display import figures
-from lab.display.labels import label
+from lab.display.labels import label, name_values
 from lab.display.terminal import print_table, shorten
 from lab.errors import UserError, first_line
 from lab.experiments.jobs import Job, is_of_these_images
-from lab.experiments.knobs import Knob, name_values
+from lab.experiments.knobs import Knob
 from lab.experiments.ranking import HEADINGS, scores_of
 from lab.files import read_text, write_csv
 from lab.runs.folder import read_history
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Plan:
-    """What a search is: all that decides its trials, kept in search.json for the processes that run them."""
+    """All that decides a search's trials, kept in search.json for the processes that run them."""
 
     digest: str
     knobs: list[Knob]
-    fixed: list[str]  # what each is told besides
+    fixed: list[str]  # what each trial is told besides its values
     seed: int
-    behind: int  # so many trials before one are not known to it: they may still run
-    bars: int  # epochs of a trial that may be stopped at the end of each; 0: none is
+    behind: int  # how many trials just before a trial are not known to it: they may still run
+    bars: int  # epochs of a trial, at the end of each of which it may be pruned; 0: none is pruned
     metric: str  # as metrics.csv calls it
 
     @classmethod
@@ -45,10 +45,10 @@ class Plan:
 
 @dataclass
 class Trial(Job):
-    """A job whose values are known once it has begun."""
+    """A job whose values are known only once it has begun."""
 
-    def told(self) -> dict[str, Any]:
-        """Its `values`, and the `overrides` of its command line that others have not."""
+    def proposal(self) -> dict[str, Any]:
+        """Its "values" by key, and its own "overrides"; both empty before it has begun."""
         path = self.folder / "trial.json"
         try:
             return json.loads(read_text(path)) if path.exists() else {"values": {}, "overrides": []}
@@ -60,21 +60,25 @@ class Trial(Job):
         return (self.folder / "trial.json").exists() or self.has_ended()
 
     def has_finished(self) -> bool:
+        """UserError where it was trained on other images than lie there today."""
         if self.result() and not is_of_these_images(self):
             told = "rerun=true replaces the search, hydra.sweep.dir=FOLDER leaves it where it is"
             raise UserError(f"{self.folder} holds a run on other images than lie there today: {told}")
         return self.result() is not None
 
+    def number(self) -> int:
+        return int(self.folder.name.rpartition("_")[2])
+
     def name(self) -> str:
-        values = name_values(self.told()["values"])
-        return f"trial {int(self.folder.name.rpartition('_')[2])}" + (f", {values}" if values else "")
+        values = name_values(self.proposal()["values"])
+        return f"trial {self.number()}" + (f", {values}" if values else "")
 
 
 def to_known(trial: Trial, plan: Plan, is_running: bool = False) -> "Known":
-    """What `trial` tells those after it."""
+    """What later trials know of `trial`."""
     from lab.experiments.propose import Known  # Optuna, in a search alone
 
-    values, result = trial.told()["values"], None if is_running else trial.result()
+    values, result = trial.proposal()["values"], None if is_running else trial.result()
     if result is None:
         return Known(values, {}, is_running)
     rows = read_history(trial.folder, f"delete {trial.folder}, and it runs again")
@@ -83,7 +87,7 @@ def to_known(trial: Trial, plan: Plan, is_running: bool = False) -> "Known":
 
 
 def report(trials: Sequence[Trial], plan: Plan, folder: Path) -> int:
-    """Print the table of the trials, leave sweep.csv and the pictures; the number of those that failed."""
+    """Print the table of the trials, leave sweep.csv and the pictures. Give the number of trials that failed."""
     rows = [_row(trial, plan) for trial in trials]
     write_csv([{name: value for name, value in row.items() if name != "score"} for row in rows], folder / "sweep.csv")
     scored = [row for row in rows if row["score"] is not None]
@@ -99,9 +103,9 @@ def report(trials: Sequence[Trial], plan: Plan, folder: Path) -> int:
 
 
 def _row(trial: Trial, plan: Plan) -> dict[str, Any]:
-    """What sweep.csv has of it: nothing of the test part, which no search looks at."""
-    result, number = trial.result(), int(trial.folder.name.rpartition("_")[2])
-    row = {"trial": number, **trial.told()["values"], "score": None}
+    """A trial's line in sweep.csv: nothing of the test part, which no search looks at."""
+    result = trial.result()
+    row = {"trial": trial.number(), **trial.proposal()["values"], "score": None}
     if result is None:
         return row | {"error": trial.error() or "has left no result", "folder": trial.folder.name}
     scores = {name: value for name, value in scores_of(result).items() if not name.startswith("test_")}
@@ -110,19 +114,19 @@ def _row(trial: Trial, plan: Plan) -> dict[str, Any]:
 
 
 def best_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that ran to their end, the best first; of equal ones that with the smaller loss."""
+    """The rows of trials that ran to their end, the best first; of equal scores that with the smaller loss."""
     whole = [row for row in rows if row["score"] is not None and not row["pruned"]]
     return sorted(whole, key=lambda row: (-row["score"], row["val_loss"]))
 
 
 def ranked(trials: Sequence[Trial], plan: Plan) -> list[tuple[Trial, float]]:
-    """The whole trials with their scores, the best first."""
+    """The trials that ran to their end, with their scores, the best first."""
     by_folder = {trial.folder.name: trial for trial in trials}
     return [(by_folder[row["folder"]], row["score"]) for row in best_of([_row(trial, plan) for trial in trials])]
 
 
 def _print(rows: Sequence[dict[str, Any]], plan: Plan, title: str) -> None:
-    """Best first, then those that were stopped."""
+    """Print the best first, after them those that were pruned."""
     stopped = sorted((row for row in rows if row["pruned"]), key=lambda row: -row["score"])
     lines = []
     for row in [*best_of(rows), *stopped]:
@@ -134,7 +138,7 @@ def _print(rows: Sequence[dict[str, Any]], plan: Plan, title: str) -> None:
 
 
 def _title(trials: Sequence[Trial], plan: Plan) -> str:
-    """What all have in common."""
+    """The network and the data set, where all trials have the same."""
     first = next(result for result in (trial.result() for trial in trials) if result)
     fixed = {"model": first["model"], "data": first["data"]["name"]}
     return " on ".join(fixed[key] for key in fixed if key not in [knob.key for knob in plan.knobs]) or "a search"

@@ -1,6 +1,5 @@
-"""What the runs of a table say beside what was published: scores, verdicts, findings, RESULTS.md."""
+"""The table of reproduce.py: what its runs measured beside what was published, verdicts, findings; RESULTS.md."""
 
-import csv
 import math
 import re
 import shutil
@@ -16,58 +15,75 @@ from lab.display.terminal import print_table
 from lab.evaluation.significance import corrected_t, holm
 from lab.experiments.jobs import Job, is_of_sample
 from lab.experiments.protocol import Comparison, compare_all, tell
-from lab.files import MOST_TEXT, atomic_write, open_plain, write_csv, write_text
+from lab.files import atomic_write, write_csv, write_text
+from lab.runs.folder import read_history
+
+NOTHING = {"accuracy": [], "loss": [], "tail": [], "Keras": []}  # of a row that has not run as often as asked
 
 
 def data_set(entry: Mapping[str, Any]) -> str:
-    """How a protocol calls what a row is of: folds, or its data set."""
+    """The name under which a protocol has margins and seeds for a row: folds, or its data set."""
     return "folds" if "folds" in entry else dict(re.findall(r"(\bdata)=(\w+)", entry["run"])).get("data", "mnist")
 
 
 @dataclass
 class Row:
-    """A row of the table: what train.py is told, what was published of it in %, its runs."""
+    """A row of the table with its runs.
+
+    `entry` is what conf/table/ has of it: what train.py is told, "run"; perhaps the accuracy in % that was "published"
+    and the "folds" that this is the mean of; a "note"; the row that it is compared "against"; the row that it
+    "continues", with the same seeds.
+    """
 
     name: str
     jobs: list[Job]
-    run: str
-    published: float | None = None
-    folds: Sequence[float] = ()  # those that `published` is the mean of
-    note: str = ""
-    against: str | None = None  # the rung that it stands on
-    continues: str | None = None  # the row whose runs its own carry on, with the same seeds
-    asked: int = 1  # seeds, by the table's protocol
-    keras: Callable[[], list[float]] = list  # reads the accuracies in % of Keras' seeds beside ours
+    entry: Mapping[str, Any]
+    asked: int  # seeds, by the table's protocol
+    keras: Callable[[], list[float]]  # reads the accuracies in % of Keras' seeds beside ours
+
+    @property
+    def folds(self) -> Sequence[float]:
+        """The published accuracy of each fold; empty without folds."""
+        return self.entry.get("folds", ())
+
+    @property
+    def published(self) -> float | None:
+        return self.entry.get("published")
+
+    @property
+    def against(self) -> str | None:
+        return self.entry.get("against")
+
+    def network(self) -> str:
+        """The recipe's name."""
+        return self.entry["run"].partition(" ")[0].removeprefix("model=")
 
     def has_ended(self) -> bool:
         """Whether all its runs have finished or failed."""
         return all(job.has_ended() for job in self.jobs)
 
     def error(self) -> str | None:
-        """Why the first of its failed runs failed."""
+        """Why its first failed run failed; None where none did."""
         return next((job.error() for job in self.jobs if job.result() is None and job.error()), None)
 
     def results(self) -> list[dict[str, Any]]:
-        """Those of the runs that have finished."""
+        """The result.json of each run that has finished."""
         return [result for result in (job.result() for job in self.jobs) if result]
 
     def scores(self) -> dict[tuple[str, str], float]:
-        """Accuracy in % by seed and fold: of the test part, or of the fold held out."""
+        """Accuracy in % by seed and fold, on the test part, or on the fold held out."""
         scored = {(job.values["seed"], job.values["fold"]): _score(job) for job in self.jobs}
         return {key: score["accuracy"] * 100 for key, score in scored.items() if score}
 
-    def by_fold(self) -> list[tuple[float, ...]]:
-        """Of each seed whose folds are complete their scores, in order; without folds one."""
-        return list(self._of_whole_seeds().values())
-
-    def _of_whole_seeds(self) -> dict[str, tuple[float, ...]]:
+    def by_whole_seed(self) -> dict[str, tuple[float, ...]]:
+        """Accuracies in % of each seed all of whose folds have run: a fold each, in order; without folds one."""
         scores, folds = self.scores(), len({job.values["fold"] for job in self.jobs})
         seeds = {seed: tuple(score for (of, _), score in scores.items() if of == seed) for seed, _ in scores}
         return {seed: values for seed, values in seeds.items() if len(values) == folds}
 
     def by_seed(self) -> list[float]:
-        """Accuracy in %, of folds their mean."""
-        return [mean(values) for values in self.by_fold()]
+        """Accuracy in % of each whole seed, the mean over its folds."""
+        return [mean(values) for values in self.by_whole_seed().values()]
 
     def is_told(self) -> bool:
         """Whether findings may speak of it: a seed at least has run, on the real data."""
@@ -82,34 +98,32 @@ class Row:
         return next((result["parameters"]["total"] for result in self.results()), None)
 
     def measured(self) -> str:
-        """The mean over the seeds ± their standard deviation; of folds that over the folds, with n, as the lab's."""
-        seeds = self.by_seed()
+        """The mean over the seeds ± their standard deviation; of folds the first seed's, with n, as lab A prints it."""
+        seeds = self.by_whole_seed()
         if not seeds:
             return "-"
-        figure = f"{mean(seeds):.2f}"
-        if self.folds:  # over those of the first seed, as lab A prints it
-            return f"{figure} ± {pstdev(self.by_fold()[0]):.2f}"
-        return f"{figure} ± {stdev(seeds):.2f}" if len(seeds) > 1 else figure
+        means = self.by_seed()
+        if self.folds:
+            return f"{mean(means):.2f} ± {pstdev(next(iter(seeds.values()))):.2f}"
+        return f"{mean(means):.2f}" + (f" ± {stdev(means):.2f}" if len(means) > 1 else "")
 
     def seconds(self) -> float:
-        """Of training, a seed, all folds together."""
-        whole_seeds = self._of_whole_seeds()
-        seconds = [job.result()["seconds"] for job in self.jobs if job.values["seed"] in whole_seeds]
-        return sum(seconds) / max(len(whole_seeds), 1)
+        """Seconds of training a seed, all its folds together."""
+        seeds = self.by_whole_seed()
+        return sum(job.result()["seconds"] for job in self.jobs if job.values["seed"] in seeds) / max(len(seeds), 1)
 
-    def judged(self, tail: int) -> dict[str, Any]:
-        """What a protocol compares of its runs, see compare_all; nothing before all seeds asked for have run."""
-        seeds = list(self._of_whole_seeds())[: self.asked]
-        judged = {"set": data_set({"run": self.run, **({"folds": self.folds} if self.folds else {})})}
+    def figures(self, tail: int) -> dict[str, Any]:
+        """The scores that a protocol compares, see compare_all; NOTHING before all seeds have run on the real data."""
+        seeds = list(self.by_whole_seed())[: self.asked]
         if len(seeds) < self.asked or self.is_sampled():
-            return judged | {"accuracy": [], "loss": [], "tail": [], "Keras": []}
+            return NOTHING
         jobs = [job for seed in seeds for job in self.jobs if job.values["seed"] == seed]
         accuracies = [_score(job)["accuracy"] * 100 for job in jobs]
         if self.folds:
             accuracies = [ours - theirs for ours, theirs in zip(accuracies, self.folds, strict=True)]
-        losses, tails = [_score(job)["loss"] for job in jobs], [_tail(job, tail) for job in jobs]
-        kept = [tail for tail in tails if tail is not None]
-        return judged | {"accuracy": accuracies, "loss": losses, "tail": kept, "Keras": self.keras()}
+        tails = [score for job in jobs if (score := _last_epochs(job, tail)) is not None]
+        losses = [_score(job)["loss"] for job in jobs]
+        return {"accuracy": accuracies, "loss": losses, "tail": tails, "Keras": self.keras()}
 
     def state(self) -> str:
         """Why there is no verdict."""
@@ -129,24 +143,25 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     compared = _compare(by_name, content) if protocol else []
     by_row = {one.row: one for one in compared if one.what == "accuracy"}
     effects = Effects(content, by_name)
-    if is_ladder:
-        lines = [_rung(row, effects) for row in rows]
-    else:
-        lines = [_published(row, by_row.get(row.name)) for row in rows]
-    told = [f"- {line}" for line in tell(protocol)] if protocol else []
-    print(*told, sep="\n")
+    lines = [_rung_line(row, effects) if is_ladder else _row_line(row, by_row.get(row.name)) for row in rows]
+    rules = "\n".join(f"- {rule}" for rule in tell(protocol)) if protocol else ""
+    print(rules)
     _print(title, lines)
     if drawn := [row for row in rows if row.by_seed()]:
         (rungs if is_ladder else published)(list(map(_shown, drawn)), title, picture)
-    write_csv([_line(row, job) for row in rows for job in row.jobs], picture.with_suffix(".csv"))
-    told = ["### The protocol\n\n" + "\n".join(told), "### The rows"] if told else []
-    about = ["\n".join(_sum_up(compared))] if compared else []
-    about += [*told, _about(rows), content["head"]]
-    cells = [table(list(lines[0]), [list(line.values()) for line in lines])]
-    if more := [_compared(one) for one in compared if one.what != "accuracy" and one.ours]:
-        cells += ["### Losses, last epochs, Keras", table(list(more[0]), [list(line.values()) for line in more])]
-    link = f"![{title}](docs/{picture.name})" if drawn else ""
-    body = "\n\n".join(part for part in (*about, *cells, link, *_find(content, by_name, effects)) if part)
+    write_csv([_csv_line(row, job) for row in rows for job in row.jobs], picture.with_suffix(".csv"))
+    more = [_comparison_line(one) for one in compared if one.what != "accuracy" and one.ours]
+    parts = [
+        "\n".join(_sum_up(compared)) if compared else "",
+        f"### The protocol\n\n{rules}\n\n### The rows" if rules else "",
+        _about(rows),
+        content["head"],
+        _as_markdown(lines),
+        f"### Losses, last epochs, Keras\n\n{_as_markdown(more)}" if more else "",
+        f"![{title}](docs/{picture.name})" if drawn else "",
+        *_find(content, by_name, effects),
+    ]
+    body = "\n\n".join(part for part in parts if part)
     write_text(body.replace("(docs/", "(") + "\n", folder / "table.md")
     for row in rows:
         if row.error():
@@ -155,33 +170,41 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     if results and (not drawn or any(map(Row.is_sampled, rows))):
         print(f"{results} stays as it is: nothing has run, or not on the real data")
     elif results:
-        (results.parent / "docs").mkdir(exist_ok=True)
-        for path in (picture, picture.with_suffix(".csv")):
-            with atomic_write(results.parent / "docs" / path.name) as beside:
-                shutil.copyfile(path, beside)
-        replace_section(results, title, body)
-        print(f"Results: {results}")
+        _publish(picture, title, body, results)
+
+
+def _as_markdown(lines: Sequence[Mapping[str, str]]) -> str:
+    return table(list(lines[0]), [list(line.values()) for line in lines])
+
+
+def _publish(picture: Path, title: str, body: str, results: Path) -> None:
+    """Put the section into `results`, RESULTS.md; the picture and the table of its runs into docs/ beside it."""
+    (results.parent / "docs").mkdir(exist_ok=True)
+    for path in (picture, picture.with_suffix(".csv")):
+        with atomic_write(results.parent / "docs" / path.name) as beside:
+            shutil.copyfile(path, beside)
+    replace_section(results, title, body)
+    print(f"Results: {results}")
 
 
 def _print(title: str, lines: Sequence[Mapping[str, str]]) -> None:
-    """What fits into 80 columns: table.md has the rest."""
+    """Print what fits into 80 columns: table.md has the rest."""
     ends = {"published": " ±", "difference": " (", "verdict": ";"}
     shown = [name for name in lines[0] if name not in ("parameters", "seeds", "seconds", "against")]
     print_table(title, shown, [[line[name].partition(ends.get(name, "\n"))[0] for name in shown] for line in lines])
 
 
 def _compare(rows: Mapping[str, Row], content: Mapping[str, Any]) -> list[Comparison]:
-    """All comparisons of the table, those of rows that were not asked for as not yet run."""
-    protocol, nothing = content["protocol"], {"accuracy": [], "loss": [], "tail": [], "Keras": []}
-    measured = {
-        name: rows[name].judged(protocol["tail"]) if name in rows else nothing | {"set": data_set(entry)}
-        for name, entry in content["rows"].items()
-    }
+    """All comparisons of the table, also of rows that were not asked for: these have not yet run."""
+    protocol, measured = content["protocol"], {}
+    for name, entry in content["rows"].items():
+        figures = rows[name].figures(protocol["tail"]) if name in rows else NOTHING
+        measured[name] = figures | {"set": data_set(entry)}
     return compare_all(measured, content["rows"], protocol)
 
 
 def _sum_up(compared: Sequence[Comparison]) -> list[str]:
-    """What a teacher asks first, in five lines."""
+    """Five lines that count the verdicts: what a teacher asks first."""
     words = [one.verdict() for one in compared if one.what == "accuracy"]
     count = {word: words.count(word) for word in ("equivalent", "different", "undecided", "not yet run")}
     others = [one.verdict() for one in compared if one.what != "accuracy"]
@@ -198,29 +221,29 @@ def _sum_up(compared: Sequence[Comparison]) -> list[str]:
     ]
 
 
-def _published(row: Row, compared: Comparison | None) -> dict[str, str]:
-    """Its line in the table."""
+def _row_line(row: Row, compared: Comparison | None) -> dict[str, str]:
+    """A row's line in the table, beside what was published."""
     figure, difference, verdict = "-", "-", row.state()
     if row.published is not None:
         figure = f"{row.published:.2f}" + (f" ± {pstdev(row.folds):.2f}" if row.folds else "")
     if compared and compared.ours:
         difference, verdict = _interval(compared), _verdict(compared)
-        verdict += f"; not independent of {row.continues}" if row.continues else ""
+        verdict += f"; not independent of {row.entry['continues']}" if "continues" in row.entry else ""
     return {
         "row": row.name,
-        "network": row.run.partition(" ")[0].removeprefix("model="),
+        "network": row.network(),
         "parameters": f"{row.parameters():,}" if row.parameters() else "-",
         "published": figure,
         "measured": row.measured(),
         "seeds": str(len(row.by_seed())),
         "difference": difference,
-        "verdict": verdict + (f"; {row.note}" if row.note else ""),
+        "verdict": verdict + (f"; {row.entry['note']}" if "note" in row.entry else ""),
         "seconds": f"{row.seconds():,.0f}",
     }
 
 
 def _interval(one: Comparison) -> str:
-    """The difference and its 90 % interval: in points, of a loss in % of the published one."""
+    """The difference and its 90 % interval: in points; of a loss in % of the published loss."""
     numbers = (one.value, *one.interval(0.9))
     if one.what == "loss":
         value, low, high = (f"{100 * math.expm1(number):+.0f}" for number in numbers)
@@ -230,7 +253,7 @@ def _interval(one: Comparison) -> str:
 
 
 def _verdict(one: Comparison) -> str:
-    """With what would decide it where nothing does."""
+    """The verdict; where it is undecided, with how many seeds would decide it."""
     word = one.verdict()
     if word != "undecided":
         return word
@@ -238,8 +261,8 @@ def _verdict(one: Comparison) -> str:
     return f"undecided; {'no number of seeds would decide' if seeds is None else f'{seeds} seeds would decide'}"
 
 
-def _compared(one: Comparison) -> dict[str, str]:
-    """The line of a comparison that is not of test accuracy."""
+def _comparison_line(one: Comparison) -> dict[str, str]:
+    """The line of a comparison of anything but our test accuracy."""
     theirs = f"{one.published:.4f}" if one.what == "loss" else f"{one.published:.2f}"
     names = {"loss": "test loss", "tail": "validation, last epochs", "Keras": "test accuracy, Keras beside it"}
     return {
@@ -253,8 +276,8 @@ def _compared(one: Comparison) -> dict[str, str]:
     }
 
 
-def _rung(row: Row, effects: "Effects") -> dict[str, str]:
-    """Its line in the table, beside the rung that it stands on."""
+def _rung_line(row: Row, effects: "Effects") -> dict[str, str]:
+    """A row's line in a ladder, beside the rung, another row, that it stands on."""
     return {
         "network": row.name,
         "parameters": f"{row.parameters():,}" if row.parameters() else "-",
@@ -267,7 +290,7 @@ def _rung(row: Row, effects: "Effects") -> dict[str, str]:
 
 
 class Effects:
-    """Differences between rows, of the same seeds and folds, that a table tells of: Holm's correction is for all."""
+    """All differences between rows that a table speaks of, by seed and fold; Holm's correction counts all of them."""
 
     def __init__(self, content: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
         asked = [(name, row.against) for name, row in rows.items() if row.against]
@@ -289,14 +312,14 @@ class Effects:
 
 
 def _paired(one: Row, other: Row) -> tuple[list[float], float]:
-    """The differences by seed and fold, and how many images were tested for each that all trained on."""
+    """The differences by seed and fold, and how many images were held out for each that was trained on."""
     ours, theirs = one.scores(), other.scores()
     folds = len({fold for _, fold in ours})
     return [ours[key] - theirs[key] for key in ours if key in theirs], 1 / (folds - 1) if folds > 1 else 0
 
 
 def _find(content: Mapping[str, Any], rows: Mapping[str, Row], effects: Effects) -> list[str]:
-    """The findings of the table, filled; those whose rows have not all run are counted."""
+    """The findings of the table with their figures; those whose rows have not all run are only counted."""
     findings = content.get("findings", ())
     told = [f"- {finding}" for finding in (_fill(text, rows, effects) for text in findings) if finding]
     if left_out := len(findings) - len(told):
@@ -305,7 +328,7 @@ def _find(content: Mapping[str, Any], rows: Mapping[str, Row], effects: Effects)
 
 
 def _fill(text: str, rows: Mapping[str, Row], effects: Effects) -> str | None:
-    """`text` with {E1} measured, {E1 range}, {A2 minus A1}, {D10 medical}; None where a row is not run."""
+    """`text` with its {E1}, {E1 range}, {A2 minus A1}, {D10 medical} filled; None where a row has not run."""
     asked = [words.split() for words in re.findall(r"\{([^}]+)\}", text)]
     names = {word for words in asked for word in words if word not in ("range", "minus", "medical")}
     if not all(name in rows and rows[name].is_told() for name in names):
@@ -338,28 +361,26 @@ def _medical(row: Row) -> str:
 
 
 def _shown(row: Row) -> dict[str, Any]:
-    """What the figure shows of it."""
-    network = row.run.partition(" ")[0].removeprefix("model=")
-    name = row.name if row.name.startswith(network) else f"{row.name} {network}"  # a rung is called as its network
+    """What the figure shows of a row."""
+    name = row.name if row.name.startswith(row.network()) else f"{row.name} {row.network()}"  # a rung: its network's
     known = {"name": name, "scores": row.by_seed(), "published": row.published}
     return known | {"parameters": row.parameters(), "seconds": row.seconds()}
 
 
 def _score(job: Job) -> dict[str, float] | None:
-    """Of the last epoch, on the test part or on the fold held out; None before it has finished."""
+    """The last epoch's scores on the test part, or on the fold held out; None before the job has finished."""
     result = job.result()
     return result and result["validation" if job.values["fold"] else "test"]["last"]
 
 
-def _tail(job: Job, epochs: int) -> float | None:
-    """The mean validation accuracy in % of its last `epochs`; None where it has fewer, or no validation part."""
-    with open_plain(job.folder / "metrics.csv", MOST_TEXT, "r") as file:
-        validated = [float(row["val_accuracy"]) for row in csv.DictReader(file) if row.get("val_accuracy")]
+def _last_epochs(job: Job, epochs: int) -> float | None:
+    """The mean validation accuracy in % of a job's last `epochs`; None where it validated fewer."""
+    validated = [row["val_accuracy"] for row in read_history(job.folder) if "val_accuracy" in row]
     return 100 * mean(validated[-epochs:]) if len(validated) >= epochs else None
 
 
-def _line(row: Row, job: Job) -> dict[str, Any]:
-    """What the CSV file has of a run."""
+def _csv_line(row: Row, job: Job) -> dict[str, Any]:
+    """A run's line in the CSV file."""
     line = {"row": row.name, "run": " ".join(job.overrides), **job.values, "published": row.published}
     if result := job.result():
         line |= {key: _score(job)[key] for key in ("accuracy", "loss", "images")}
@@ -369,6 +390,7 @@ def _line(row: Row, job: Job) -> dict[str, Any]:
 
 
 def _about(rows: Sequence[Row]) -> str:
+    """On which machines and versions the runs were measured."""
     where = dict.fromkeys(
         f"{result['machine']}; {', '.join(f'{name} {number}' for name, number in result['versions'].items())}"
         for row in rows

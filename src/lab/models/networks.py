@@ -221,17 +221,18 @@ def hog(classes, orientations, units):
     )
 
 
-def _meant(pools):
-    """Lab D pools after each convolution, but feeds the next one from before the pool: one of the 3 works."""
-    return [MaxPool2d(2)] if pools == 3 else []
+def _convolutions(size, pools):
+    """Lab D's code pools after each of 3 convolutions, but only the last has an effect: pools=3 is what it meant."""
+    layers = []
+    for number in (1, 2, 3):
+        layers += [Conv(32, size, padding="same"), ReLU()]
+        layers += [MaxPool2d(2)] if number == 3 or pools == 3 else []
+    return layers
 
 
 def conv2x2(classes, pools=1):
     return Sequential(
-        Conv(32, 2, padding="same"), ReLU(), *_meant(pools),
-        Conv(32, 2, padding="same"), ReLU(), *_meant(pools),
-        Conv(32, 2, padding="same"), ReLU(),
-        MaxPool2d(2),
+        *_convolutions(2, pools),
         Flatten(),
         Dense(64), ReLU(),
         Dense(classes),
@@ -240,10 +241,7 @@ def conv2x2(classes, pools=1):
 
 def conv2x2_wide(classes, pools=1):
     return Sequential(
-        Conv(32, 2, padding="same"), ReLU(), *_meant(pools),
-        Conv(32, 2, padding="same"), ReLU(), *_meant(pools),
-        Conv(32, 2, padding="same"), ReLU(),
-        MaxPool2d(2),
+        *_convolutions(2, pools),
         Flatten(),
         Dense(128), ReLU(), Dropout(0.5),
         Dense(classes),
@@ -252,10 +250,7 @@ def conv2x2_wide(classes, pools=1):
 
 def conv5x5(classes, pools=1):
     return Sequential(
-        Conv(32, 5, padding="same"), ReLU(), *_meant(pools),
-        Conv(32, 5, padding="same"), ReLU(), *_meant(pools),
-        Conv(32, 5, padding="same"), ReLU(),
-        MaxPool2d(2),
+        *_convolutions(5, pools),
         Flatten(),
         Dense(128), ReLU(), Dropout(0.5),
         Dense(classes),
@@ -301,15 +296,8 @@ def mlp_deep(classes):
 
 
 def mlp_deep_dropout(classes):
-    return Sequential(
-        Flatten(),
-        Dense(1024), ReLU(), Dropout(0.1),
-        Dense(768), ReLU(),
-        Dense(512), ReLU(),
-        Dense(256), ReLU(),
-        Dense(128), ReLU(),
-        Dense(classes),
-    )
+    flatten, dense, relu, *others = mlp_deep(classes)
+    return Sequential(flatten, dense, relu, Dropout(0.1), *others)
 
 
 def cnn(classes):

@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 
 class _BiasedVariance:
-    """The running variance is the mean of the batches' own, as Keras'; torch takes n / (n - 1) times as much.
+    """The running variance is averaged from the batches' biased variances, as in Keras.
 
-    Of vectors in a batch of 32 that is 3 % more.
+    torch averages the unbiased ones, n / (n - 1) times as large: for vectors in a batch of 32 by 3 %.
     """
 
     def forward(self, values: Tensor) -> Tensor:
@@ -14,26 +14,26 @@ class _BiasedVariance:
             return super().forward(values)
         kept = (1 - self.momentum) * self.running_var
         normalised = super().forward(values)
-        # data: backward holds the running variance, and would refuse one that has changed, though it does not read it
+        # .data: backward holds the running variance and would refuse a changed one, though it does not read it
         self.running_var.data.sub_((self.running_var - kept) / (values.numel() // values.shape[1]))
         return normalised
 
 
 class BatchNorm2d(_BiasedVariance, nn.BatchNorm2d):
-    """Of feature maps [n, c, h, w]."""
+    """Keras' batch normalisation of feature maps [n, c, h, w]."""
 
 
 class BatchNorm1d(_BiasedVariance, nn.BatchNorm1d):
-    """Of vectors [n, c]."""
+    """Keras' batch normalisation of vectors [n, c]."""
 
 
 class LazyBatchNorm2d(nn.LazyBatchNorm2d):
-    """One that learns c from the first maps."""
+    """A BatchNorm2d that learns c from the first maps."""
 
     cls_to_become = BatchNorm2d
 
 
 class LazyBatchNorm1d(nn.LazyBatchNorm1d):
-    """One that learns c from the first vectors."""
+    """A BatchNorm1d that learns c from the first vectors."""
 
     cls_to_become = BatchNorm1d

@@ -12,9 +12,9 @@ from lab.errors import UserError, first_line
 
 
 def own(classes: int, file: str, name: str, sha256: str, **options: Any) -> Sequential:
-    """What the function `name` in the Python file `file` makes for so many `classes`, given `options` too.
+    """The network that the function `name` in the Python file `file` makes, called with `classes` and the `options`.
 
-    UserError where the file is not the one of `sha256` any more, and, with its line, where it fails.
+    UserError where the file has changed since its `sha256` was taken; where it fails, with the line.
     """
     path = Path(file)
     if hashlib.sha256(path.read_text().encode()).hexdigest() != sha256:

@@ -26,7 +26,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], None]:
         raise UserError(f"{folder}: none of its jobs has finished")
     first = finished[0][1]
     metric = f"val_{first.get('monitor', 'accuracy')}"
-    settings = ranking.fold_seeds(finished, metric)
+    settings = ranking.group_by_setting(finished, metric)
     has_winner = metric in ranking.common(settings)
     columns, rows = ranking.tabulate(settings, metric, shows_test=not has_winner or set(swept) == {"seed"})
     title = ranking.title_of(first, swept)

@@ -20,7 +20,7 @@ from lab.config.checks import check_plain, check_values
 from lab.config.overrides import resume_command
 from lab.config.schema import CrossValidate, Train
 from lab.errors import UserError, first_line, printable
-from lab.files import LEFT_OVER, MOST_TEXT, atomic_write, open_plain, read_text, refuse_bomb
+from lab.files import LEFT_OVER, MOST_TEXT, atomic_write, open_plain, read_bytes, read_text, refuse_bomb
 
 # what a folder may name as _target_
 TRUSTED = r"(lab\.models(?!\.own$)|lab\.datasets|lab\.training\.optimizers|torch\.optim(\.lr_scheduler)?)\.\w+"
@@ -34,11 +34,9 @@ OPTIONS |= {"strategy", "sync_batchnorm", "val_check_interval"}
 PLAIN = r"None|True|False|auto|cpu|gpu|cuda|mps|ddp\w*|simple|advanced|norm|value|warn|bf16[\w-]*|\d[\w:.+-]*|-1"
 NEEDED_OF_EPOCH = {"epoch", "train_loss", "train_accuracy"}
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
-MOST_CONFIG, MOST_NODES, MOST_DEPTH = 2**18, 10_000, 20  # bytes, values, levels: reading them takes seconds
-DAMAGE = (ValueError, KeyError, TypeError, RecursionError)  # what parsers say of it
-
-
-CORRECTIONS = "corrections.csv"  # a run's copy of the table that it was told
+MOST_CONFIG, MOST_NODES, MOST_DEPTH = 2**18, 10_000, 20  # bytes, values, levels: more would take long to read
+DAMAGE = (ValueError, KeyError, TypeError, RecursionError)  # what parsers raise for a damaged file
+CORRECTIONS = "corrections.csv"  # a run's copy of the table that data.corrections named
 
 
 def claim(folder: Path, config: DictConfig) -> None:
@@ -54,31 +52,36 @@ def claim(folder: Path, config: DictConfig) -> None:
     except FileExistsError:
         raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
     if config.data.corrections:
-        with open_plain(Path(config.data.corrections).expanduser(), MOST_TEXT) as file:
-            content = file.read()
+        content = read_bytes(Path(config.data.corrections).expanduser())
         with atomic_write(folder / CORRECTIONS) as beside:
             beside.write_bytes(content)  # to the byte: it has a checksum
 
 
 @contextlib.contextmanager
-def occupied(folder: Path) -> Iterator[None]:
-    """Keep others from training into `folder` meanwhile; clear what a killed process has half written."""
-    lock = folder / ".running"
+def locked(folder: Path, what: str, lock: str = ".lock") -> Iterator[None]:
+    """Keep other processes out of `folder` meanwhile. UserError where one is already at this `what`."""
     try:
-        with FileLock(lock, blocking=False):
-            for path in folder.iterdir():
-                if re.fullmatch(LEFT_OVER, path.name):
-                    path.unlink(missing_ok=True)
+        with FileLock(folder / lock, blocking=False):
             yield
-            lock.unlink(missing_ok=True)
     except Timeout:
-        raise UserError(f"{folder}: another process is at this run") from None
+        raise UserError(f"{folder}: another process is at this {what}") from None
+
+
+@contextlib.contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Keep others from training into `folder` meanwhile; remove what a killed process has half written."""
+    with locked(folder, "run", ".running"):
+        for path in folder.iterdir():
+            if re.fullmatch(LEFT_OVER, path.name):
+                path.unlink(missing_ok=True)
+        yield
+        (folder / ".running").unlink(missing_ok=True)
 
 
 def read_config(folder: Path, schema: type[Train] = Train, builds: bool = True) -> DictConfig:
-    """The config of a run. What it names to be called is ours or torch's: a folder may be a stranger's.
+    """The config of a run. A folder may be a stranger's: UserError where it names anything but ours or torch's to call.
 
-    Whoever `builds` its network needs the user's word for one of a file of its own.
+    Where the caller `builds` the network and it is of a file of the user's own, the command line must name that file.
     """
     path = folder / "config.yaml"
     if folder.is_file():
@@ -104,7 +107,7 @@ def read_config(folder: Path, schema: type[Train] = Train, builds: bool = True) 
 
 
 def read_exported(path: Path) -> dict[str, Any]:
-    """The metadata of a model.ts, its "config" a Train."""
+    """The metadata of a model.ts; its "config" is a Train."""
     try:
         refuse_bomb(path)
         with open_plain(path) as file, zipfile.ZipFile(file) as archive:
@@ -143,9 +146,9 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
 
 
 def read_history(folder: Path, mend: str = "train it anew") -> list[dict[str, float]]:
-    """The epochs of metrics.csv, a row each: "epoch", and whatever of "train_loss", "val_accuracy", ... it has.
+    """A row for each epoch of metrics.csv: "epoch", "train_loss", and of "val_accuracy", ... what it has.
 
-    UserError where it is damaged, with how to `mend` that.
+    UserError where the file is damaged; `mend` says what to do then.
     """
     path = folder / "metrics.csv"
     try:
@@ -159,6 +162,7 @@ def read_history(folder: Path, mend: str = "train it anew") -> list[dict[str, fl
 
 
 def _check_config(saved: DictConfig, path: Path, schema: type[Train], builds: bool) -> DictConfig:
+    """`saved`, of the file `path`, as a `schema`; UserError where it is none, or names what must not be called."""
     try:
         config = OmegaConf.merge(OmegaConf.structured(schema), saved)
         missing = OmegaConf.missing_keys(config)
@@ -189,7 +193,7 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train], builds: bo
 
 
 def _refuse_growth(text: str) -> None:
-    """ValueError where a configuration has what this program never writes, and what could grow without end."""
+    """ValueError where a YAML text has what this program never writes, and what could grow without end."""
     depth = 0
     for nodes, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
@@ -202,6 +206,7 @@ def _refuse_growth(text: str) -> None:
 
 
 def _targets(node: Any) -> Iterator[Any]:
+    """The value of every _target_, at any depth."""
     if isinstance(node, dict):
         yield from (node[key] for key in node if key == "_target_")
         node = node.values()

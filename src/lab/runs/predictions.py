@@ -1,4 +1,4 @@
-"""What a network said of a part's images, as a file that any numpy reads."""
+"""Predictions: what a network answers for the images of a part, kept in a file that any numpy reads."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,7 +18,10 @@ TINY = np.finfo(np.float32).tiny  # a probability of 0 has no logarithm
 
 @dataclass
 class Predictions:
-    """Of images in the data set's order. Two with the same `sha256` are of the same images with the same labels."""
+    """A network's answers for images, in the data set's order.
+
+    Two with the same `sha256` are for the same images with the same labels.
+    """
 
     logits: npt.NDArray[np.float32]  # [n, classes]
     labels: npt.NDArray[np.int64]  # [n]
@@ -27,12 +30,12 @@ class Predictions:
     sha256: npt.NDArray[np.str_]  # [], of the images' bytes and the labels'
 
     def save(self, path: Path) -> None:
-        """Compressed, with the fields' names."""
+        """Write a compressed .npz file with the fields' names."""
         with atomic_write(path) as beside, beside.open("wb") as file:
             np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """Of each class, [n, classes]."""
+        """[n, classes]"""
         return softmax(self.logits.astype(np.float64), 1)
 
     def loss(self) -> float:
@@ -41,12 +44,12 @@ class Predictions:
         return float(-of_label.mean())
 
     def correct(self) -> npt.NDArray[np.bool_]:
-        """[n]"""
+        """Which images are answered right, [n]."""
         return self.logits.argmax(1) == self.labels
 
 
 def load_predictions(folder: Path) -> Predictions:
-    """Those of a finished run, on its test part, or of a fold, on the images held out."""
+    """The predictions of a finished run for its test part, or of a fold for the images held out."""
     path = folder / "predictions.npz"
     if not path.exists():
         raise UserError(f"{folder}: made by an older version, without predictions.npz: evaluate.py writes it")
@@ -66,13 +69,13 @@ def load_predictions(folder: Path) -> Predictions:
 
 
 def average(opinions: Sequence[Predictions]) -> Predictions:
-    """The mean of the probabilities that several networks give the same images."""
+    """The mean of the probabilities that several networks give for the same images."""
     mean = np.mean([each.probabilities() for each in opinions], axis=0)
     return dataclasses.replace(opinions[0], logits=np.log(np.maximum(mean, TINY)).astype(np.float32))
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:
-    """Of several parts of a data set, in its order; the images' sha256 is lost."""
+    """The predictions for several parts as one, in the data set's order; the images' sha256 is lost."""
     order = np.argsort(np.concatenate([part.indices for part in parts]))
     logits, labels, indices = (
         np.concatenate([getattr(part, name) for part in parts])[order] for name in ("logits", "labels", "indices")

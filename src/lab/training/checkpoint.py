@@ -20,8 +20,8 @@ from torch import Tensor
 from lab.errors import UserError, first_line
 from lab.files import atomic_write, open_plain, refuse_bomb
 
-MOST_PICKLED = 2**23  # bytes: of lists, names and numbers, not of the weights
-# those that torch.save writes: none takes more memory than it has bytes
+MOST_PICKLED = 2**23  # bytes of lists, names and numbers, beside the weights
+# the pickle opcodes that torch.save writes: none makes more than it has bytes
 OPCODES = {"PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE"}
 OPCODES |= {"BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
 OPCODES |= {"BINUNICODE", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS"}
@@ -39,10 +39,10 @@ DTYPES = {
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or absent, and never in a folder that somebody has deleted meanwhile."""
+    """Writes checkpoints whole or not at all, and not into a folder that somebody has deleted meanwhile."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        content = io.BytesIO()  # torch's own writer has no plain word for a full disk
+        content = io.BytesIO()  # torch's own writer does not say that a disk is full
         torch.save(checkpoint, content)
         with atomic_write(Path(path)) as beside:
             beside.write_bytes(content.getbuffer())
@@ -52,7 +52,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint has, on the CPU; nothing in it is run, and it takes about three times its size in memory."""
+    """The content of a checkpoint, on the CPU; nothing in it is run, and it takes at most about 3 times its size."""
     try:
         refuse_bomb(path)
         with open_plain(path) as file, zipfile.ZipFile(file) as archive:
@@ -64,14 +64,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 class _Place(NamedTuple):
     """Where a tensor's numbers lie in the archive."""
 
-    numbers: tuple[str, torch.dtype, str, str, int]  # "storage", their kind, the file, the device, how many
+    numbers: tuple[str, torch.dtype, str, str, int]  # "storage", their dtype, the record, the device, how many
     start: int
     size: tuple[int, ...]
     strides: tuple[int, ...]
 
 
 class _State(OrderedDict):
-    """A module's state, empty at first, to which torch gives an attribute."""
+    """A module's state dict, to which torch gives the attribute _metadata."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class _State(OrderedDict):
 
 
 class _Values(pickle.Unpickler):
-    """Numbers, words, lists and dicts, and for each tensor its place; a pickle that names anything else is refused."""
+    """Unpickles numbers, text, lists and dicts, and of each tensor its place; KeyError where anything else is named."""
 
     def find_class(self, module: str, name: str) -> Any:
         return DTYPES[name] if module == "torch" else NAMES[f"{module}.{name}"]
@@ -98,6 +98,7 @@ NAMES = {
 
 
 def _read(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """The pickled values, with a tensor in each tensor's place."""
     (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
     if archive.getinfo(name).file_size > MOST_PICKLED:
         raise ValueError(f"{archive.getinfo(name).file_size:,} bytes are too many beside the weights")
@@ -116,6 +117,7 @@ def _read(archive: zipfile.ZipFile) -> dict[str, Any]:
 
 
 def _unpickle(content: bytes) -> dict[str, Any]:
+    """ValueError where it has what torch.save does not write."""
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name not in OPCODES or ("PUT" in opcode.name and argument > len(content)):
             raise ValueError(f"torch.save writes no such {opcode.name}")
@@ -123,7 +125,10 @@ def _unpickle(content: bytes) -> dict[str, Any]:
 
 
 class _Maker:
-    """Makes the tensors of an archive, whose numbers lie in `folder`/data; some may share theirs, not without end."""
+    """Makes the tensors of an archive, whose numbers lie in `folder`/data.
+
+    Tensors may share their numbers, but all together are at most twice the archive's size.
+    """
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         self.archive, self.folder = archive, folder

@@ -19,14 +19,14 @@ from torchmetrics.utilities import dim_zero_cat
 from lab.datasets.batches import Batch
 from lab.errors import UserError
 
-MOST_LOSS = 1e6  # raw pixels start with hundreds
-STEPS_UNWATCHED = 50  # on a GPU, where looking at the loss waits for it
+MOST_LOSS = 1e6  # from which on training has diverged; with raw pixels it starts with hundreds
+STEPS_UNWATCHED = 50  # between two looks at the loss on a GPU, each of which waits for the GPU
 
 
 class Score(Metric):
-    """Mean cross-entropy, accuracy as a fraction, and the number of images they are of.
+    """Mean cross-entropy, accuracy as a fraction, and the number of images, over all processes of a distributed run.
 
-    Running sums, and of all processes of a distributed run: a kept tensor a step would pin torch's freed memory.
+    It keeps running sums: a tensor kept from each step would pin memory that torch has freed.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Score(Metric):
 
 
 class ClassScore(Score):
-    """A Score with the mean of the classes' recalls and of their F1; a class that nothing has to do with has none."""
+    """A Score with balanced accuracy and macro F1: means over the classes for which recall, or F1, is defined."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class ClassScore(Score):
 
 
 class Outputs(Metric):
-    """The logits [n, classes] of every image of a part, in the data set's order, and the images' indices [n]."""
+    """Collects the logits [n, classes] for all images of a part, in the data set's order, and their indices [n]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,14 +82,15 @@ class Outputs(Metric):
 
 
 class Classifier(LightningModule):
-    """`net` maps images uint8 or float [n, c, h, w] to logits [n, classes]; `augment` changes those it trains on.
+    """Trains `net`, a Network that maps images uint8 or float [n, c, h, w] to logits [n, classes].
 
-    `mix` changes them and their labels [n], into the classes' shares [n, classes]. It trains by `train_loss`, of logits
-    and labels or shares; validation and test are scored by plain cross-entropy.
+    `augment` changes the images to train on; `mix` changes them and their labels [n], into the classes' shares
+    [n, classes]. The network trains by `train_loss`, of logits and labels or shares; validation and test are scored by
+    plain cross-entropy. Where nothing changes the images a batch may hold their features, what the frozen layers make
+    of them.
 
     Logs the Score of each part once an epoch, as train_loss, val_accuracy, ... Training metrics are of the weights as
-    they were at each batch, with dropout, as Keras prints them. What is frozen of `net`, a Network, has seen the images
-    before, unless `augment` changes them. After a test `outputs` holds the test's Outputs.
+    they were at each batch, with dropout, as Keras prints them. After a test `outputs` holds the test's Outputs.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Classifier(LightningModule):
 
     @property
     def changes_images(self) -> bool:
-        """Whether it trains on other images than the data set's, of which no features are known."""
+        """Whether it trains on other images than the data set's: their features are not known."""
         return self.augment is not None or self.mix is not None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -151,14 +152,14 @@ class Classifier(LightningModule):
         self.trainer.datamodule.compute_features()
 
     def on_train_start(self) -> None:
-        """What a checkpoint has restored fits the parameters: a fused step would read on beyond its end."""
+        """ValueError where a checkpoint's optimizer does not fit the parameters: a fused step would read beyond it."""
         for parameter, state in self.optimizer.state.items():
             shapes = {value.shape for value in state.values() if isinstance(value, Tensor)}
             if "fused" in self.optimizer.defaults and not shapes <= {parameter.shape, torch.Size()}:
                 raise ValueError("its optimizer is of another network")
 
     def on_train_epoch_start(self) -> None:
-        """Dropout and augmentation depend on seed, epoch and process alone: so a resumed run has the same bits."""
+        """Seed dropout and augmentation by seed, epoch and process alone, so that a resumed run has the same bits."""
         drawn_from = [self.trainer.datamodule.seed, self.current_epoch, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(drawn_from).generate_state(1)[0]))
         self.validated = False
@@ -178,7 +179,7 @@ class Classifier(LightningModule):
 
     def _log(self, part: str, score: Score) -> None:
         for name, value in score.compute().items():
-            # the test's metrics belong to the end, not on a curve
+            # the test's metrics are no curve over the epochs
             self.log(f"{part}_{name}", value, logger=part != "test" and name != "images")
         score.reset()
 
@@ -186,23 +187,23 @@ class Classifier(LightningModule):
         if self.make_schedule is None:
             return self.optimizer
         schedule = self.make_schedule(self.optimizer, self.count_steps())
-        # what Lightning asks for, lr_scheduler_step knows better
+        # Lightning demands a monitor, but lr_scheduler_step chooses itself
         monitor = {"monitor": "val_loss", "strict": False} if self.automatic_optimization else {}
         return {"optimizer": self.optimizer, "lr_scheduler": schedule | monitor}
 
     def count_steps(self) -> int:
-        """Of the whole training."""
+        """How many steps the whole training has."""
         return self.trainer.estimated_stepping_batches
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any = None) -> None:
-        """ReduceLROnPlateau waits for an epoch that is validated."""
+        """Step the schedule; ReduceLROnPlateau only after an epoch that was validated."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
         elif self.validated:
             scheduler.step(self.trainer.callback_metrics["val_loss"])
 
 
-# the options of the Trainer that count batches, look at each or change a step, and the values that leave them off
+# the Trainer's options that count batches, look at each or change a step, with the values that leave them off
 BATCH_BY_BATCH = {
     "accumulate_grad_batches": 1,
     "callbacks": None,
@@ -220,7 +221,10 @@ BATCH_BY_BATCH = {
 
 
 def fits_whole_epochs(options: dict, trainer: Trainer, optimizer: Optimizer) -> bool:
-    """Whether `options`, those of `trainer` that were given, and the optimizer leave the steps to this module."""
+    """Whether WholeEpochsClassifier can take the steps: no option, callback or optimizer wants Lightning's own loop.
+
+    `options` are those that `trainer` was given.
+    """
     given = any(options.get(key, off) != off for key, off in BATCH_BY_BATCH.items())
     given |= any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # after each step
     scales = getattr(trainer.precision_plugin, "scaler", None) is not None  # gradients of float16
@@ -229,11 +233,11 @@ def fits_whole_epochs(options: dict, trainer: Trainer, optimizer: Optimizer) -> 
 
 
 class WholeEpochsClassifier(Classifier):
-    """A Classifier that is given all batches of an epoch as one item, and takes the steps itself: an ordinary run's.
+    """A Classifier that gets all batches of an epoch as one item, and takes the steps itself.
 
-    What Lightning does around a step takes as long as a step of a small network. The weights have the same bits as
-    batch by batch. Where something counts batches or wants to see each, the run goes batch by batch, by Lightning's own
-    loop: see fits_whole_epochs.
+    What Lightning does around a step takes as long as a step of a small network. The weights get the same bits as
+    batch by batch, in Lightning's own loop. That is used where something counts batches or wants to see each: see
+    fits_whole_epochs.
     """
 
     def __init__(self, classifier: Classifier) -> None:

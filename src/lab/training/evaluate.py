@@ -1,4 +1,4 @@
-"""How good a run is, and where it fails."""
+"""Evaluates a finished run: metrics, each image's answer, figures of where it fails."""
 
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ MOST_LETTERS = 30  # of a file's name in a figure, its last
 
 
 def evaluate_run(path: Path, part: str | None, weights: str, root: Path | None) -> None:
-    """Write evaluation.json and figures beside the run; their names have the part and the weights asked for.
+    """Write evaluation.json and figures beside the run; their names say which part and weights were asked for.
 
-    `path` is a run's folder or one fold's, its model.ts, or a cross-validation's folder: of that the folds together, by
+    `path` is a run's folder or one fold's, its model.ts, or a cross-validation's folder: its folds answer together, by
     the mean of their probabilities.
     """
     folder, runs, usual = _load(path, weights, root)
@@ -67,7 +67,7 @@ def _load(path: Path, weights: str, root: Path | None) -> tuple[Path, list[Run],
 
 
 def _list(predictions: Predictions, run: Run) -> list[dict[str, Any]]:
-    """Of each image its file, where it has one; its number in the part and in the data set; what it is read as."""
+    """A row of predictions.csv for each image: its file if any, its number in the part and the data set, its answer."""
     classes, files, rows = predictions.classes.tolist(), run.dataset.files, []
     for number, (image, label, shares) in enumerate(
         zip(predictions.indices.tolist(), predictions.labels, predictions.probabilities(), strict=True)
@@ -81,6 +81,7 @@ def _list(predictions: Predictions, run: Run) -> list[dict[str, Any]]:
 
 
 def _draw(evaluation: dict[str, Any], predictions: Predictions, run: Run, folder: Path, name: str) -> None:
+    """Draw the confusion matrix, the surest mistakes and the calibration; `name` ends the files' names."""
     score = f"accuracy {evaluation['accuracy']:.2%}"
     title = f"{evaluation['model']} on {evaluation['data']}, {evaluation['part']}: {score}"
     if evaluation["weights"] != "last":
@@ -108,7 +109,7 @@ def _draw(evaluation: dict[str, Any], predictions: Predictions, run: Run, folder
 
 
 def _print(evaluation: dict[str, Any]) -> None:
-    """Precision, recall and F1 of each class; loss, accuracy, calibration and, of two classes, AUC and threshold."""
+    """Print precision, recall and F1 of each class; loss, accuracy, calibration; of two classes AUC and threshold."""
     rows = []
     for name, scores in evaluation["classes"].items():
         shares = ("" if scores[key] is None else f"{scores[key]:.2%}" for key in ("precision", "recall", "f1"))

@@ -1,4 +1,4 @@
-"""What this machine trains a network fastest with, by some of its steps: how many threads, which arithmetic."""
+"""Tries what this machine trains a network fastest with, by timing some steps: how many threads, which precision."""
 
 import contextlib
 import copy
@@ -16,15 +16,15 @@ from lab.models.build import count_parameters
 from lab.training.prepare import Run
 from lab.training.trainer import Epochs
 
-ROUNDS, SECONDS = 2, 0.15  # of steps in each way, in turn
-GAIN = 1.3  # what one thread must gain: a quiet machine then gives the same bits each time
-GAIN_OF_SHORT = 1.1
-SLOWER = 1.5  # times the seconds of the quickest epoch: perhaps a neighbour has come
-MOST_PARAMETERS = 20_000_000  # of a network whose threads are tried
+ROUNDS, SECONDS = 2, 0.15  # each way is timed for so long, in turn
+GAIN = 1.3  # that one thread must bring: a quiet machine then has the same number, and the same bits, each time
+GAIN_OF_SHORT = 1.1  # that a shorter precision must bring
+SLOWER = 1.5  # times the seconds of the quickest epoch: then a neighbour may have come
+MOST_PARAMETERS = 20_000_000  # of a network with which threads are tried
 
 
 def choose_threads(run: Run) -> str:
-    """Train with one thread where that is faster now; say why, "" where it is not.
+    """Set torch to one thread where that is faster now. Give a sentence that says why, "" where it is not.
 
     Threads wait for one another at each layer: where a neighbour keeps a core busy, all of them wait for that core.
     """
@@ -32,7 +32,7 @@ def choose_threads(run: Run) -> str:
     on_cpu = _find_device(run.config).type == "cpu"
     if run.config.threads or threads == 1 or not on_cpu or count_parameters(run.classifier.net) > MOST_PARAMETERS:
         return ""
-    speeds = _try(run, {number: lambda number=number: _with_threads(number) for number in (threads, 1)})
+    speeds = _measure_speeds(run, {number: lambda number=number: _with_threads(number) for number in (threads, 1)})
     if speeds[1] <= GAIN * speeds[threads]:
         return ""
     torch.set_num_threads(1)
@@ -41,9 +41,9 @@ def choose_threads(run: Run) -> str:
 
 
 class Threads(Callback):
-    """Chooses the threads at the start, and again after an epoch that took far longer than the quickest.
+    """Chooses the number of threads at the start, and again after an epoch that took far longer than the quickest.
 
-    metrics.csv has the number of each epoch, for each has its own bits.
+    metrics.csv has the number of each epoch: the bits depend on it.
     """
 
     def __init__(self, run: Run, epochs: Epochs) -> None:
@@ -57,9 +57,9 @@ class Threads(Callback):
 
 
 def choose_precision(run: Run) -> str:
-    """speed=fast: put the faster arithmetic into the run's `config.trainer.precision`; say what was measured.
+    """For speed=fast: set the run's `config.trainer.precision` to the faster one. Give a sentence on what was measured.
 
-    Weights, their updates, losses and batch normalisation stay in float32: the products alone are made shorter.
+    Weights, their updates, losses and batch normalisation stay in float32: only products are computed in less.
     """
     if not run.config.trainer.devices == run.config.trainer.num_nodes == 1:
         return "float32 as ever: several processes might measure, and choose, differently; trainer.precision chooses"
@@ -67,7 +67,7 @@ def choose_precision(run: Run) -> str:
     old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     short = torch.float16 if old_gpu else torch.bfloat16
     ways = {torch.float32: contextlib.nullcontext, short: lambda: torch.autocast(device.type, short)}
-    speeds = _try(run, ways)
+    speeds = _measure_speeds(run, ways)
     times, name = speeds[short] / speeds[torch.float32], str(short).removeprefix("torch.")
     if times > GAIN_OF_SHORT:
         run.config.trainer.precision = "16-mixed" if old_gpu else "bf16-mixed"
@@ -76,7 +76,7 @@ def choose_precision(run: Run) -> str:
 
 
 def _find_device(config: DictConfig) -> torch.device:
-    """The first of the Trainer's."""
+    """The first device that the Trainer will use."""
     on_gpu = config.trainer.accelerator != "cpu" and torch.accelerator.is_available()
     return torch.accelerator.current_accelerator() if on_gpu else torch.device("cpu")
 
@@ -91,10 +91,10 @@ def _with_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _try(run: Run, ways: Mapping[Hashable, Callable[[], AbstractContextManager]]) -> dict[Hashable, float]:
-    """Steps a second, forward and backward, of a copy of the run's network, in each of the ways.
+def _measure_speeds(run: Run, ways: Mapping[Hashable, Callable[[], AbstractContextManager]]) -> dict[Hashable, float]:
+    """Steps a second, forward and backward, of a copy of the run's network, in each of the `ways`.
 
-    Without its frozen layers where these have seen the images already.
+    Its frozen layers are left out where the features of the images are known.
     """
     device = _find_device(run.config)
     indices = torch.from_numpy(run.dataset.parts["train"][: run.config.model.batch_size])

@@ -1,4 +1,4 @@
-"""A finished run again: its config, its data, its weights, and what it predicts."""
+"""Loads a finished run, its config, data and weights, and lets it predict."""
 
 from pathlib import Path
 
@@ -21,9 +21,9 @@ SCORES = ("loss", "accuracy", "images", "balanced_accuracy", "macro_f1")
 
 
 def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
-    """The finished run of `folder` with the weights of its "last" or "best" epoch; its data lies in `root`.
+    """The finished run of `folder` with the weights of its "last" or "best" epoch.
 
-    Without `root` it lies where it lay, else in $LAB_DATA.
+    Its data lies in `root`, else where it lay, else in $LAB_DATA.
     """
     config, result = read_config(folder), read_result(folder)
     path = folder / f"{weights}.ckpt"
@@ -36,8 +36,8 @@ def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
     return run
 
 
-def load_exported(path: Path, root: Path | None = None) -> Run:
-    """The same of a model.ts, which answers in the place of its network."""
+def load_exported(path: Path, root: Path | None) -> Run:
+    """The run of a model.ts, which answers in place of the run's network."""
     metadata = read_exported(path)
     metadata["config"].trainer.precision, metadata["config"].speed = "32-true", None
     run = _prepare_again(metadata["config"], path, metadata["data"], root)
@@ -49,7 +49,7 @@ def load_exported(path: Path, root: Path | None = None) -> Run:
 
 
 class Exported(nn.Module):
-    """Class probabilities as logits, whose softmax they are."""
+    """Gives the class probabilities of an exported `module` as logits: their logarithms."""
 
     frozen = 0
 
@@ -64,7 +64,7 @@ class Exported(nn.Module):
 
 
 def load_weights(run: Run, path: Path) -> None:
-    """Take those of a checkpoint of this very network."""
+    """Load the weights of a checkpoint. UserError where it is of another network, or a weight is not finite."""
     try:
         run.classifier.load_state_dict(read_checkpoint(path)["state_dict"])
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
@@ -74,6 +74,7 @@ def load_weights(run: Run, path: Path) -> None:
 
 
 def _prepare_again(config: DictConfig, folder: Path, data: str, root: Path | None) -> Run:
+    """The run without its weights. UserError where its data is not the set called `data`."""
     place_data(config, root)
     if "weights" in config.model.net:
         config.model.net.weights = False  # the checkpoint has them
@@ -86,9 +87,9 @@ def _prepare_again(config: DictConfig, folder: Path, data: str, root: Path | Non
 def predict(
     run: Run, part: str, trainer: Trainer | None = None, checkpoint: Path | None = None
 ) -> tuple[dict[str, float], Predictions]:
-    """The SCORES of `part`, and the predictions.
+    """The SCORES on `part`, and the predictions.
 
-    By `trainer` with the weights of `checkpoint`, else with those that the run has, in the precision it had.
+    `trainer` takes the weights of `checkpoint`. Without them a new Trainer takes the run's weights and its precision.
     """
     trainer = trainer or _make_tester(run.config.trainer.precision, run.config.trainer.accelerator)
     try:
@@ -105,17 +106,10 @@ def predict(
 
 
 def _make_tester(precision: str, accelerator: str) -> Trainer:
-    """On the device at hand, or on the CPU where the run asked for it."""
-    device = "cpu" if accelerator == "cpu" else "auto"
+    """A Trainer that only tests, on the device at hand, or on the CPU where the run asked for that."""
+    device = {"accelerator": "cpu" if accelerator == "cpu" else "auto", "devices": 1, "precision": precision}
+    nothing = {"logger": False, "enable_checkpointing": False}  # to write
     try:
-        return Trainer(
-            **QUIET,
-            accelerator=device,
-            devices=1,
-            precision=precision,
-            callbacks=[ProgressBar()],
-            logger=False,
-            enable_checkpointing=False,
-        )
+        return Trainer(**QUIET, **device, **nothing, callbacks=[ProgressBar()])
     except ValueError as error:
         raise UserError(f"trainer.precision={precision}: {error}") from None

@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Adam(torch.optim.Adam):
-    """Keras' Adam: epsilon is added before the correction of the second moment, so that it counts for more at first.
+    """Keras' Adam: epsilon is added before the second moment's bias is corrected, and so counts for more at first.
 
-    Torch adds it after: the same step with an epsilon of its own for each step. Fused where torch's is.
+    torch adds it after: with another epsilon for each step it takes Keras' steps. Fused where torch's is.
     """
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -22,9 +22,9 @@ class Adam(torch.optim.Adam):
 
 
 class RMSprop(torch.optim.Optimizer):
-    """Keras 3's RMSprop: epsilon is added inside the root, where torch's adds it to the root.
+    """Keras 3's RMSprop: epsilon is added inside the root, torch adds it to the root.
 
-    The least divisor is the root of `eps`, 3.16e-4 for 1e-7: a weight with tiny gradients moves less than by torch's.
+    The least divisor is the root of `eps`, 3.16e-4 for 1e-7: with tiny gradients a weight moves less than in torch.
     """
 
     def __init__(

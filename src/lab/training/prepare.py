@@ -1,4 +1,4 @@
-"""From a config to a run that is ready to train: data set, network, optimizer."""
+"""Prepares a run from a config: data set, network, loss, optimizer, schedule."""
 
 import contextlib
 import copy
@@ -32,7 +32,7 @@ from lab.training.classifier import Classifier
 
 @dataclass
 class Run:
-    """A network for a data set, both as `config`, a Train, says."""
+    """A network and the data set that it is for, as `config`, a Train, describes them."""
 
     config: DictConfig
     dataset: Dataset
@@ -40,22 +40,21 @@ class Run:
     layers: list[Layer]
 
     def data(self, tested: str = "test", whole_epochs: bool = False) -> ImageData:
-        """Its batches; see ImageData."""
+        """The data set in batches; see ImageData."""
         size, changes = self.config.model.batch_size, self.classifier.changes_images
         return ImageData(self.dataset, size, draw_seed(self.config), tested, whole_epochs, self.features, changes)
 
     @functools.cached_property
     def features(self) -> Features | None:
-        """What the network's frozen layers make of the images, where it has any."""
+        """What the network's frozen layers make of the images; None where it has none."""
         net = self.classifier.net
         return Features(torch.from_numpy(self.dataset.images), net) if net.frozen else None
 
 
 def prepare(config: DictConfig, untrusted: bool = False) -> Run:
-    """What `config` describes, with weights drawn by its seed.
+    """The run that `config` describes, with weights drawn by its seed.
 
-    An untrusted config is one of a run's folder, perhaps a stranger's: datasets.load then downloads from no address of
-    its own.
+    An untrusted config comes from a run's folder, perhaps a stranger's: see datasets.dataset.load.
     """
     _silence_libraries()
     _keep_memory()
@@ -75,9 +74,9 @@ def prepare(config: DictConfig, untrusted: bool = False) -> Run:
 
 
 def draw_seed(config: DictConfig) -> int:
-    """What the first weights, the order of the images, dropout and augmentation are drawn by.
+    """The seed of the first weights, the order of the images, dropout and augmentation.
 
-    Each fold has its own, of seed and fold: with one for all, the spread over the folds would leave out what draws do.
+    Each fold has its own, from seed and fold: with one for all, the spread over folds would leave out that of draws.
     """
     if not config.data.folds:
         return config.seed
@@ -85,7 +84,7 @@ def draw_seed(config: DictConfig) -> int:
 
 
 def build_classifier(config: DictConfig, shape: tuple[int, int, int], classes: int) -> tuple[Classifier, list[Layer]]:
-    """The network of `config`, a Train, for images [n, *shape], with its optimizer, and the network's layers."""
+    """The network of `config`, a Train, for images [n, *shape], with its optimizer; and the table of its layers."""
     recipe = config.model
     architecture = instantiate("model.net", recipe.net, nn.Sequential, classes=classes)
     net, layers = build(architecture, shape, recipe.scale, recipe.name)
@@ -105,7 +104,7 @@ def build_classifier(config: DictConfig, shape: tuple[int, int, int], classes: i
 
 
 def make_loss(recipe: DictConfig, dataset: Dataset) -> nn.CrossEntropyLoss:
-    """What `recipe` trains by. Balanced: each class weighs as much as any other, as scikit-learn's class_weight."""
+    """The loss that `recipe` trains by. Balanced, all classes weigh the same, as by scikit-learn's class_weight."""
     counts, weights = torch.from_numpy(dataset.counts()["train"]), None
     if recipe.class_weights:
         weights = (counts.sum() / (len(counts) * counts)).where(counts > 0, 0).float()
@@ -113,10 +112,11 @@ def make_loss(recipe: DictConfig, dataset: Dataset) -> nn.CrossEntropyLoss:
 
 
 def make_optimizer(config: DictConfig, net: nn.Module, clips: bool = False) -> Optimizer:
-    """Fused where torch has it and nothing speaks against it: the same sums in fewer passes over memory.
+    """The optimizer of `config` for the parameters of `net` that train.
 
-    Keras' l2(x) adds x * w ** 2 to the loss: the same gradient as a weight decay of 2 x, on top of the recipe's own.
-    Layers with a `rate_factor` learn at so much of the recipe's rate.
+    It is fused where torch has that and nothing forbids it: the same sums in fewer passes over memory. Keras' l2(x)
+    adds x * w ** 2 to the loss, which has the gradient of a weight decay of 2 x, beside the recipe's own. Layers with
+    a `rate_factor` learn at so much of the recipe's rate.
     """
     fuses = "fused" in _parameters(torch.optim, config._target_)
     fused = fuses and not clips and not {"fused", "foreach", "differentiable"} & set(config)
@@ -137,7 +137,7 @@ def make_optimizer(config: DictConfig, net: nn.Module, clips: bool = False) -> O
 
 
 def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict[str, Any]:
-    """One that knows its end is told it in steps and goes step by step, the others epoch by epoch."""
+    """Lightning's lr_scheduler: it goes epoch by epoch, or step by step where the schedule must know its last step."""
     known = _parameters(torch.optim.lr_scheduler, config._target_)
     ends = {key: steps for key in ("total_steps", "T_max") if key in known and key not in config}
     peaks = {}
@@ -149,12 +149,12 @@ def _make_schedule(config: DictConfig, optimizer: Optimizer, steps: int) -> dict
 
 
 def _parameters(module: ModuleType, target: str) -> Mapping[str, inspect.Parameter]:
-    """Of torch's own; of another class none is known."""
+    """The parameters of `target` where `module`, torch's, has a class of that name; else none is known."""
     return inspect.signature(getattr(module, str(target).rpartition(".")[2], object)).parameters
 
 
 def _keep_memory() -> None:
-    """glibc then keeps what a step frees for the next one, which else zeroes its pages anew: up to twice the speed."""
+    """Let glibc keep the memory that a step frees for the next: zeroing its pages anew takes up to half the time."""
     mmap_max, trim_threshold = -4, -1
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         libc = ctypes.CDLL(None)
@@ -163,7 +163,7 @@ def _keep_memory() -> None:
 
 
 def _silence_libraries() -> None:
-    """What Lightning and torch say at every start, and what no user can act on."""
+    """Silence what Lightning and torch say at every start, and what no user can act on."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # its table is what was asked for

@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.config.schema import data_folder, fingerprint
 from lab.datasets.corrections import Corrected
+from lab.datasets.dataset import print_counts
 from lab.datasets.pitfalls import find_pitfalls, is_uneven
-from lab.display.terminal import print_classes, print_notes, print_table, warn
+from lab.display.terminal import print_notes, print_table, warn
 from lab.errors import first_line
 from lab.models.build import count_parameters
 from lab.models.jetson import DEVICES, find_refused, trace
@@ -24,7 +25,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy"
 
 
 def print_start(run: Run) -> None:
-    """The data and the network, and whatever the user should know of them."""
+    """Print tables of the data and the network, and what the user should know of them."""
     config, dataset = run.config, run.dataset
     if dataset.is_sample:
         warn(
@@ -38,9 +39,7 @@ def print_start(run: Run) -> None:
             f"{leaked} images of the training part are in the validation or test part too: data.drop_duplicates=true "
             f"leaves them out of training; python src/check_data.py data={config.data.name} shows them."
         )
-    name = config.data.name + (" SAMPLE" if dataset.is_sample else "")
-    shape = "x".join(map(str, dataset.shape))
-    print_classes(f"{name}: {len(dataset.labels):,} images of {shape}", dataset.counts(), dataset.classes)
+    print_counts(dataset, config.data.name + (" SAMPLE" if dataset.is_sample else ""))
     print_notes([*([str(dataset.corrected)] if dataset.corrected else []), *find_pitfalls(dataset, config.model.scale)])
     _print_layers(run)
     if config.model.train:
@@ -50,7 +49,7 @@ def print_start(run: Run) -> None:
 
 
 def _print_layers(run: Run) -> None:
-    """Keras' summary(): layer, output shape, parameters, totals as Keras counts them."""
+    """Print Keras' summary(): layer, output shape, parameters, totals as Keras counts them."""
     rows = [
         [layer.name, "x".join(map(str, layer.shape)), f"{layer.parameters:,}" if layer.parameters else ""]
         for layer in run.layers
@@ -62,7 +61,7 @@ def _print_layers(run: Run) -> None:
 
 
 def _print_devices(run: Run) -> None:
-    """Of a network by name nobody has looked at what its export will run on."""
+    """Print on which devices the network's export will run: of timm's networks nobody knows before."""
     net = copy.deepcopy(run.classifier.net).cpu().eval()
     try:
         refused = find_refused(trace(net, run.classifier.example_input_array))
@@ -72,7 +71,7 @@ def _print_devices(run: Run) -> None:
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """What the scores of a run are scores of."""
+    """What result.json has beside the scores: the recipe, the data, the machine, the versions."""
     recipe, data, dataset = run.config.model, run.config.data, run.dataset
     folds = ("folds", "fold", "fold_seed", "stratify_folds") if data.folds else ()
     return {
@@ -106,7 +105,7 @@ def describe(run: Run) -> dict[str, Any]:
 
 
 def summarise(rows: Mapping[str, dict[str, float]]) -> dict[str, Any]:
-    """Training and validation scores of the epochs in `rows`, "last" and, where there is validation, "best"."""
+    """Training and validation scores of the epochs in `rows`, "last" and, with a validation part, "best"."""
 
     def scores(row: Mapping[str, float], part: str) -> dict[str, float]:
         return {name: row[f"{part}_{name}"] for name in SCORES if f"{part}_{name}" in row}
@@ -121,14 +120,14 @@ def summarise(rows: Mapping[str, dict[str, float]]) -> dict[str, Any]:
 
 
 def fell_below(config: DictConfig, rows: Sequence[Mapping[str, float]]) -> bool:
-    """Whether the best validation score so far is below what stop_below lists for the last epoch in `rows`."""
+    """Whether the best validation score in `rows` is below what stop_below lists for their last epoch."""
     bars, scored = config.stop_below or (), f"val_{config.monitor or 'accuracy'}"
     scores = [row[scored] for row in rows if scored in row]
     return bool(scores) and len(rows) <= len(bars) and max(scores) < bars[len(rows) - 1]
 
 
 def print_end(run: Run, rows: Sequence[Mapping[str, float]], epochs: int) -> None:
-    """Why training ended where it did: before the last of its `epochs`, or in spite of early_stopping."""
+    """Print why training ended before the last of its `epochs`, or why early_stopping did not end it."""
     if fell_below(run.config, rows):
         bar = run.config.stop_below[len(rows) - 1]
         print(f"stop_below: stopped after epoch {len(rows)} of {epochs}: no validation score of {bar:.2%} so far")
@@ -152,7 +151,7 @@ def print_end(run: Run, rows: Sequence[Mapping[str, float]], epochs: int) -> Non
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """Loss and accuracy of each part, best and last epoch, and what misleads; where classes differ, their means too."""
+    """Print loss and accuracy of each part, best and last epoch, and pitfalls; with uneven classes also their means."""
     rows, data = [], result["data"]
     more = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
     more = more if any(map(is_uneven, data["class_images"].values())) else {}
@@ -170,7 +169,7 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def log_hyperparameters(run: Run, result: dict[str, Any]) -> None:
-    """To TensorBoard, with the last epoch's final scores and the network's graph."""
+    """Write the recipe to TensorBoard, with the last epoch's scores and the network's graph."""
     recipe, classifier = OmegaConf.to_container(run.config.model, resolve=True), run.classifier
     groups = {name: recipe.pop(name) or {} for name in ("net", "optimizer", "augment", "schedule")}
     chosen = {name: groups[name].pop("_target_").rpartition(".")[2] for name in groups if "_target_" in groups[name]}

@@ -1,4 +1,4 @@
-"""Where a network looks for the class it names."""
+"""Saliency: which pixels count for the class that a network names."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,17 +8,17 @@ from torch.nn import functional as F
 
 from lab.models.build import Network
 
-LEAST_SIDE = 4  # of maps that tell one place from another
-PICTURE = 3  # channels at most: what has more is no picture any more
+LEAST_SIDE = 4  # of feature maps: smaller ones do not tell one place from another
+PICTURE = 3  # channels: what has more is no picture but feature maps
 
 
 def find_saliency(
     net: Network, images: npt.NDArray[np.uint8], classes: npt.NDArray[np.int64]
 ) -> tuple[str, npt.NDArray[np.float32]]:
-    """Of images [n, h, w, c] how much each pixel counts for the logit of their class [n]: [n, h, w] from 0 to 1.
+    """How much each pixel of images [n, h, w, c] counts for the logit of their class [n]: [n, h, w] from 0 to 1.
 
-    With "Grad-CAM" (Selvaraju et al., 2017) of the last maps that are no smaller than LEAST_SIDE, or, where a network
-    makes none, with the "gradient" of the pixels (Simonyan et al., 2014). The layers are a plain sequence: no hooks.
+    By "Grad-CAM" (Selvaraju et al., 2017) of the last maps that are no smaller than LEAST_SIDE; where a network makes
+    none, by the "gradient" of the pixels (Simonyan et al., 2014). The layers are a plain sequence: no hooks.
     """
     net.eval()
     pixels = torch.from_numpy(images).movedim(-1, 1)
@@ -40,7 +40,7 @@ def find_saliency(
 
 
 def _gradient(start: Tensor, layers: list[nn.Module], classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the logits of `classes` by `start`, from which `layers` go on; and `start`."""
+    """The gradient of the logits of `classes` by `start`, which `layers` turn into logits; and `start`."""
     start = start.detach().float().requires_grad_()
     outputs = start
     for layer in layers:

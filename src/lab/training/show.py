@@ -1,4 +1,4 @@
-"""What the data looks like, and what the layers of a network see."""
+"""Figures of what a data set looks like, and of what the layers of a network see."""
 
 import math
 from pathlib import Path
@@ -13,27 +13,25 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
-from lab.datasets.dataset import Dataset
+from lab.datasets.dataset import Dataset, print_counts
 from lab.datasets.dataset import load as load_data
 from lab.display.figures import counts, filters, gallery, maps
-from lab.display.terminal import print_classes
 from lab.errors import UserError
 from lab.runs.folder import read_result
 from lab.training.load import load
 from lab.training.prepare import Run
 
-EDGES = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])  # Sobel's, dark to bright
-
+EDGES = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])  # Sobel's, from dark to bright
 MOST_FILTERS = 64
 MOST_IMAGES = 40  # of a data set
+MOST_MAPS = 16  # of a layer
 
 
 def show_data(config: DictConfig, folder: Path) -> None:
     """Draw images of each class, its size, a convolution and a pooling of the data set `config`, a Data, names."""
     dataset = load_data(config)
     name, images, classes = config.name, dataset.images, dataset.classes
-    shape = "x".join(map(str, dataset.shape))
-    print_classes(f"{name}: {len(images):,} images of {shape}", dataset.counts(), classes)
+    print_counts(dataset, name)
     print(f"Pixels: {images.dtype}, from {images.min()} to {images.max()}")
     chosen = first_of_each_class(dataset)
     captions = [f"{classes[dataset.labels[number]]}\nno. {number}" for number in chosen.flat]
@@ -69,7 +67,10 @@ def show_run(folder: Path, image: int, root: Path | None) -> None:
 
 
 def first_of_each_class(dataset: Dataset) -> npt.NDArray[np.int64]:
-    """Training images, as a page holds them: five in a row for each class, three in a column, of many classes one."""
+    """Indices of training images, as they fit on a page: of up to 5 classes a row of five each, else columns.
+
+    Of up to 10 classes a column has three images, of more one.
+    """
     training = np.sort(dataset.parts["train"])
     of_class = [training[dataset.labels[training] == label] for label in range(len(dataset.classes))]
     of_class = [numbers for numbers in of_class if len(numbers)][:MOST_IMAGES]
@@ -80,7 +81,7 @@ def first_of_each_class(dataset: Dataset) -> npt.NDArray[np.int64]:
 
 
 def convolve_and_pool(image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray]:
-    """An image [h, w, c], its edges, and these pooled 2x2, under names that state the sizes."""
+    """An image [h, w, c], its edges, and the edges pooled 2x2, by a name that states the size."""
     grey = torch.from_numpy(image).float().mean(2)[None, None]
     around = F.pad(grey, (1, 1, 1, 1), mode="replicate")  # zeros would be an edge
     edges = F.conv2d(around, EDGES[None, None])[0].relu()
@@ -95,10 +96,7 @@ def convolve_and_pool(image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray]:
 
 
 def first_weights(run: Run) -> tuple[str, npt.NDArray] | None:
-    """Name and weights [n, c, h, w] of the first layer that reads pixels.
-
-    None where no layer does: after a HOG, say.
-    """
+    """Name and weights [n, c, h, w] of the first layer that reads pixels; None where none does, after a HOG, say."""
     for name, layer in run.classifier.net.named_modules():
         if isinstance(layer, nn.Linear) and layer.in_features != math.prod(run.dataset.shape):
             return None
@@ -110,8 +108,8 @@ def first_weights(run: Run) -> tuple[str, npt.NDArray] | None:
 
 
 @torch.no_grad()
-def feature_maps(run: Run, image: npt.NDArray[np.uint8], most: int = 16) -> dict[str, npt.NDArray]:
-    """What each layer makes of an image [h, w, c] as long as it is a picture: [n, h, w], the first `most` channels."""
+def feature_maps(run: Run, image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray]:
+    """What each layer makes of an image [h, w, c], its first maps [n, h, w]; up to the first layer that makes none."""
     maps = {}
     outputs = torch.from_numpy(image).permute(2, 0, 1)[None]
     for number, layer in enumerate(run.classifier.net):
@@ -119,13 +117,13 @@ def feature_maps(run: Run, image: npt.NDArray[np.uint8], most: int = 16) -> dict
         if outputs.ndim != 4:
             break
         shape, total = "x".join(map(str, outputs.shape[1:])), outputs.shape[1]
-        shown = f", {most} of {total} maps shown" if total > most else ""
-        maps[f"{number} {type(layer).__name__}: {shape}{shown}"] = outputs[0, :most].float().numpy()
+        shown = f", {MOST_MAPS} of {total} maps shown" if total > MOST_MAPS else ""
+        maps[f"{number} {type(layer).__name__}: {shape}{shown}"] = outputs[0, :MOST_MAPS].float().numpy()
     return maps
 
 
 def _finish(folder: Path, figures: list[str]) -> None:
-    """Put the PNG files `figures` of `folder`, by name, among its events too, and name them."""
+    """Add the PNG files called `figures` to the folder's TensorBoard events, and print their names."""
     with SummaryWriter(folder, filename_suffix=f".{token_hex(8)}") as writer:
         for figure in figures:
             writer.add_image(figure, imread(folder / f"{figure}.png"), dataformats="HWC")

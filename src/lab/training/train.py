@@ -1,4 +1,4 @@
-"""One training run, from a config to a folder with its results."""
+"""Trains one run, from a config to a folder with its results."""
 
 import contextlib
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ from lab.training.result import (
 )
 from lab.training.trainer import Epochs, ProgressBar, make_trainer, quiet_threads, trainer_options
 
-NEEDED = {"epoch", "seconds", "train_accuracy", "train_images", "train_loss"}  # of each epoch
+NEEDED = {"epoch", "seconds", "train_accuracy", "train_images", "train_loss"}  # in a checkpoint, of each epoch
 
 
 def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool = False) -> None:
@@ -52,7 +52,7 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
     keeps_best = tested == "test" and len(run.dataset.parts["validation"]) > 0
     trainer = make_trainer(config, folder, [epochs, ProgressBar(), Threads(run, epochs)], keeps_best)
     if trainer.fast_dev_run:
-        return _try(run, trainer, folder)
+        return _fast_dev_run(run, trainer, folder)
     is_first = rank_zero_only.rank == 0  # of the processes of a distributed run
     if is_first and not resumes:
         claim(folder, config)
@@ -74,9 +74,9 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
 
 
 def resume(folder: Path) -> None:
-    """Go on with the run of `folder`, to the same bits as if nothing had happened.
+    """Go on with the run of `folder` after its last finished epoch, to the same bits as without an interruption.
 
-    From the end of its last finished epoch: all that an epoch draws depends on the seed and its number alone.
+    That works because all that an epoch draws depends on the seed and the epoch's number alone.
     """
     config, folder = read_config(folder), folder.absolute()
     if config.tune:
@@ -89,6 +89,7 @@ def resume(folder: Path) -> None:
 
 
 def _check_validation(run: Run) -> None:
+    """UserError where a key needs a validation part, and there is none."""
     config = run.config
     watches = {"early_stopping": config.early_stopping, "stop_below": config.stop_below}
     watches |= {"schedule=plateau": "Plateau" in str(config.model.schedule)}
@@ -98,7 +99,7 @@ def _check_validation(run: Run) -> None:
 
 
 def _fit(run: Run, trainer: Trainer, epochs: Epochs, last: Path) -> None:
-    """Train, from the checkpoint `last` on where it is there."""
+    """Train, from the checkpoint `last` on if there is one."""
     done = _check_checkpoints(run, last) if last.exists() else None
     if whole := fits_whole_epochs(trainer_options(run.config), trainer, run.classifier.optimizer):
         run.classifier = WholeEpochsClassifier(run.classifier)
@@ -116,7 +117,7 @@ def _fit(run: Run, trainer: Trainer, epochs: Epochs, last: Path) -> None:
 
 
 def _check_checkpoints(run: Run, last: Path) -> int:
-    """How many epochs `last` is of, once it and all beside it are of this very network."""
+    """How many epochs the checkpoint `last` has done. UserError where it, or one beside it, is of another network."""
     for path in last.parent.glob("*.ckpt"):
         load_weights(run, path)
     states = read_checkpoint(last).get("callbacks", {})
@@ -128,8 +129,8 @@ def _check_checkpoints(run: Run, last: Path) -> int:
     return len(rows)
 
 
-def _try(run: Run, trainer: Trainer, folder: Path) -> None:
-    """trainer.fast_dev_run: some batches of each part, and nothing that stays."""
+def _fast_dev_run(run: Run, trainer: Trainer, folder: Path) -> None:
+    """For trainer.fast_dev_run: run some batches of each part, and keep nothing."""
     with _trainers_words():
         trainer.fit(run.classifier, datamodule=run.data())
         predict(run, "test", trainer)
@@ -141,7 +142,7 @@ def _try(run: Run, trainer: Trainer, folder: Path) -> None:
 def _test(
     run: Run, trainer: Trainer, epochs: Epochs, folder: Path, part: str
 ) -> tuple[dict[str, Any], dict[str, Predictions]]:
-    """What result.json says of the scores, and the last epoch's predictions by part."""
+    """The scores for result.json, and the last epoch's predictions by part."""
     rows = {"last": epochs.rows[-1]}
     if (folder / "best.ckpt").exists():
         validated = [row for row in epochs.rows if "val_loss" in row]
@@ -166,7 +167,7 @@ def _write(
     predictions: dict[str, Predictions],
     folder: Path,
 ) -> None:
-    """What the run leaves beside checkpoints and metrics.csv; a run that has a result.json has finished."""
+    """Write what the run leaves beside checkpoints and metrics.csv; result.json comes last: the run has finished."""
     result = describe(run) | scores
     result |= {
         "seconds": round(epochs.elapsed(), 3),  # of the whole training, validation and checkpoints included
@@ -195,7 +196,7 @@ def _write(
 
 @contextlib.contextmanager
 def _interruptible(folder: Path, epochs: Epochs) -> Iterator[None]:
-    """Ctrl-C ends a run with the command that goes on with it."""
+    """Let Ctrl-C end the run with the command that goes on with it."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the one the other
@@ -205,7 +206,7 @@ def _interruptible(folder: Path, epochs: Epochs) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _trainers_words() -> Iterator[None]:
-    """What Lightning's Trainer refuses is one of its options."""
+    """Make a UserError of what Lightning's Trainer refuses: it is one of its options."""
     try:
         yield
     except MisconfigurationException as error:

@@ -31,13 +31,13 @@ from lab.models.build import all_finite
 from lab.training.checkpoint import AtomicCheckpoints
 from lab.training.classifier import MOST_LOSS
 
-QUIET = {"enable_progress_bar": False, "enable_model_summary": False}  # ours say it
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False}  # we have our own
 CHARTS = {name: [f"{name}/{part}" for part in ("train", "val")] for name in ("loss", "accuracy")}
-OURS = ("default_root_dir", "logger", "num_sanity_val_steps", "plugins")
+OURS = ("default_root_dir", "logger", "num_sanity_val_steps", "plugins")  # options that no user gives
 
 
 def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], keeps_best: bool) -> Trainer:
-    """The Trainer that `config` describes, with checkpoints in `folder`, and `callbacks` and the user's."""
+    """The Trainer that `config` describes, with checkpoints in `folder`, with `callbacks` and the user's."""
     options = trainer_options(config)
     users = [instantiate("trainer.callbacks", each, Callback) for each in config.trainer.get("callbacks") or ()]
     options.pop("callbacks", None)
@@ -49,7 +49,7 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
             raise UserError(f"trainer.{key}: is this program's own")
     checkpoints = [Kept(folder, "last")]
     if keeps_best and options["limit_val_batches"] != 0:
-        # the last one is saved after it, and knows it
+        # first: "last" is saved after "best", and its state knows of it
         checkpoints.insert(0, Kept(folder, "best", monitor=f"val_{config.monitor or 'accuracy'}", mode="max"))
     others = [Histograms()] if config.histograms else []
     if config.model.average:
@@ -71,7 +71,7 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
 
 
 def trainer_options(config: DictConfig) -> dict[str, Any]:
-    """What the Trainer is told, as plain values."""
+    """The Trainer's options, as plain values."""
     options = OmegaConf.to_container(config.trainer, resolve=True)
     return options | {"max_epochs": options["max_epochs"] or config.model.epochs}
 
@@ -84,7 +84,7 @@ class Events(TensorBoardLogger):
         self.has_layout = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Training's and validation's in one chart each, loss/train and loss/val; the epoch is no chart."""
+        """Show training and validation in one chart, as loss/train and loss/val; leave the epoch out."""
         if not self.has_layout:
             self.experiment.add_custom_scalars(
                 {"epochs": {name: ["Multiline", lines] for name, lines in CHARTS.items()}}
@@ -94,7 +94,7 @@ class Events(TensorBoardLogger):
         super().log_metrics(named, step)
 
     def save(self) -> None:
-        """No hparams.yaml: config.yaml has it all."""
+        """Write no hparams.yaml: config.yaml has it all."""
         self.experiment.flush()
 
     @rank_zero_only
@@ -105,7 +105,7 @@ class Events(TensorBoardLogger):
 
 @contextlib.contextmanager
 def quiet_threads() -> Iterator[None]:
-    """Without the traceback of TensorBoard's thread on a full disk: its next call raises the same in the main one."""
+    """Hide the traceback of TensorBoard's thread on a full disk: its next call raises the error in the main thread."""
     before = threading.excepthook
 
     def report(failure: threading.ExceptHookArgs) -> None:
@@ -120,15 +120,15 @@ def quiet_threads() -> Iterator[None]:
 
 
 def read_metrics(trainer: Trainer) -> dict[str, float]:
-    """What the module logged, to the seven digits that float32 holds; a count is an int."""
+    """What the module logged, to the seven digits that float32 has; counts as ints."""
     logged = {name: float(f"{value.item():.7g}") for name, value in sorted(trainer.callback_metrics.items())}
     return {name: int(value) if name.endswith("_images") else value for name, value in logged.items()}
 
 
 class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's metrics are all logged
-    """`rows`: the metrics of each epoch, kept in `path`, a CSV file, and given to `show` as a line.
+    """Keeps the metrics of each epoch, `rows`, in the CSV file `path`, and gives each to `show` as a line.
 
-    `images` were trained on in `seconds`, validation apart. Training ends once the rows are `enough`.
+    `images` were trained on in `seconds`, without validation. Training ends once the rows are `enough`.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         trainer.should_stop = trainer.should_stop or self.enough(self.rows)  # killed while it was tested
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.started, self.validated, self.validating = time.perf_counter(), False, 0.0
+        self.started, self.validating = time.perf_counter(), 0.0
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_index: int) -> None:
         self.epoch_seconds = time.perf_counter() - self.started - self.validating
@@ -158,11 +158,11 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         self.validation_started = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.validated, self.validating = True, self.validating + time.perf_counter() - self.validation_started
+        self.validating += time.perf_counter() - self.validation_started
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         metrics = read_metrics(trainer)
-        if not self.validated:  # Lightning still has an earlier epoch's
+        if not module.validated:  # Lightning still has an earlier epoch's
             metrics = {name: value for name, value in metrics.items() if not name.startswith("val_")}
         spent = {"seconds": round(self.epoch_seconds, 3), "threads": torch.get_num_threads()}
         self.rows.append({"epoch": trainer.current_epoch + 1, **metrics, **spent})
@@ -181,24 +181,20 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         return {"rows": self.rows, "threads": torch.get_num_threads()} | totals
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """ValueError, KeyError or TypeError where it is not what state_dict gives: a stranger may have sent it."""
+        """ValueError, KeyError or TypeError where `state` is not what state_dict gives: it may be a stranger's."""
         if self.total is not None:  # a test, for which Lightning restores callbacks too
             return
         threads = state.get("threads", torch.get_num_threads())
-        numbers = [
-            state["images"],
-            state["seconds"],
-            state["elapsed"],
-            *(row[key] for row in state["rows"] for key in row),
-        ]
+        numbers = [row[key] for row in state["rows"] for key in row]
+        numbers += [state[key] for key in ("images", "seconds", "elapsed")]
         if not 1 <= threads <= MOST_THREADS or not all(map(math.isfinite, numbers)):
             raise ValueError("its epochs are no numbers")
         self.rows, self.images, self.seconds = state["rows"], state["images"], state["seconds"]
         self.before = state["elapsed"]
-        torch.set_num_threads(threads)  # each number has its own bits
+        torch.set_num_threads(threads)  # the bits depend on it
 
     def elapsed(self) -> float:
-        """Seconds of the whole training, those before an interruption too."""
+        """Seconds of the whole training, also before an interruption."""
         return self.before + time.perf_counter() - self.begun if self.total is None else self.total
 
     def _line(self, epochs: int) -> str:
@@ -248,7 +244,7 @@ class ProgressBar(Callback):
 
 
 class Kept(ModelCheckpoint):
-    """The checkpoint of one epoch, the last or the best. A resumed run knows it again, wherever its folder is now."""
+    """Keeps the checkpoint of one epoch, the last or the best. A resumed run finds it where its folder is now."""
 
     def __init__(self, folder: Path, name: str, **options: Any) -> None:
         super().__init__(folder, name, enable_version_counter=False, save_on_train_epoch_end=True, **options)
@@ -261,17 +257,17 @@ class Kept(ModelCheckpoint):
 
 
 class Patience(EarlyStopping):
-    """Stops a resumed run that had stopped already, and was killed while it was tested."""
+    """Early stopping that also stops a resumed run which had stopped before, and was killed while it was tested."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self.stopped_epoch > 0
 
 
 class Average(WeightAveraging):
-    """An exponential moving average of the weights is validated, tested, kept in checkpoints, exported.
+    """Validates, tests, saves and exports an exponential moving average of the weights.
 
-    It keeps `decay` a step; at first less, (1 + steps) / (10 + steps), as TensorFlow's: else a short run's would be of
-    its first weights. Batch normalisation's running statistics are averaged as the weights are.
+    The average keeps `decay` of itself a step; at first less, (1 + steps) / (10 + steps), as TensorFlow's: else a short
+    run's would consist of its first weights. Batch normalisation's running statistics are averaged too.
     """
 
     def __init__(self, decay: float) -> None:
@@ -291,13 +287,13 @@ class Average(WeightAveraging):
             torch._foreach_copy_(averages, weights)
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """To go on with training alone: Lightning's would test the weights that were trained, not their average."""
+        """Restore only to go on with training: in a test Lightning would take the trained weights, not the average."""
         if trainer.training:
             super().on_load_checkpoint(trainer, module, checkpoint)
 
 
 class Histograms(Callback):
-    """Every weight and bias as a TensorBoard histogram, each epoch."""
+    """Writes every weight and bias as a TensorBoard histogram, each epoch."""
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero:

@@ -47,7 +47,10 @@ def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
 
 
 def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Of the logarithm of the rate: by the rate itself, as Lightning suggests, noise at the tiniest rates wins."""
+    """The rate where the loss falls fastest along a logarithmic axis; UserError where the loss rises too soon.
+
+    Lightning's own suggestion goes along a linear axis, where noise at the smallest rates wins.
+    """
     if len(rates) < SKIPPED + 10 or not np.isfinite(losses).all():
         raise UserError("tune=lr: the loss rises too soon for a curve: is model.scale right?")
     slopes = np.gradient(np.asarray(losses), np.log(rates))
