@@ -161,4 +161,4 @@ def test_a_row_forced_to_be_wrong_is_never_equivalent(reproduce, tmp_path):
     table = (tmp_path / "out" / "table.md").read_text()
     (row,) = re.findall(r"^\| C1 \|.*$", table, re.MULTILINE)
     assert re.search(r"\| (different|undecided)", row)
-    assert re.match(r"- Of \d+ published accuracies \*\*0 are equivalent\*\*", table)
+    assert re.match(r"- \*\*0 equivalent\*\*, of \d+ published accuracies", table)

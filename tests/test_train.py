@@ -86,6 +86,8 @@ def test_tensorboard_shows_scalars_histograms_graph_and_hyper_parameters(finishe
     tags = events.Tags()
     assert {"loss/train", "accuracy/val", "final/test_accuracy"} <= set(tags["scalars"])
     assert "epoch" not in tags["scalars"] and "custom_scalars__config__" in events.summary_metadata
+    for name in ("loss/train", "accuracy/val"):
+        assert [event.step for event in events.Scalars(name)] == [1, 2], name
     assert "1.weight" in tags["histograms"] and len(events.Histograms("1.weight")) == 2
     assert tags["graph"]
     assert "_hparams_/session_start_info" in events.summary_metadata

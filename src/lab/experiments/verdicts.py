@@ -38,8 +38,8 @@ class Row:
     name: str
     jobs: list[Job]
     entry: Mapping[str, Any]
-    asked: int  # seeds, by the table's protocol
-    keras: Callable[[], list[float]]  # reads the accuracies in % of Keras' seeds beside ours
+    asked: int = 1  # seeds, by the table's protocol
+    keras: Callable[[], list[float]] = list  # reads the accuracies in % of Keras' seeds beside ours
 
     @property
     def folds(self) -> Sequence[float]:
@@ -210,12 +210,12 @@ def _sum_up(compared: Sequence[Comparison]) -> list[str]:
     others = [one.verdict() for one in compared if one.what != "accuracy"]
     more = ", ".join(f"{others.count(word)} {word}" for word in count)
     return [
-        f"- Of {len(words)} published accuracies **{count['equivalent']} are equivalent** to ours: any difference is "
+        f"- **{count['equivalent']} equivalent**, of {len(words)} published accuracies: any difference from ours is "
         "within a margin that was written down before.",
-        f"- **{count['different']} are different**: more than chance makes, and not within the margin.",
-        f"- **{count['undecided']} are undecided**: too few runs, or a published figure that is itself one lucky or "
+        f"- **{count['different']} different**: more than chance makes, and not within the margin.",
+        f"- **{count['undecided']} undecided**: too few runs, or a published figure that is itself one lucky or "
         "unlucky run, to say either.",
-        f"- **{count['not yet run']} are not yet run** as often as the protocol asks for, and have no verdict; "
+        f"- **{count['not yet run']} not yet run** as often as the protocol asks for, and without a verdict; "
         "the same command goes on with them.",
         f"- The labs' losses, last epochs and Keras beside us, judged the same way: {more}.",
     ]

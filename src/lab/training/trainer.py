@@ -84,14 +84,14 @@ class Events(TensorBoardLogger):
         self.has_layout = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Show training and validation in one chart, as loss/train and loss/val; leave the epoch out."""
+        """Show training and validation in one chart, as loss/train and loss/val, by the epoch, from 1 on."""
         if not self.has_layout:
             self.experiment.add_custom_scalars(
                 {"epochs": {name: ["Multiline", lines] for name, lines in CHARTS.items()}}
             )
             self.has_layout = True
         named = {re.sub(r"^(train|val)_(\w+)$", r"\2/\1", name): metrics[name] for name in metrics if name != "epoch"}
-        super().log_metrics(named, step)
+        super().log_metrics(named, int(metrics["epoch"]) + 1 if "epoch" in metrics else step)
 
     def save(self) -> None:
         """Write no hparams.yaml: config.yaml has it all."""
