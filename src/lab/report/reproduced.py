@@ -47,8 +47,9 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], None]:
 
 def _retell(rows: list[list[str]]) -> Table:
     """A table in the language of the moment; a cell may say several things."""
-    columns, *cells = [["; ".join(retell(part) for part in cell.split("; ")) for cell in row] for row in rows]
-    return Table(list(map(translate, columns)), cells)
+    columns, *cells = rows
+    told = [["; ".join(map(retell, cell.split("; "))).replace(" ± ", "\u00a0±\u00a0") for cell in row] for row in cells]
+    return Table(list(map(translate, columns)), told)
 
 
 def _read_runs(folder: Path) -> list[dict[str, Any]]:
