@@ -263,6 +263,16 @@ def test_a_run_folder_calls_only_this_projects_networks_and_torchs_optimizers(ru
             read_config(folder)
 
 
+def test_a_network_that_is_only_a_word_is_refused(run, tmp_path):
+    from lab.runs.folder import read_config
+
+    folder = shutil.copytree(run, tmp_path / "run")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("_target_: lab.models.small_dense", "_target_ lab.models"))
+    with pytest.raises(UserError, match="not the configuration of a run"):
+        read_config(folder)
+
+
 def test_a_strangers_run_folder_downloads_nothing(run, tmp_path):
     """It names an address, a sum that fits, and a place that is not for data."""
     from lab.training.load import load

@@ -35,7 +35,7 @@ PLAIN = r"None|True|False|auto|cpu|gpu|cuda|mps|ddp\w*|simple|advanced|norm|valu
 NEEDED_OF_EPOCH = {"epoch", "train_loss", "train_accuracy"}
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
 MOST_CONFIG, MOST_NODES, MOST_DEPTH = 2**18, 10_000, 20  # bytes, values, levels: more would take long to read
-DAMAGE = (ValueError, KeyError, TypeError, RecursionError)  # what parsers raise for a damaged file
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what parsers raise for a damaged file
 CORRECTIONS = "corrections.csv"  # a run's copy of the table that data.corrections named
 
 
