@@ -263,12 +263,14 @@ def test_a_run_folder_calls_only_this_projects_networks_and_torchs_optimizers(ru
             read_config(folder)
 
 
-def test_a_network_that_is_only_a_word_is_refused(run, tmp_path):
+def test_a_network_that_is_left_open_is_refused(run, tmp_path):
     from lab.runs.folder import read_config
 
     folder = shutil.copytree(run, tmp_path / "run")
     text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("_target_: lab.models.small_dense", "_target_ lab.models"))
+    left_open = text.replace("net:\n    _target_: lab.models.small_dense", "net: ???")
+    assert left_open != text
+    (folder / "config.yaml").write_text(left_open)
     with pytest.raises(UserError, match="not the configuration of a run"):
         read_config(folder)
 
