@@ -41,7 +41,7 @@ def rows(folder):
 def wait_for_epochs(process, folder, epochs):
     while len(rows(folder)) < epochs and process.poll() is None:
         time.sleep(0.005)
-    assert process.poll() is None, process.communicate()
+    assert process.poll() in (None, 0), process.communicate()  # on a crowded machine it may have finished
 
 
 def same(one, other):
