@@ -64,7 +64,8 @@ def export(folder: Path, weights: str, root: Path | None, coverage: float, preci
                 written[file.name] = file
         for name, path in written.items():
             path.replace(folder / name)
-    print(f"{' and '.join(written)} in {folder}. On the device: python predict.py model.ts selftest")
+    *others, last = written
+    print(f"{', '.join(others)} and {last} in {folder}. On the device: python predict.py model.ts selftest")
     if worse:
         raise UserError("; ".join(worse))
 
