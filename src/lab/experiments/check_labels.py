@@ -56,7 +56,7 @@ def find_wrong_labels(folder: Path, root: Path | None, language: str = "en") -> 
     shown = [[pair["class"], pair["thought"], f"{pair['expected']:.0f}", f"{pair['suspects']:,}"] for pair in pairs]
     if rows:
         print_table(_title(config, rows, dataset, predictions), columns, shown[:MOST_PAIRS])
-    print(f"Expected to be wrong: {expected:.0f} of {len(predictions.labels):,} labels; suspects: {len(rows):,}")
+    print(f"Expected to be wrong: {expected:,.0f} of {len(predictions.labels):,} labels; suspects: {len(rows):,}")
     print(f"Of labels changed at random, to try it, {found:.0%} are suspects; of all the others {others:.1%}")
     if is_poor:
         warn(
