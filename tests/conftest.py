@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra._internal.hydra import Hydra
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; torch is not imported yet
@@ -79,6 +80,14 @@ def train(tmp_path, data_root):
 @pytest.fixture
 def here(monkeypatch, capfd, tmp_path, data_root):
     """`COMMAND.py ARGUMENTS` in this process, which has imported torch already: the command's output."""
+    find_mode = Hydra.get_mode
+
+    def get_mode(hydra, config_name, overrides):
+        """Hydra composes each config twice: first for hydra.mode alone, which nothing but a sweep's preset sets."""
+        is_preset = any("sweep=" in word for word in overrides)
+        return find_mode(hydra, config_name, overrides) if is_preset else None
+
+    monkeypatch.setattr(Hydra, "get_mode", get_mode)
 
     def run(command, *arguments):
         monkeypatch.chdir(tmp_path)
@@ -91,9 +100,6 @@ def here(monkeypatch, capfd, tmp_path, data_root):
         monkeypatch.setenv("COLUMNS", "120")
         for name, value in OFFLINE.items():
             monkeypatch.setenv(name, value)
-        if not any("sweep=" in str(word) for word in arguments):
-            # Hydra composes each config twice: first for hydra.mode alone, which the presets of sweeps set
-            monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
         script = PROJECT / "src" / f"{command}.py"
         monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
         runpy.run_path(str(script), run_name="__main__")

@@ -14,10 +14,10 @@ from lab.display.terminal import print_table
 from lab.errors import UserError, printable
 from lab.evaluation.significance import Estimate, accuracy_interval, mcnemar
 from lab.files import read_text
+from lab.runs.folder import DAMAGE
 
 FORMAT = 1  # the newest that this reads
 CLOSE = 1.15  # times as slow: measurements of one file are as far apart, see docs/device.md
-DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 @dataclass
