@@ -81,6 +81,15 @@ def test_tuned_pytorch_changes_images_as_the_project_does(scripts):
     assert changed[0] == pytest.approx(changed[1], abs=0.05)
 
 
+def test_an_exported_networks_passes_are_told(scripts, arrays, capfd, tmp_path):
+    import exported
+    from test_predict import PHOTO, make_model, write_torchscript
+
+    write_torchscript(*make_model("cnn", PHOTO), tmp_path / "model.ts")
+    exported.main(tmp_path / "model.ts", arrays, 2)
+    assert capfd.readouterr().out == "pass 1\npass 2\n"
+
+
 @pytest.mark.skipif(find_spec("keras") is None, reason="Keras is not installed: it is no dependency")
 @pytest.mark.parametrize("how", ["labs", "xla", "no_xla"])
 def test_keras_tells_of_each_pass(arrays, how):

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import platform
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
+from joblib.externals.loky.backend.context import set_start_method
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -108,7 +111,7 @@ def run_job(
     if was_interrupted():  # at the end of the job before, which did not notice
         raise KeyboardInterrupt
     if multiprocessing.current_process().name != "MainProcess":
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1) as log:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
@@ -127,9 +130,12 @@ def run_job(
             write_text(line, folder / "error.txt")  # others look for it
 
 
-def _end_with(parent: int) -> None:
-    """End this process once the process `parent` has ended: a sweep that was killed leaves nobody at work."""
-    while os.getppid() == parent:
+def _end_with_parent() -> None:
+    """End this process once the one that launched it has ended: a sweep that was killed leaves nobody at work."""
+    parent = multiprocessing.parent_process()
+    if os.getppid() != parent.pid:  # a fork of the fork server
+        parent.join()
+    while os.getppid() == parent.pid:
         time.sleep(0.5)
     os._exit(1)
 
@@ -254,6 +260,8 @@ def launch(
     with bar, _Watch(jobs, bar, describe, shows_errors), _hydra_config(launcher.config):
         while jobs:
             try:
+                if at_a_time and at_a_time["n_jobs"] != 1:
+                    _start_fork_server(at_a_time["n_jobs"])
                 launcher.launch([[*job.overrides, *_place(job.folder)] for job in jobs], initial_job_idx=0)
                 return
             except BrokenExecutor:
@@ -280,10 +288,37 @@ def _prepare_environment() -> None:
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
 
 
+def _start_fork_server(at_a_time: int) -> None:
+    """Let joblib's processes, so many `at_a_time`, be forks of one that has imported torch: each saves some seconds so.
+
+    On Linux without a GPU alone: CUDA does not work in forks of a process that has used it.
+    """
+    if sys.platform != "linux" or has_gpu():
+        return
+    set_start_method("forkserver", force=True)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lab.training.train"])
+    before, interrupt = dict(os.environ), signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process ends the others
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(joblib.cpu_count() // at_a_time, 1)))  # as joblib shares the cores
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        signal.signal(signal.SIGINT, interrupt)
+    first = context.Process(target=int)  # it does nothing, once the server is ready: no job waits for that
+    first.start()
+    first.join()
+
+
 def count_workers(jobs: int) -> int:
     """How many jobs to run at a time: as many as there are cores, one on a GPU."""
-    has_gpu = shutil.which("nvidia-smi") or (sys.platform, platform.machine()) == ("darwin", "arm64")
-    return 1 if has_gpu else min(joblib.cpu_count(), jobs)
+    return 1 if has_gpu() else min(joblib.cpu_count(), jobs)
+
+
+def has_gpu() -> bool:
+    """Whether this machine has one that torch uses."""
+    return bool(shutil.which("nvidia-smi")) or (sys.platform, platform.machine()) == ("darwin", "arm64")
 
 
 @contextlib.contextmanager
