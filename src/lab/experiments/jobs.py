@@ -5,18 +5,13 @@ import functools
 import hashlib
 import json
 import multiprocessing
-import os
-import platform
 import shutil
-import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +23,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
-from joblib.externals.loky.backend.context import set_start_method
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -40,10 +34,16 @@ from lab.datasets.dataset import load
 from lab.display.labels import short
 from lab.display.terminal import make_bar
 from lab.errors import DEFECT, UserError, explain, first_line, printable, was_interrupted
+from lab.experiments.processes import (
+    SOURCES,
+    count_workers,
+    end_with_parent,
+    prepare_environment,
+    start_fork_server,
+    wait_for_fork_server,
+)
 from lab.files import read_text, write_json, write_text
 from lab.runs.folder import read_config, read_result
-
-SOURCES = Path(__file__).parents[2]
 
 
 @dataclass
@@ -99,19 +99,24 @@ def is_of_sample(result: dict[str, Any]) -> bool:
 
 
 def run_job(
-    config: DictConfig, tested: str = "test", decide: Callable[[DictConfig, Path], DictConfig] | None = None
+    config: DictConfig,
+    tested: str = "test",
+    turns: int = 0,
+    decide: Callable[[DictConfig, Path], DictConfig] | None = None,
 ) -> None:
     """Train one job. What it prints goes to train.log in its folder; an error becomes one line in error.txt.
 
-    `decide` makes the config when the job starts: a search launches its jobs before their values are known.
+    So many as `turns` of the jobs in one folder train at the same time; 0: all of them. `decide` makes the config when
+    the job starts: a search launches its jobs before their values are known.
     """
     from lab.training.train import train  # torch, in the job's process alone
+    from lab.training.trainer import Turns
 
     folder = run_folder()
     if was_interrupted():  # at the end of the job before, which did not notice
         raise KeyboardInterrupt
     if multiprocessing.current_process().name != "MainProcess":
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        threading.Thread(target=end_with_parent, daemon=True).start()
     with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1) as log:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
@@ -119,7 +124,7 @@ def run_job(
                     config = decide(config, folder)
                 replace_schedule(config)
                 check(config, Train)
-                train(config, folder, tested)
+                train(config, folder, tested, callbacks=[Turns(folder.parent, turns)] if turns else [])
         except Exception as error:
             if was_interrupted():
                 raise KeyboardInterrupt from None
@@ -128,16 +133,6 @@ def run_job(
                 traceback.print_exc(file=log)
                 line = f"{type(error).__name__}: {first_line(error)}: {DEFECT}, {folder}/train.log has more"
             write_text(line, folder / "error.txt")  # others look for it
-
-
-def _end_with_parent() -> None:
-    """End this process once the one that launched it has ended: a sweep that was killed leaves nobody at work."""
-    parent = multiprocessing.parent_process()
-    if os.getppid() != parent.pid:  # a fork of the fork server
-        parent.join()
-    while os.getppid() == parent.pid:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, folder: Path) -> None:
@@ -253,7 +248,7 @@ def launch(
     """
     for job in jobs:
         clear(job, rerun)
-    _prepare_environment()
+    prepare_environment()
     if (at_a_time := getattr(launcher, "joblib", {})) and (workers or at_a_time["n_jobs"] == -1):
         at_a_time["n_jobs"] = workers or count_workers(len(jobs))
     bar = make_bar(sum(job.work for job in jobs), unit)
@@ -261,7 +256,8 @@ def launch(
         while jobs:
             try:
                 if at_a_time and at_a_time["n_jobs"] != 1:
-                    _start_fork_server(at_a_time["n_jobs"])
+                    start_fork_server(max(joblib.cpu_count() // at_a_time["n_jobs"], 1))  # as joblib shares the cores
+                    wait_for_fork_server()
                 launcher.launch([[*job.overrides, *_place(job.folder)] for job in jobs], initial_job_idx=0)
                 return
             except BrokenExecutor:
@@ -278,47 +274,6 @@ def launch(
                 if not isinstance(error, RuntimeError | ValueError | OSError):
                     raise
                 raise UserError(f"the launcher, {type(launcher).__name__}: {first_line(error)}") from None
-
-
-def _prepare_environment() -> None:
-    """Let the processes to come import this project, and nothing that lies in the current directory."""
-    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), *inherited])
-    os.environ["PYTHONSAFEPATH"] = "1"
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
-
-
-def _start_fork_server(at_a_time: int) -> None:
-    """Let joblib's processes, so many `at_a_time`, be forks of one that has imported torch: each saves some seconds so.
-
-    On Linux without a GPU alone: CUDA does not work in forks of a process that has used it.
-    """
-    if sys.platform != "linux" or has_gpu():
-        return
-    set_start_method("forkserver", force=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lab.training.train"])
-    before, interrupt = dict(os.environ), signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process ends the others
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(joblib.cpu_count() // at_a_time, 1)))  # as joblib shares the cores
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        signal.signal(signal.SIGINT, interrupt)
-    first = context.Process(target=int)  # it does nothing, once the server is ready: no job waits for that
-    first.start()
-    first.join()
-
-
-def count_workers(jobs: int) -> int:
-    """How many jobs to run at a time: as many as there are cores, one on a GPU."""
-    return 1 if has_gpu() else min(joblib.cpu_count(), jobs)
-
-
-def has_gpu() -> bool:
-    """Whether this machine has one that torch uses."""
-    return bool(shutil.which("nvidia-smi")) or (sys.platform, platform.machine()) == ("darwin", "arm64")
 
 
 @contextlib.contextmanager

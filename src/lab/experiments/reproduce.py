@@ -8,17 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.config.overrides import nearest, quoted
 from lab.errors import UserError
-from lab.experiments.jobs import (
-    Job,
-    compose_train,
-    count_workers,
-    identify,
-    is_current,
-    is_of_sample,
-    launch,
-    make_launcher,
-)
+from lab.experiments.jobs import Job, compose_train, identify, is_current, is_of_sample, launch, make_launcher
 from lab.experiments.keras_beside import beside, read_scores
+from lab.experiments.processes import count_workers
 from lab.experiments.verdicts import Row, data_set, report
 from lab.runs.folder import locked
 

@@ -1,13 +1,13 @@
 """Trains one run, from a config to a folder with its results."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
@@ -39,18 +39,20 @@ from lab.training.trainer import Epochs, ProgressBar, make_trainer, quiet_thread
 NEEDED = {"epoch", "seconds", "train_accuracy", "train_images", "train_loss"}  # in a checkpoint, of each epoch
 
 
-def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool = False) -> None:
+def train(
+    config: DictConfig, folder: Path, tested: str = "test", resumes: bool = False, callbacks: Sequence[Callback] = ()
+) -> None:
     """Train the recipe on the data, test its last and its best epoch, leave everything in `folder`.
 
-    With `tested="validation"` the run is a fold's: its last epoch is scored on the images held out, the test part is
-    not used.
+    `callbacks` are called before the run's own. With `tested="validation"` the run is a fold's: its last epoch is
+    scored on the images held out, the test part is not used.
     """
     run = prepare(config, untrusted=resumes)
     _check_validation(run)
     fast = choose_precision(run) if config.speed and not resumes else ""
     epochs = Epochs(folder / "metrics.csv", tqdm.write, lambda rows: fell_below(config, rows))
     keeps_best = tested == "test" and len(run.dataset.parts["validation"]) > 0
-    trainer = make_trainer(config, folder, [epochs, ProgressBar(), Threads(run, epochs)], keeps_best)
+    trainer = make_trainer(config, folder, [*callbacks, epochs, ProgressBar(), Threads(run, epochs)], keeps_best)
     if trainer.fast_dev_run:
         return _fast_dev_run(run, trainer, folder)
     is_first = rank_zero_only.rank == 0  # of the processes of a distributed run

@@ -15,6 +15,7 @@ from secrets import token_hex
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
@@ -33,6 +34,7 @@ from lab.training.classifier import MOST_LOSS
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}  # we have our own
 CHARTS = {name: [f"{name}/{part}" for part in ("train", "val")] for name in ("loss", "accuracy")}
+TURN = 0.1  # seconds between two looks whether a place is free
 OURS = ("default_root_dir", "logger", "num_sanity_val_steps", "plugins")  # options that no user gives
 
 
@@ -123,6 +125,29 @@ def read_metrics(trainer: Trainer) -> dict[str, float]:
     """What the module logged, to the seven digits that float32 has; counts as ints."""
     logged = {name: float(f"{value.item():.7g}") for name, value in sorted(trainer.callback_metrics.items())}
     return {name: int(value) if name.endswith("_images") else value for name, value in logged.items()}
+
+
+class Turns(Callback):
+    """Lets only so many as `places` of the processes that share `folder` train at a time: each an epoch, in turn."""
+
+    def __init__(self, folder: Path, places: int) -> None:
+        self.locks = [FileLock(folder / f".turn_{place}") for place in range(places)]
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        time.sleep(2 * TURN if trainer.current_epoch else 0)  # those who wait are first
+        while True:
+            for lock in self.locks:
+                with contextlib.suppress(Timeout):
+                    lock.acquire(blocking=False)
+                    return
+            time.sleep(TURN)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        for lock in self.locks:
+            lock.release()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self.on_train_epoch_end(trainer, module)
 
 
 class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's metrics are all logged
