@@ -12,6 +12,7 @@ from conftest import PROJECT, read_csv
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from test_predict import PHOTO, write_model
 
 from lab.config.schema import CONF
 from lab.datasets.dataset import load
@@ -79,6 +80,14 @@ def test_tuned_pytorch_changes_images_as_the_project_does(scripts):
         torch.manual_seed(1)
         changed.append(change(images).mean((1, 2, 3)))
     assert changed[0] == pytest.approx(changed[1], abs=0.05)
+
+
+def test_an_exported_network_answers_as_often_as_it_is_asked(scripts, arrays, tmp_path, capfd):
+    import exported
+
+    model = write_model(tmp_path / "model.ts", "cnn", PHOTO)
+    exported.main(str(model), arrays, "2")
+    assert capfd.readouterr().out.splitlines() == ["pass 1", "pass 2"]
 
 
 @pytest.mark.skipif(find_spec("keras") is None, reason="Keras is not installed: it is no dependency")

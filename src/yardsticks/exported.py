@@ -4,19 +4,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
 sys.path.append(str(Path(__file__).parents[1]))
-from predict import Model, read_metadata
+from predict import load, read_metadata
 
 
 def main(model, arrays, passes):
     with np.load(arrays, allow_pickle=False) as file:
-        x = torch.from_numpy(file["images"]).permute(0, 3, 1, 2)
-    model = Model(model, "cpu", read_metadata(model))
+        images = [image.tobytes() for image in file["images"].transpose(0, 3, 1, 2)]
+    model = load(model, "cpu", read_metadata(model))
     for number in range(1, int(passes) + 1):
-        for images in x.split(32):
-            model.probabilities(images)
+        for place in range(0, len(images), 32):
+            model.probabilities(images[place : place + 32])
         print(f"pass {number}", flush=True)
 
 
