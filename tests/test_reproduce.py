@@ -1,5 +1,6 @@
 """The published tables again: rows of them on small data, what a second start runs, what stays in RESULTS.md."""
 
+import contextlib
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ from conftest import PROJECT, read_csv, read_result
 from omegaconf import OmegaConf
 
 from lab.config.schema import CONF
+from lab.errors import UserError
+from lab.experiments.keras_beside import beside, read_scores
 
 SMALL = "+table.common='data.source.md5=null model.epochs=1 model.batch_size=50'"
 
@@ -88,6 +91,27 @@ def test_runs_on_a_sample_are_marked_and_run_again(here, tmp_path):
         told = here("reproduce", "ladder", common.removeprefix("+"), "rows=[dense]", *alone).out
         assert "1 runs, 1 to do" in told and "what it buys" in told
     assert "Some of it on a sample" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ('echo Epoch; echo "$4,68.25,3.1"', ""),
+        ('echo "$4,168.25,3.1"', "E6 /data 1 ends in '1,168.25,3.1', not in 1,PERCENT,SECONDS"),
+        ('echo "1/1 done"', "E6 /data 1 ends in '1/1 done', not in 1,PERCENT,SECONDS"),
+        ("true", "E6 /data 1 ends in 'nothing', not in 1,PERCENT,SECONDS"),
+        ("echo no Keras >&2; false", "E6 /data 1 has failed, no Keras"),
+    ],
+)
+def test_what_keras_prints_is_a_score_or_told_with_its_command(tmp_path, monkeypatch, does, told):
+    monkeypatch.setenv("LAB_DATA", "/data")
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{does}\n")
+    python.chmod(0o755)
+    ends = pytest.raises(UserError, match=f"^keras={python}: {python} .*{re.escape(told)}$")
+    with ends if told else contextlib.nullcontext(), beside(str(python), {"E6": 2}, tmp_path):
+        pass
+    assert read_scores(tmp_path, "E6") == ([] if told else [68.25, 68.25])
 
 
 @pytest.mark.parametrize(
