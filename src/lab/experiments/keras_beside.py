@@ -68,6 +68,8 @@ class _Worker(threading.Thread):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         try:
             self.process = subprocess.Popen(command, env=os.environ | THREADS, **pipes)
+            if self.stopped:  # meanwhile: stop() has not seen this process
+                self.process.terminate()
             told, error = self.process.communicate()
         except OSError as failure:
             self.failed = first_line(failure)
