@@ -114,6 +114,18 @@ def test_what_keras_prints_is_a_score_or_told_with_its_command(tmp_path, monkeyp
     assert read_scores(tmp_path, "E6") == ([] if told else [68.25, 68.25])
 
 
+def test_keras_trains_as_many_seeds_as_we_do(refused, monkeypatch):
+    asked = []
+
+    def stopped(python, seeds, folder):
+        asked.append(seeds)
+        raise UserError("enough")
+
+    monkeypatch.setattr("lab.experiments.reproduce.beside", stopped)
+    assert "enough" in refused("rows=[E1,E6,E8]", "seeds=2", "hydra.run.dir=out", command="reproduce")
+    assert asked == [{"E6": 2, "E8": 2}]
+
+
 @pytest.mark.parametrize(
     "wrong", ["rows=[Z9]", "rows=[]", "seeds=0", "workers=0", "table=lab", "row=[A1]", "data.root=/x"]
 )
