@@ -1369,11 +1369,13 @@ def peak_memory():
 
 def receipt(given):
     """Write what the self-test, the bench and, where pictures of known classes are given, these say."""
-    if not os.path.isdir(os.path.dirname(given.out) or "."):
-        raise UserError("--out %s: there is no such folder" % given.out)
+    folder, name = os.path.split(given.out)
+    if not name or os.path.isdir(given.out):
+        raise UserError("--out %s: a folder: give a file's name in it" % given.out)
     metadata = read_metadata(given.model)
     pictures = [each for word in given.images[1:] for each in labelled(word, metadata["classes"])]
     model = load(given.model, given.device, metadata)
+    os.makedirs(folder or ".", exist_ok=True)  # before all that takes long
     content = {"receipt": FORMAT, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     content.update(file=os.path.basename(given.model), file_bytes=os.path.getsize(given.model))
     content.update((key, metadata[key]) for key in ("model", "data", "classes"))

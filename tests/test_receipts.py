@@ -50,7 +50,7 @@ def test_a_failed_self_test_is_in_the_receipt_and_in_the_exit_code(onnx_model, s
     golden = predict.read_metadata(onnx_model)["golden"]
     golden["probabilities"][3] = golden["probabilities"][3][::-1]
     wrong = write_model(tmp_path / "model.onnx", changes={"golden": golden})
-    receipt, _, code = write_receipt(say, tmp_path / "wrong.json", wrong)
+    receipt, _, code = write_receipt(say, tmp_path / "new" / "folder" / "wrong.json", wrong)
     assert code == 1 and receipt["selftest"]["passed"] is False and receipt["accuracy"] is None
 
 
@@ -59,7 +59,9 @@ def test_a_failed_self_test_is_in_the_receipt_and_in_the_exit_code(onnx_model, s
     [
         (["receipt"], "receipt and --out FILE go together"),
         (["selftest", "--out", "a.json"], "receipt and --out FILE go together"),
-        (["receipt", "--out", "nowhere/a.json"], "there is no such folder"),
+        (["receipt", "--out", "other"], "--out other: a folder: give a file's name in it"),
+        (["receipt", "--out", "nowhere/"], "--out nowhere/: a folder: give a file's name in it"),
+        (["receipt", "--out", "file/a.json"], "file"),
         (["receipt", "nothing", "--out", "a.json"], "nothing: there is no such folder, with one folder a class in it"),
         (["receipt", "other", "--out", "a.json"], "other: has elk, and no folder for each of ant, bee, cow, <dog>"),
         (["receipt", "other/elk", "--out", "a.json"], "other/elk: has none, and no folder for each of ant, bee"),
@@ -68,6 +70,7 @@ def test_a_failed_self_test_is_in_the_receipt_and_in_the_exit_code(onnx_model, s
 def test_what_no_receipt_can_be_written_of_is_one_line(onnx_model, capfd, tmp_path, monkeypatch, words, message):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other" / "elk").mkdir(parents=True)
+    (tmp_path / "file").touch()
     try:
         code = predict.main([onnx_model, *words])
     except SystemExit as ended:
