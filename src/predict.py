@@ -1416,8 +1416,7 @@ def score(model, pictures, raw):
         if number % 100 == 0 and sys.stderr.isatty():
             print("\r%d of %d pictures" % (number, len(pictures)), end="\r", file=sys.stderr)
         answer = answer_to(path, model, raw)[0] or {}
-        with open(path, "rb") as file:
-            found.append((name, hashlib.sha256(file.read()).hexdigest(), answer.get("class") == name))
+        found.append((name, digest_of(path), answer.get("class") == name))
         unknown, refused = unknown + answer.get("unknown", False), refused + (not answer)
     right = [is_right for _, _, is_right in sorted(found)]
     share, (low, high) = sum(right) / len(right), wilson(sum(right), len(right))
@@ -1433,6 +1432,16 @@ def score(model, pictures, raw):
         "pictures": hashlib.sha256(names).hexdigest(),
         "right": "".join("01"[each] for each in right),
     }
+
+
+def digest_of(path):
+    """SHA-256 of a file's content; of none, where it cannot be read."""
+    content = b""
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):  # a pipe would let us wait
+            with open(path, "rb") as file:
+                content = file.read()
+    return hashlib.sha256(content).hexdigest()
 
 
 def wilson(right, count):

@@ -15,12 +15,13 @@ TRUTH = ("ant", "bee", "cow", "<dog>")
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder with one folder a class, in which one file is no picture."""
+    """A folder with one folder a class, in which one file is no picture, and another is gone."""
     for number, name in enumerate(TRUTH):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for turn in range(3):
             seven().rotate(40 * number + 10 * turn, fillcolor="white").save(tmp_path / f"pictures/{name}/{turn}.png")
     (tmp_path / "pictures" / "bee" / "broken.png").write_bytes(b"junk")
+    (tmp_path / "pictures" / "cow" / "gone.png").symlink_to("nowhere.png")
     return tmp_path / "pictures"
 
 
@@ -32,15 +33,15 @@ def write_receipt(say, path, file, *words):  # noqa: F811
 def test_every_runtime_writes_the_same_receipt(model, onnx_model, say, pictures, tmp_path):  # noqa: F811
     ts, told, code = write_receipt(say, tmp_path / "ts.json", model, pictures)
     assert code == 0 and "pass: 10 images" in told and f"receipt: {tmp_path}/ts.json" in told
-    readable = [path for path in pictures.glob("*/*.png") if path.name != "broken.png"]
+    readable = [path for path in pictures.glob("*/*.png") if path.name not in ("broken.png", "gone.png")]
     right = sum(json.loads(say(model, "--json", path)[0])["class"] == path.parent.name for path in readable)
     (pictures / "ant" / "0.png").rename(pictures / "ant" / "zero.png")  # names do not matter
     onnx, *_ = write_receipt(say, tmp_path / "onnx.json", onnx_model, pictures)
     found, speed = ts["accuracy"], ts["speed"]["1"]
     assert ts.keys() == onnx.keys() and found == onnx["accuracy"]
-    assert found["images"] == len(found["right"]) == 13 and found["refused"] == 1
-    assert found["right"].count("1") == right and found["value"] == right / 13
-    assert found["interval"] == pytest.approx(accuracy_interval(right, 13), abs=1e-6)
+    assert found["images"] == len(found["right"]) == 14 and found["refused"] == 2
+    assert found["right"].count("1") == right and found["value"] == right / 14
+    assert found["interval"] == pytest.approx(accuracy_interval(right, 14), abs=1e-6)
     assert onnx["precision"] == "float32" and onnx["runtime"].startswith("onnxruntime ")
     assert ts["speed"].keys() == {"1", "4"} and 0 < speed["median_ms"] <= speed["p95_ms"] <= speed["p99_ms"]
     assert ts["device"]["machine"] and ts["versions"].keys() == {"python", "pillow"} and ts["memory_mb"] > 10
