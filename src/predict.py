@@ -1386,9 +1386,13 @@ def receipt(given):
     content.update(time_batches(model, given))
     content.update(temperature=metadata.get("abstention", {}).get("temperature"), degrees=degrees())
     beside = "%s.%d" % (given.out, os.getpid())
-    with open(beside, "w") as file:
-        json.dump(finite(content), file, indent=2, allow_nan=False)
-    os.replace(beside, given.out)
+    try:
+        with open(beside, "w") as file:
+            json.dump(finite(content), file, indent=2, allow_nan=False)
+        os.replace(beside, given.out)
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(beside)  # of a disk that is full
     print("receipt: %s" % shown(given.out))
     return 0 if content["selftest"]["passed"] else 1
 

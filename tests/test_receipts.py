@@ -1,5 +1,6 @@
 """A receipt says what a file does on a device; receipts side by side say which wins."""
 
+import errno
 import json
 import shutil
 
@@ -78,6 +79,16 @@ def test_what_no_receipt_can_be_written_of_is_one_line(onnx_model, capfd, tmp_pa
         code = ended.code
     told = capfd.readouterr().err
     assert code and told.count("\n") == 1 and message in told and not list(tmp_path.glob("*.json*"))
+
+
+def test_a_full_disk_leaves_no_half_a_receipt(onnx_model, say, tmp_path, monkeypatch):  # noqa: F811
+    def fail(content, file, **options):
+        file.write("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("predict.json.dump", fail)
+    _, err, code = say(onnx_model, "receipt", "--out", tmp_path / "a.json", "--seconds", "0.01")
+    assert code == 1 and "No space left" in err and not list(tmp_path.iterdir())
 
 
 def test_a_jetsons_name_and_heat_are_read_where_they_are(tmp_path):
