@@ -112,7 +112,7 @@ def test_another_configuration_in_the_folder_is_left_alone(refused, train_here, 
     assert "rerun=true replaces it" in refused(*HERE, *FAST, RATES, "model.batch_size=30")
     (tmp_path / "sweep" / "lr=0.5").mkdir()
     (tmp_path / "sweep" / "lr=0.5" / "thesis.txt").touch()
-    assert "not a job of a sweep" in refused(*HERE, *FAST, "model.optimizer.lr=0.5,0.01")
+    assert "not the folder of a job" in refused(*HERE, *FAST, "model.optimizer.lr=0.5,0.01")
     assert (tmp_path / "sweep" / "lr=0.5" / "thesis.txt").exists()
     assert (tmp_path / "sweep" / "lr=0.01" / "result.json").read_bytes() == kept
 
