@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
@@ -55,6 +56,23 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(here, capfd, tmp_path):
     failed = told.err.count(" of epoch 1, at a learning rate of ")
     assert failed and told.out.count("failed: trial_") == failed
     assert len(read_csv(tmp_path / "sweep" / "sweep.csv")) == 3
+
+
+def test_where_the_best_trials_fail_again_the_recipe_is_not_called_the_best():
+    from lab.experiments.confirm import Contender, _compare, _judge
+
+    def job(seed, accuracy):
+        scores = {"last": {"accuracy": accuracy}}
+        result = accuracy and {"validation": scores, "test": scores}
+        return SimpleNamespace(values={"seed": seed}, result=lambda: result)
+
+    recipe = Contender("the recipe", [], [job("2", 0.9), job("3", 0.9)])
+    failed = Contender("lr=1", ["lr=1"], [job("2", 0.95), job("3", None)], 99.0)
+    _compare([recipe, failed], "accuracy", 0.0)
+    (told,), chosen = _judge([recipe, failed], "accuracy", "seed", 20)
+    assert told.startswith("No verdict: ") and chosen is None
+    told, chosen = _judge([recipe], "accuracy", "seed", 20)
+    assert "the recipe is its best" in told[0] and chosen is recipe
 
 
 def test_a_trial_below_the_others_stops_and_says_so(train_here, tmp_path):
