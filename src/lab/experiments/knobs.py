@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from lab.errors import UserError
 
 DIGITS = 4  # of a value between two ends, so that it is short to type
-# the images that a trial is scored on, what is drawn at random: their best value is the luckiest, not the best
-LUCK = ("seed", "data.fold", "data.fold_seed", "data.split_seed", "data.validation", "data.folds")
+DRAWS = ("seed", "data.fold", "data.fold_seed", "data.split_seed")  # which run of a recipe it is
+# these, and the images that a run is scored on: their best value is the luckiest, not the best
+LUCK = (*DRAWS, "data.validation", "data.folds")
 OF_THE_SEARCH = ("search", "prune", "confirm", "rerun", "show_test", "threads", "resume", "tune", "stop_below")
 
 
