@@ -127,6 +127,7 @@ def test_what_is_proposed_follows_from_what_is_known_and_avoids_what_was_bad():
         (["search=20", "seed=1,2,3", RATES], "the best of it would be the luckiest"),
         (["search=20", "model.batch_size=16,32,64"], "there are 3 combinations only: leave out search="),
         (["search=20", RATES, "confirm=1"], "confirm=1: must be 0, or from 2 to 1,000 seeds"),
+        (["search=20", RATES, "report=true"], "report=true: a search has no page"),
         (["search=20", RATES, "data.validation=0"], "looks at the validation part: there is none"),
         (["seed=1,2", "prune=true", "model.optimizer.lr=0.1"], "prune=true is of a search"),
     ],
@@ -142,12 +143,13 @@ def test_a_search_is_a_sweep_of_train(refused, command):
     assert "a range is searched, with -m search=20" in refused(*SMALL_MNIST, RATES, command=command)
 
 
-def test_a_preset_searches_the_usual_three(train_here, tmp_path):
+def test_a_preset_searches_the_usual_three_and_has_no_page(train_here, refused, tmp_path):
     small = (*SMALL_MNIST, "model.epochs=1", "trainer.limit_train_batches=1", "hydra/launcher=basic")
     told = train_here("+sweep=search", *small, "model=small_dense", "search=2", "confirm=0").out
     assert "2 trials, 2 to run" in told and "weight decay" in told
     (folder,) = (tmp_path / "outputs").iterdir()
     assert folder.name.startswith("search_weight_decay_batch_size_lr_small_dense-mnist_")
+    assert "a search has no page" in refused(folder, command="report")
 
 
 def test_optuna_is_imported_in_a_search_alone():
