@@ -1385,9 +1385,9 @@ def receipt(given):
     content["accuracy"] = score(model, pictures, given.raw) if pictures else None
     content.update(time_batches(model, given))
     content.update(temperature=metadata.get("abstention", {}).get("temperature"), degrees=degrees())
-    beside = "%s.%d" % (given.out, os.getpid())
+    beside = "%s.%s" % (given.out, os.urandom(8).hex())  # a name that nobody has planted a link under
     try:
-        with open(beside, "w") as file:
+        with open(beside, "x") as file:
             json.dump(finite(content), file, indent=2, allow_nan=False)
         os.replace(beside, given.out)
     finally:
