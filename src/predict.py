@@ -237,11 +237,11 @@ def info(given):
         ("parameters", "{:,}".format(metadata["parameters"]["total"])),
         ("accuracy", "{:.2f} % of {images:,} {part} images".format(100 * metrics["accuracy"], **metrics)),
         ("answers", told_of_abstention(metadata)),
-        ("epoch", metrics["epoch"]),
+        ("epoch", metrics.get("epoch")),
         ("trained with", "torch %s" % metadata["versions"]["torch"]),
         ("needs", runtime_of(given.model).needs(metadata)),
-        ("commit", metadata["commit"]),
-        ("exported", metadata["date"]),
+        ("commit", metadata.get("commit")),
+        ("exported", metadata.get("date")),
         ("file", "%s, %.1f MB" % (given.model, os.path.getsize(given.model) / 1e6)),
     ):
         print("%-13s %s" % (name, shown(value)))
