@@ -28,7 +28,7 @@ def runs(folder):
     return read_csv(folder / "published.csv")
 
 
-def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, tmp_path):
+def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, here, tmp_path):
     told = reproduce("rows=[C1,D1]", "seeds=2").out
     assert "2 rows, 4 runs, 4 to do" in told and told.index("**Margin.**") < told.index("Published figures")
     lines = runs(tmp_path / "out")
@@ -48,6 +48,9 @@ def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, tmp_path):
     assert left_out + findings == of and findings < left_out  # those of the rows that have run are told
     assert (tmp_path / "out" / "published.png").exists()
     assert not (tmp_path / "RESULTS.md").exists()  # of all rows only
+    (tmp_path / "out" / "keras.csv").write_text("row,seed,accuracy,seconds\nE6,1,68.25,3.1\n")
+    here("report", "out")
+    assert "Published and measured" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     again = reproduce("rows=[C1,D1]", "seeds=2").out
     assert "4 runs, 0 to do" in again and row.split("|")[5].strip().partition(" ")[0] in again
 

@@ -16,6 +16,7 @@ from lab.display.terminal import warn
 from lab.errors import UserError, first_line
 from lab.files import MOST_TEXT, open_plain, write_csv
 
+SCORES = "keras.csv"
 THREADS = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
@@ -79,7 +80,7 @@ class _Worker(threading.Thread):
         found = re.fullmatch(rf"{seed},(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)", line)
         if not has_failed and found and float(found[1]) <= 100:
             scores = {"row": row, "seed": seed, "accuracy": found[1], "seconds": found[2]}
-            write_csv([*_read(self.folder), scores], self.folder / "keras.csv")
+            write_csv([*_read(self.folder), scores], self.folder / SCORES)
         elif not self.stopped:
             why = f"has failed, {line}" if has_failed else f"ends in {line!r}, not in {seed},PERCENT,SECONDS"
             self.failed = f"{shlex.join(command)} {why}"
@@ -93,7 +94,7 @@ class _Worker(threading.Thread):
 
 
 def _read(folder: Path) -> list[dict[str, str]]:
-    path = folder / "keras.csv"
+    path = folder / SCORES
     if not path.exists():
         return []
     with open_plain(path, MOST_TEXT, "r") as file:

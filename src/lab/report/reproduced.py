@@ -11,6 +11,7 @@ from lab.display.language import retell, say, translate
 from lab.display.markdown import read_blocks
 from lab.display.page import Table, draw
 from lab.errors import UserError
+from lab.experiments.keras_beside import SCORES
 from lab.files import MOST_TEXT, open_plain, read_text
 
 
@@ -55,7 +56,7 @@ def _retell(rows: list[list[str]]) -> Table:
 def _read_runs(folder: Path) -> list[dict[str, Any]]:
     """Of each row that has run what its figure shows: "name", "scores" in %, a seed each, and "published"."""
     rows: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.csv"))[:1]:
+    for path in [path for path in sorted(folder.glob("*.csv")) if path.name != SCORES][:1]:
         with open_plain(path, MOST_TEXT, "r") as file:
             for line in csv.DictReader(file):
                 if line["accuracy"]:
