@@ -84,6 +84,8 @@ def test_a_row_that_cannot_run_says_why(here, tmp_path):
     table = (tmp_path / "out" / "table.md").read_text()
     assert "not run; the ImageNet weights" in table and "published.png" not in table
     assert not (tmp_path / "out" / "published.png").exists()
+    here("report", "out")
+    assert "Published and measured" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
