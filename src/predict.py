@@ -1344,8 +1344,8 @@ def measure(model, images, budget):
     """Seconds of each call, for about `budget` seconds, after warming up; a copy to the CPU ends each."""
     for _ in range(CALLS):
         model.probabilities(images)
-    seconds, end = [], time.time() + budget
-    while len(seconds) < 20 or time.time() < end:
+    seconds, end = [], time.monotonic() + budget
+    while len(seconds) < 20 or time.monotonic() < end:
         started = time.perf_counter()
         model.probabilities(images)
         seconds.append(time.perf_counter() - started)
