@@ -177,6 +177,7 @@ def test_the_lab_and_a_plain_loop_are_measured_on_the_same_images(here, tmp_path
 
 def test_a_yardstick_that_fails_ends_the_benchmark_in_a_line(refused):
     assert "false -Pc: no message" in refused("stacks=[keras]", "keras=/bin/false", command="benchmark")
+    assert "true: does not answer as Python does" in refused("stacks=[keras]", "keras=/bin/true", command="benchmark")
 
 
 def test_what_there_is_not_is_refused(refused):
