@@ -237,11 +237,11 @@ def info(given):
         ("parameters", "{:,}".format(metadata["parameters"]["total"])),
         ("accuracy", "{:.2f} % of {images:,} {part} images".format(100 * metrics["accuracy"], **metrics)),
         ("answers", told_of_abstention(metadata)),
-        ("epoch", metrics["epoch"]),
+        ("epoch", metrics.get("epoch")),
         ("trained with", "torch %s" % metadata["versions"]["torch"]),
         ("needs", runtime_of(given.model).needs(metadata)),
-        ("commit", metadata["commit"]),
-        ("exported", metadata["date"]),
+        ("commit", metadata.get("commit")),
+        ("exported", metadata.get("date")),
         ("file", "%s, %.1f MB" % (given.model, os.path.getsize(given.model) / 1e6)),
     ):
         print("%-13s %s" % (name, shown(value)))
@@ -1344,8 +1344,8 @@ def measure(model, images, budget):
     """Seconds of each call, for about `budget` seconds, after warming up; a copy to the CPU ends each."""
     for _ in range(CALLS):
         model.probabilities(images)
-    seconds, end = [], time.time() + budget
-    while len(seconds) < 20 or time.time() < end:
+    seconds, end = [], time.monotonic() + budget
+    while len(seconds) < 20 or time.monotonic() < end:
         started = time.perf_counter()
         model.probabilities(images)
         seconds.append(time.perf_counter() - started)
@@ -1369,11 +1369,13 @@ def peak_memory():
 
 def receipt(given):
     """Write what the self-test, the bench and, where pictures of known classes are given, these say."""
-    if not os.path.isdir(os.path.dirname(given.out) or "."):
-        raise UserError("--out %s: there is no such folder" % given.out)
+    folder, name = os.path.split(given.out)
+    if not name or os.path.isdir(given.out):
+        raise UserError("--out %s: a folder: give a file's name in it" % given.out)
     metadata = read_metadata(given.model)
     pictures = [each for word in given.images[1:] for each in labelled(word, metadata["classes"])]
     model = load(given.model, given.device, metadata)
+    os.makedirs(folder or ".", exist_ok=True)  # before all that takes long
     content = {"receipt": FORMAT, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     content.update(file=os.path.basename(given.model), file_bytes=os.path.getsize(given.model))
     content.update((key, metadata[key]) for key in ("model", "data", "classes"))
@@ -1383,10 +1385,14 @@ def receipt(given):
     content["accuracy"] = score(model, pictures, given.raw) if pictures else None
     content.update(time_batches(model, given))
     content.update(temperature=metadata.get("abstention", {}).get("temperature"), degrees=degrees())
-    beside = "%s.%d" % (given.out, os.getpid())
-    with open(beside, "w") as file:
-        json.dump(finite(content), file, indent=2, allow_nan=False)
-    os.replace(beside, given.out)
+    beside = "%s.%s" % (given.out, os.urandom(8).hex())  # a name that nobody has planted a link under
+    try:
+        with open(beside, "x") as file:
+            json.dump(finite(content), file, indent=2, allow_nan=False)
+        os.replace(beside, given.out)
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(beside)  # of a disk that is full
     print("receipt: %s" % shown(given.out))
     return 0 if content["selftest"]["passed"] else 1
 
@@ -1414,8 +1420,7 @@ def score(model, pictures, raw):
         if number % 100 == 0 and sys.stderr.isatty():
             print("\r%d of %d pictures" % (number, len(pictures)), end="\r", file=sys.stderr)
         answer = answer_to(path, model, raw)[0] or {}
-        with open(path, "rb") as file:
-            found.append((name, hashlib.sha256(file.read()).hexdigest(), answer.get("class") == name))
+        found.append((name, digest_of(path), answer.get("class") == name))
         unknown, refused = unknown + answer.get("unknown", False), refused + (not answer)
     right = [is_right for _, _, is_right in sorted(found)]
     share, (low, high) = sum(right) / len(right), wilson(sum(right), len(right))
@@ -1431,6 +1436,16 @@ def score(model, pictures, raw):
         "pictures": hashlib.sha256(names).hexdigest(),
         "right": "".join("01"[each] for each in right),
     }
+
+
+def digest_of(path):
+    """SHA-256 of a file's content; of none, where it cannot be read."""
+    content = b""
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):  # a pipe would let us wait
+            with open(path, "rb") as file:
+                content = file.read()
+    return hashlib.sha256(content).hexdigest()
 
 
 def wilson(right, count):

@@ -12,6 +12,7 @@ from conftest import PROJECT, read_csv
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from test_predict import PHOTO, write_model
 
 from lab.config.schema import CONF
 from lab.datasets.dataset import load
@@ -81,13 +82,12 @@ def test_tuned_pytorch_changes_images_as_the_project_does(scripts):
     assert changed[0] == pytest.approx(changed[1], abs=0.05)
 
 
-def test_an_exported_networks_passes_are_told(scripts, arrays, capfd, tmp_path):
+def test_an_exported_network_answers_as_often_as_it_is_asked(scripts, arrays, tmp_path, capfd):
     import exported
-    from test_predict import PHOTO, make_model, write_torchscript
 
-    write_torchscript(*make_model("cnn", PHOTO), tmp_path / "model.ts")
-    exported.main(tmp_path / "model.ts", arrays, 2)
-    assert capfd.readouterr().out == "pass 1\npass 2\n"
+    model = write_model(tmp_path / "model.ts", "cnn", PHOTO)
+    exported.main(str(model), arrays, "2")
+    assert capfd.readouterr().out.splitlines() == ["pass 1", "pass 2"]
 
 
 @pytest.mark.skipif(find_spec("keras") is None, reason="Keras is not installed: it is no dependency")
@@ -177,6 +177,7 @@ def test_the_lab_and_a_plain_loop_are_measured_on_the_same_images(here, tmp_path
 
 def test_a_yardstick_that_fails_ends_the_benchmark_in_a_line(refused):
     assert "false -Pc: no message" in refused("stacks=[keras]", "keras=/bin/false", command="benchmark")
+    assert "true: does not answer as Python does" in refused("stacks=[keras]", "keras=/bin/true", command="benchmark")
 
 
 def test_what_there_is_not_is_refused(refused):

@@ -1,11 +1,12 @@
 """check_labels.py finds labels that were changed; data.corrections= mends them by the images' pixels."""
 
 import csv
+import gzip
 import shutil
 
 import numpy as np
 import pytest
-from conftest import SMALL_MNIST, read_csv, read_result
+from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
 from test_older import older  # noqa: F401
 
 from lab.decode import digest
@@ -121,6 +122,25 @@ def test_the_page_is_french_and_folds_that_start_otherwise_are_not_compared(olde
         csv.writer(file).writerows([("fingerprint", "class"), (row["fingerprint"], row["suggested"])])
     told = refused(older / "folds", "--corrections", older / "corrections.csv", command="check_labels")
     assert "of an older version, whose folds start otherwise" in told
+
+
+def test_labels_are_changed_on_purpose_of_files_as_they_were_downloaded(data_root, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(PROJECT / "src" / "yardsticks"))
+    import wrong_labels
+
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in (data_root / "MNIST" / "raw").iterdir():
+        (raw / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    wrong_labels.make(tmp_path / "data", tmp_path / "noisy", "0.1", "1", "4", "9")
+    before, after = (
+        np.frombuffer((root / "MNIST" / "raw" / "train-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
+        for root in (data_root, tmp_path / "noisy")
+    )
+    changed = np.flatnonzero(before != after)
+    assert len(changed) == 30 and set(before[changed]) == set(after[changed]) == {4, 9}
+    truth = dict(zip(changed.tolist(), before[changed].tolist(), strict=True))
+    assert wrong_labels.read_truth(tmp_path / "noisy") == truth
 
 
 @pytest.mark.slow

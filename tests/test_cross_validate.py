@@ -99,8 +99,9 @@ def test_a_finished_one_is_told_again_without_training(finished, here, tmp_path)
 def test_the_same_command_trains_the_folds_that_are_missing(finished, here, tmp_path):
     _, whole = finished
     folder = shutil.copytree(whole, tmp_path / "cv")
-    for k in (0, 2):
-        (folder / f"fold_{k}" / "result.json").unlink()  # as if it had been killed
+    (folder / "fold_0" / "result.json").unlink()  # as if it had been killed
+    shutil.rmtree(folder / "fold_2")
+    (folder / "fold_2").mkdir()  # as if it had been killed as it began
     (folder / "result.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("fold_*/result.json")}
     again = here("cross_validate", *FAST, "workers=1", f"hydra.run.dir={folder}").out
@@ -162,6 +163,11 @@ def test_another_runs_folder_is_not_written_into(finished, refused, data_root, t
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert "holds another run" in refused(*FAST, "seed=2", f"hydra.run.dir={folder}", command="cross_validate")
     assert "another run" in refused(*FAST, f"hydra.run.dir={folder}/fold_1", command="cross_validate")
+    other = shutil.copytree(folder, tmp_path / "cv")
+    (other / "fold_1" / "train.log").unlink()
+    (other / "fold_1" / "result.json").unlink()
+    assert "not the folder of a job" in refused(*FAST, f"hydra.run.dir={other}", command="cross_validate")
+    assert (other / "fold_1" / "last.ckpt").exists()
     root = shutil.copytree(data_root, tmp_path / "data")
     path = root / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")

@@ -146,6 +146,12 @@ def test_info_reads_the_metadata_without_a_runtime(request, kind, tmp_path):
     assert {"model": "torch 1.7 or newer", "onnx_model": "onnxruntime 1.6 or newer"}[kind] in out
 
 
+def test_info_does_without_what_nothing_else_needs(model, say, tmp_path):
+    metrics = {"part": "test", "accuracy": 0.5, "images": 10}
+    out, _, code = say(change(shutil.copy(model, tmp_path / "model.ts"), {"metrics": metrics}), "info")
+    assert code == 0 and "50.00 % of 10 test images" in out
+
+
 def test_an_onnx_file_is_answered_without_torch_as_the_torchscript_file_is_with_it(model, onnx_model, say, tmp_path):
     seven().save(tmp_path / "seven.png")
     wanted = json.loads(say(model, "--json", tmp_path / "seven.png")[0])

@@ -1,5 +1,6 @@
 """A receipt says what a file does on a device; receipts side by side say which wins."""
 
+import errno
 import json
 import shutil
 
@@ -15,12 +16,13 @@ TRUTH = ("ant", "bee", "cow", "<dog>")
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder with one folder a class, in which one file is no picture."""
+    """A folder with one folder a class, in which one file is no picture, and another is gone."""
     for number, name in enumerate(TRUTH):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for turn in range(3):
             seven().rotate(40 * number + 10 * turn, fillcolor="white").save(tmp_path / f"pictures/{name}/{turn}.png")
     (tmp_path / "pictures" / "bee" / "broken.png").write_bytes(b"junk")
+    (tmp_path / "pictures" / "cow" / "gone.png").symlink_to("nowhere.png")
     return tmp_path / "pictures"
 
 
@@ -32,15 +34,15 @@ def write_receipt(say, path, file, *words):  # noqa: F811
 def test_every_runtime_writes_the_same_receipt(model, onnx_model, say, pictures, tmp_path):  # noqa: F811
     ts, told, code = write_receipt(say, tmp_path / "ts.json", model, pictures)
     assert code == 0 and "pass: 10 images" in told and f"receipt: {tmp_path}/ts.json" in told
-    readable = [path for path in pictures.glob("*/*.png") if path.name != "broken.png"]
+    readable = [path for path in pictures.glob("*/*.png") if path.name not in ("broken.png", "gone.png")]
     right = sum(json.loads(say(model, "--json", path)[0])["class"] == path.parent.name for path in readable)
     (pictures / "ant" / "0.png").rename(pictures / "ant" / "zero.png")  # names do not matter
     onnx, *_ = write_receipt(say, tmp_path / "onnx.json", onnx_model, pictures)
     found, speed = ts["accuracy"], ts["speed"]["1"]
     assert ts.keys() == onnx.keys() and found == onnx["accuracy"]
-    assert found["images"] == len(found["right"]) == 13 and found["refused"] == 1
-    assert found["right"].count("1") == right and found["value"] == right / 13
-    assert found["interval"] == pytest.approx(accuracy_interval(right, 13), abs=1e-6)
+    assert found["images"] == len(found["right"]) == 14 and found["refused"] == 2
+    assert found["right"].count("1") == right and found["value"] == right / 14
+    assert found["interval"] == pytest.approx(accuracy_interval(right, 14), abs=1e-6)
     assert onnx["precision"] == "float32" and onnx["runtime"].startswith("onnxruntime ")
     assert ts["speed"].keys() == {"1", "4"} and 0 < speed["median_ms"] <= speed["p95_ms"] <= speed["p99_ms"]
     assert ts["device"]["machine"] and ts["versions"].keys() == {"python", "pillow"} and ts["memory_mb"] > 10
@@ -50,7 +52,7 @@ def test_a_failed_self_test_is_in_the_receipt_and_in_the_exit_code(onnx_model, s
     golden = predict.read_metadata(onnx_model)["golden"]
     golden["probabilities"][3] = golden["probabilities"][3][::-1]
     wrong = write_model(tmp_path / "model.onnx", changes={"golden": golden})
-    receipt, _, code = write_receipt(say, tmp_path / "wrong.json", wrong)
+    receipt, _, code = write_receipt(say, tmp_path / "new" / "folder" / "wrong.json", wrong)
     assert code == 1 and receipt["selftest"]["passed"] is False and receipt["accuracy"] is None
 
 
@@ -59,7 +61,9 @@ def test_a_failed_self_test_is_in_the_receipt_and_in_the_exit_code(onnx_model, s
     [
         (["receipt"], "receipt and --out FILE go together"),
         (["selftest", "--out", "a.json"], "receipt and --out FILE go together"),
-        (["receipt", "--out", "nowhere/a.json"], "there is no such folder"),
+        (["receipt", "--out", "other"], "--out other: a folder: give a file's name in it"),
+        (["receipt", "--out", "nowhere/"], "--out nowhere/: a folder: give a file's name in it"),
+        (["receipt", "--out", "file/a.json"], "file"),
         (["receipt", "nothing", "--out", "a.json"], "nothing: there is no such folder, with one folder a class in it"),
         (["receipt", "other", "--out", "a.json"], "other: has elk, and no folder for each of ant, bee, cow, <dog>"),
         (["receipt", "other/elk", "--out", "a.json"], "other/elk: has none, and no folder for each of ant, bee"),
@@ -68,12 +72,23 @@ def test_a_failed_self_test_is_in_the_receipt_and_in_the_exit_code(onnx_model, s
 def test_what_no_receipt_can_be_written_of_is_one_line(onnx_model, capfd, tmp_path, monkeypatch, words, message):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other" / "elk").mkdir(parents=True)
+    (tmp_path / "file").touch()
     try:
         code = predict.main([onnx_model, *words])
     except SystemExit as ended:
         code = ended.code
     told = capfd.readouterr().err
     assert code and told.count("\n") == 1 and message in told and not list(tmp_path.glob("*.json*"))
+
+
+def test_a_full_disk_leaves_no_half_a_receipt(onnx_model, say, tmp_path, monkeypatch):  # noqa: F811
+    def fail(content, file, **options):
+        file.write("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("predict.json.dump", fail)
+    _, err, code = say(onnx_model, "receipt", "--out", tmp_path / "a.json", "--seconds", "0.01")
+    assert code == 1 and "No space left" in err and not list(tmp_path.iterdir())
 
 
 def test_a_jetsons_name_and_heat_are_read_where_they_are(tmp_path):

@@ -1,5 +1,6 @@
 """The published tables again: rows of them on small data, what a second start runs, what stays in RESULTS.md."""
 
+import contextlib
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ from conftest import PROJECT, read_csv, read_result
 from omegaconf import OmegaConf
 
 from lab.config.schema import CONF
+from lab.errors import UserError
+from lab.experiments.keras_beside import beside, read_scores
 
 SMALL = "+table.common='data.source.md5=null model.epochs=1 model.batch_size=50'"
 
@@ -25,7 +28,7 @@ def runs(folder):
     return read_csv(folder / "published.csv")
 
 
-def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, tmp_path):
+def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, here, tmp_path):
     told = reproduce("rows=[C1,D1]", "seeds=2").out
     assert "2 rows, 4 runs, 4 to do" in told and told.index("**Margin.**") < told.index("Published figures")
     lines = runs(tmp_path / "out")
@@ -45,6 +48,9 @@ def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, tmp_path):
     assert left_out + findings == of and findings < left_out  # those of the rows that have run are told
     assert (tmp_path / "out" / "published.png").exists()
     assert not (tmp_path / "RESULTS.md").exists()  # of all rows only
+    (tmp_path / "out" / "keras.csv").write_text("row,seed,accuracy,seconds\nE6,1,68.25,3.1\n")
+    here("report", "out")
+    assert "Published and measured" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     again = reproduce("rows=[C1,D1]", "seeds=2").out
     assert "4 runs, 0 to do" in again and row.split("|")[5].strip().partition(" ")[0] in again
 
@@ -78,6 +84,8 @@ def test_a_row_that_cannot_run_says_why(here, tmp_path):
     table = (tmp_path / "out" / "table.md").read_text()
     assert "not run; the ImageNet weights" in table and "published.png" not in table
     assert not (tmp_path / "out" / "published.png").exists()
+    here("report", "out")
+    assert "Published and measured" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -88,6 +96,39 @@ def test_runs_on_a_sample_are_marked_and_run_again(here, tmp_path):
         told = here("reproduce", "ladder", common.removeprefix("+"), "rows=[dense]", *alone).out
         assert "1 runs, 1 to do" in told and "what it buys" in told
     assert "Some of it on a sample" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ('echo Epoch; echo "$4,68.25,3.1"', ""),
+        ('echo "$4,168.25,3.1"', "E6 /data 1 ends in '1,168.25,3.1', not in 1,PERCENT,SECONDS"),
+        ('echo "1/1 done"', "E6 /data 1 ends in '1/1 done', not in 1,PERCENT,SECONDS"),
+        ("true", "E6 /data 1 ends in 'nothing', not in 1,PERCENT,SECONDS"),
+        ("echo no Keras >&2; false", "E6 /data 1 has failed, no Keras"),
+    ],
+)
+def test_what_keras_prints_is_a_score_or_told_with_its_command(tmp_path, monkeypatch, does, told):
+    monkeypatch.setenv("LAB_DATA", "/data")
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{does}\n")
+    python.chmod(0o755)
+    ends = pytest.raises(UserError, match=f"^keras={python}: {python} .*{re.escape(told)}$")
+    with ends if told else contextlib.nullcontext(), beside(str(python), {"E6": 2}, tmp_path):
+        pass
+    assert read_scores(tmp_path, "E6") == ([] if told else [68.25, 68.25])
+
+
+def test_keras_trains_as_many_seeds_as_we_do(refused, monkeypatch):
+    asked = []
+
+    def stopped(python, seeds, folder):
+        asked.append(seeds)
+        raise UserError("enough")
+
+    monkeypatch.setattr("lab.experiments.reproduce.beside", stopped)
+    assert "enough" in refused("rows=[E1,E6,E8]", "seeds=2", "hydra.run.dir=out", command="reproduce")
+    assert asked == [{"E6": 2, "E8": 2}]
 
 
 @pytest.mark.parametrize(

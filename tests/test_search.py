@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
@@ -55,6 +56,23 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(here, capfd, tmp_path):
     failed = told.err.count(" of epoch 1, at a learning rate of ")
     assert failed and told.out.count("failed: trial_") == failed
     assert len(read_csv(tmp_path / "sweep" / "sweep.csv")) == 3
+
+
+def test_where_the_best_trials_fail_again_the_recipe_is_not_called_the_best():
+    from lab.experiments.confirm import Contender, _compare, _judge
+
+    def job(seed, accuracy):
+        scores = {"last": {"accuracy": accuracy}}
+        result = accuracy and {"validation": scores, "test": scores}
+        return SimpleNamespace(values={"seed": seed}, result=lambda: result)
+
+    recipe = Contender("the recipe", [], [job("2", 0.9), job("3", 0.9)])
+    failed = Contender("lr=1", ["lr=1"], [job("2", 0.95), job("3", None)], 99.0)
+    _compare([recipe, failed], "accuracy", 0.0)
+    (told,), chosen = _judge([recipe, failed], "accuracy", "seed", 20)
+    assert told.startswith("No verdict: ") and chosen is None
+    told, chosen = _judge([recipe], "accuracy", "seed", 20)
+    assert "the recipe is its best" in told[0] and chosen is recipe
 
 
 def test_a_trial_below_the_others_stops_and_says_so(train_here, tmp_path):
@@ -108,7 +126,9 @@ def test_what_is_proposed_follows_from_what_is_known_and_avoids_what_was_bad():
         (["search=20", "model.optimiser.lr=interval(1e-4,1)"], "there is no such key"),
         (["search=20", "seed=1,2,3", RATES], "the best of it would be the luckiest"),
         (["search=20", "model.batch_size=16,32,64"], "there are 3 combinations only: leave out search="),
+        (["search=20", "model.epochs=interval(1,4)", "model.batch_size=16,32"], "there are 8 combinations only"),
         (["search=20", RATES, "confirm=1"], "confirm=1: must be 0, or from 2 to 1,000 seeds"),
+        (["search=20", RATES, "report=true"], "report=true: a search has no page"),
         (["search=20", RATES, "data.validation=0"], "looks at the validation part: there is none"),
         (["seed=1,2", "prune=true", "model.optimizer.lr=0.1"], "prune=true is of a search"),
     ],
@@ -124,12 +144,13 @@ def test_a_search_is_a_sweep_of_train(refused, command):
     assert "a range is searched, with -m search=20" in refused(*SMALL_MNIST, RATES, command=command)
 
 
-def test_a_preset_searches_the_usual_three(train_here, tmp_path):
+def test_a_preset_searches_the_usual_three_and_has_no_page(train_here, refused, tmp_path):
     small = (*SMALL_MNIST, "model.epochs=1", "trainer.limit_train_batches=1", "hydra/launcher=basic")
     told = train_here("+sweep=search", *small, "model=small_dense", "search=2", "confirm=0").out
     assert "2 trials, 2 to run" in told and "weight decay" in told
     (folder,) = (tmp_path / "outputs").iterdir()
     assert folder.name.startswith("search_weight_decay_batch_size_lr_small_dense-mnist_")
+    assert "a search has no page" in refused(folder, command="report")
 
 
 def test_optuna_is_imported_in_a_search_alone():

@@ -112,7 +112,7 @@ def test_another_configuration_in_the_folder_is_left_alone(refused, train_here, 
     assert "rerun=true replaces it" in refused(*HERE, *FAST, RATES, "model.batch_size=30")
     (tmp_path / "sweep" / "lr=0.5").mkdir()
     (tmp_path / "sweep" / "lr=0.5" / "thesis.txt").touch()
-    assert "not a job of a sweep" in refused(*HERE, *FAST, "model.optimizer.lr=0.5,0.01")
+    assert "not the folder of a job" in refused(*HERE, *FAST, "model.optimizer.lr=0.5,0.01")
     assert (tmp_path / "sweep" / "lr=0.5" / "thesis.txt").exists()
     assert (tmp_path / "sweep" / "lr=0.01" / "result.json").read_bytes() == kept
 
@@ -124,7 +124,7 @@ def test_seeds_are_folded_and_failures_told_when_they_happen_and_at_the_end(here
     told = capfd.readouterr()
     assert told.err.count(" of epoch 1, at a learning rate of ") == 2
     assert told.out.count("failed: lr=1e+30,seed=") == 2
-    assert " ± " in told.out and " 0.001 │     2 │" in told.out
+    assert " ± " in told.out and " 0.001 │    2 │" in told.out
     table = rows(tmp_path / "sweep")
     assert len(table) == 4 and [bool(row["error"]) for row in table] == [False] * 2 + [True] * 2
 
@@ -299,4 +299,27 @@ def test_the_winner_is_tested_against_the_second_seed_by_seed():
     for number, scores in enumerate(best.scores):
         scores["val_accuracy"] += 0.02 * (-1) ** number
     (told,) = _doubt(best, second, "val_accuracy")
-    assert "of 6 seeds, paired" in told and "undecided" in told
+    assert "of 6 runs, paired" in told and "undecided" in told
+
+
+def test_folds_are_runs_of_a_setting_of_which_none_wins_and_they_tell_less_than_seeds(monkeypatch):
+    """Folds share images to train on."""
+    from pathlib import Path
+
+    from lab.experiments.jobs import Job
+    from lab.experiments.ranking import conclusion, group_by_setting
+
+    def conclude(key):
+        finished = []
+        for draw, lead in enumerate([0.0015, 0.0055, 0.0095, 0.0135, 0.0175]):
+            for model, more in (("dense", 0.0), ("deep", lead)):
+                scores = {"last": {"accuracy": 0.7 + 0.05 * draw + more, "loss": 1.0}}
+                result = {"validation": scores, "test": scores, "seconds": 1.0}
+                result["data"] = {"images": {"validation": 100, "train": 400}}
+                finished.append((Job([], {"model": model, key: str(draw)}, Path()), result))
+        monkeypatch.setattr(Job, "result", lambda job: result)
+        return conclusion(group_by_setting(finished, "val_accuracy"), "val_accuracy")
+
+    (of_seeds,), (of_folds, doubt) = conclude("seed"), conclude("data.fold")
+    assert of_seeds == of_folds and "validation accuracy: model=deep, 80.95%; on the test part 80.95%" in of_seeds
+    assert "model=dense is 0.95 points behind" in doubt and "of 5 runs, paired (± 1.18)" in doubt

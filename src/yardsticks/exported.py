@@ -11,11 +11,11 @@ from predict import load, read_metadata
 
 def main(model, arrays, passes):
     with np.load(arrays, allow_pickle=False) as file:
-        images = [image.transpose(2, 0, 1).tobytes() for image in file["images"]]
+        images = [image.tobytes() for image in file["images"].transpose(0, 3, 1, 2)]
     model = load(model, "cpu", read_metadata(model))
     for number in range(1, int(passes) + 1):
-        for start in range(0, len(images), 32):
-            model.probabilities(images[start : start + 32])
+        for place in range(0, len(images), 32):
+            model.probabilities(images[place : place + 32])
         print(f"pass {number}", flush=True)
 
 

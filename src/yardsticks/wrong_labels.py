@@ -6,7 +6,7 @@ wrong_labels.py price OUT CLEAN NOISY CORRECTED ... what the noise cost, what co
 """
 
 import csv
-import shutil
+import gzip
 import sys
 from pathlib import Path
 
@@ -22,9 +22,10 @@ def make(root, out, share, seed, *pair):
     """Change a share of the training labels: at random to any other class, or between the two of `pair`."""
     raw, out = Path(root) / RAW, Path(out)
     (out / RAW).mkdir(parents=True)
-    for path in raw.glob("*-ubyte"):
-        shutil.copyfile(path, out / RAW / path.name)
-    content = (raw / LABELS).read_bytes()
+    for path in [*raw.glob("*-ubyte.gz"), *raw.glob("*-ubyte")]:  # as they were downloaded, or unpacked
+        unpack = gzip.decompress if path.suffix == ".gz" else bytes
+        (out / RAW / path.name.removesuffix(".gz")).write_bytes(unpack(path.read_bytes()))
+    content = (out / RAW / LABELS).read_bytes()
     labels, random = np.frombuffer(content, np.uint8, offset=HEAD).copy(), np.random.default_rng(int(seed))
     chosen = np.flatnonzero(np.isin(labels, [int(one) for one in pair])) if pair else np.arange(len(labels))
     chosen = np.sort(random.choice(chosen, round(float(share) * len(labels)), replace=False))

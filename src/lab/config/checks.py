@@ -184,6 +184,8 @@ def _check_mode(config: DictConfig, schema: type) -> None:
         raise UserError("show_test=true is of a sweep: a single run always shows it")
     if config.search is not None and (not is_multirun or schema is CrossValidate):
         raise UserError(f"search={config.search} is of a sweep of train.py: type -m, and a range to search")
+    if config.search is not None and config.report:
+        raise UserError("report=true: a search has no page, its folder has the verdict and pictures: leave it out")
     if config.search is not None and config.show_test:
         raise UserError("show_test=true: a search shows the test accuracy of what it ends with alone")
     refuse_without_search(config)

@@ -120,7 +120,7 @@ def _show(
     score = f"validation\n{metric.replace('_', ' ')} %"
     columns = ["setting", f"the search's,\nmaximum of {trials}", f"confirmed\n{score}", "against the recipe"]
     print_table("confirmed", columns, [_line(one, metric) for one in done], spare=[columns[1]])
-    sentences, chosen = _judge(done, metric, kind, trials)
+    sentences, chosen = _judge(contenders, metric, kind, trials)
     told = {
         "sentence": sentences[0],
         "chosen": chosen and chosen.name,
@@ -157,15 +157,15 @@ def _entry(one: Contender, metric: str) -> dict[str, object]:
 
 def _judge(contenders: Sequence[Contender], metric: str, kind: str, trials: int) -> tuple[list[str], Contender | None]:
     """The verdict in sentences, and what to go on with: the best that beats the recipe, else the recipe."""
-    recipe, *others = contenders or [None]
-    if recipe is None or recipe.name != RECIPE:
-        return ["No verdict: the recipe could not be trained again."], None
+    recipe, *others = contenders
     compared = [one for one in others if one.lead]
+    if not recipe.scores(metric) or (others and not compared):
+        return ["No verdict: too few of these jobs have finished to compare any with the recipe."], None
     better = [one for one in compared if one.p < 1 - CONFIDENCE and one.lead.value > 0]
     chosen = max(better, key=lambda one: one.mean(metric)) if better else recipe
     if better:
         sentences = [f"{chosen.name} beats the recipe by {_tell_lead(chosen, len(compared))}."]
-        confirmed = f"{chosen.mean(metric):.2f} % on {len(chosen.jobs)} fresh {kind}s"
+        confirmed = f"{chosen.mean(metric):.2f} % on {len(chosen.scores(metric))} fresh {kind}s"
         sentences.append(
             f"Its figure: {confirmed}; the search's own, {chosen.searched:.2f} %, is of {trials} the luckiest's."
         )

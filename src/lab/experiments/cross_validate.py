@@ -57,14 +57,10 @@ def cross_validate(config: DictConfig, folder: Path) -> None:
 
 
 def _check_folder(config: DictConfig, folder: Path) -> None:
-    """UserError where `folder` is of another cross-validation, or has a fold that is neither finished nor a job's."""
-    if not (folder / "config.yaml").exists():
-        return
-    if fingerprint(read_config(folder, CrossValidate)) != fingerprint(config):
+    """UserError where `folder` is of another cross-validation."""
+    is_taken = (folder / "config.yaml").exists()
+    if is_taken and fingerprint(read_config(folder, CrossValidate)) != fingerprint(config):
         raise UserError(f"{folder} holds another run: choose another hydra.run.dir")
-    for fold in folder.glob("fold_*"):
-        if not ((fold / "result.json").exists() or (fold / "train.log").exists()):
-            raise UserError(f"{fold} has no result.json: delete it, and it is trained anew")
 
 
 def _list_jobs(config: DictConfig, folder: Path) -> list[Job]:

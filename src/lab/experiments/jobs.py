@@ -299,7 +299,7 @@ def clear(job: Job, rerun: bool) -> None:
         return
     there = {path.name for path in job.folder.iterdir()}
     if ("train.log" not in there and there - {"error.txt", ".lock"}) or (job.result() and not rerun):
-        raise UserError(f"{job.folder}: not a job of a sweep: choose another hydra.sweep.dir")
+        raise UserError(f"{job.folder}: not the folder of a job: choose another one for all of them")
     try:
         with FileLock(job.folder / ".lock", blocking=False):
             shutil.rmtree(job.folder)

@@ -4,6 +4,8 @@ import contextlib
 import csv
 import itertools
 import os
+import re
+import shlex
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ from lab.display.terminal import warn
 from lab.errors import UserError, first_line
 from lab.files import MOST_TEXT, open_plain, write_csv
 
+SCORES = "keras.csv"
 THREADS = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
@@ -62,20 +65,25 @@ class _Worker(threading.Thread):
 
     def _train(self, row: str, seed: int) -> None:
         script = PROJECT / "src" / "yardsticks" / "keras_scores.py"
-        command = [self.python, script, row, data_folder(os.environ.get("LAB_DATA")), str(seed)]
+        command = list(map(str, (self.python, script, row, data_folder(os.environ.get("LAB_DATA")), seed)))
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         try:
             self.process = subprocess.Popen(command, env=os.environ | THREADS, **pipes)
+            if self.stopped:  # meanwhile: stop() has not seen this process
+                self.process.terminate()
             told, error = self.process.communicate()
         except OSError as failure:
             self.failed = first_line(failure)
             return
-        if self.process.returncode == 0:
-            *_, line = told.splitlines()  # seed,accuracy,seconds
-            scores = dict(zip(("row", "seed", "accuracy", "seconds"), (row, *line.split(",")), strict=True))
-            write_csv([*_read(self.folder), scores], self.folder / "keras.csv")
+        has_failed = self.process.returncode != 0
+        line = ((error if has_failed else told).strip().splitlines() or ["nothing"])[-1]
+        found = re.fullmatch(rf"{seed},(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)", line)
+        if not has_failed and found and float(found[1]) <= 100:
+            scores = {"row": row, "seed": seed, "accuracy": found[1], "seconds": found[2]}
+            write_csv([*_read(self.folder), scores], self.folder / SCORES)
         elif not self.stopped:
-            self.failed = (error.strip().splitlines() or ["it has failed"])[-1]
+            why = f"has failed, {line}" if has_failed else f"ends in {line!r}, not in {seed},PERCENT,SECONDS"
+            self.failed = f"{shlex.join(command)} {why}"
             warn(f"keras={self.python}: {self.failed}: our side goes on alone")
 
     def stop(self) -> None:
@@ -86,7 +94,7 @@ class _Worker(threading.Thread):
 
 
 def _read(folder: Path) -> list[dict[str, str]]:
-    path = folder / "keras.csv"
+    path = folder / SCORES
     if not path.exists():
         return []
     with open_plain(path, MOST_TEXT, "r") as file:

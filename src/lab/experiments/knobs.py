@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from lab.errors import UserError
 
 DIGITS = 4  # of a value between two ends, so that it is short to type
-# the images that a trial is scored on, what is drawn at random: their best value is the luckiest, not the best
-LUCK = ("seed", "data.fold", "data.fold_seed", "data.split_seed", "data.validation", "data.folds")
+DRAWS = ("seed", "data.fold", "data.fold_seed", "data.split_seed")  # which run of a recipe it is
+# these, and the images that a run is scored on: their best value is the luckiest, not the best
+LUCK = (*DRAWS, "data.validation", "data.folds")
 OF_THE_SEARCH = ("search", "prune", "confirm", "rerun", "show_test", "threads", "resume", "tune", "stop_below")
 
 
@@ -47,6 +48,10 @@ class Knob:
         """The inverse of `text`."""
         return self.choices.index(text) if self.choices else int(text) if self.is_whole else float(text)
 
+    def count(self) -> float:
+        """How many values it has."""
+        return len(self.choices) or (int(self.high - self.low) + 1 if self.is_whole else math.inf)
+
     def ends(self) -> list[str]:
         """The values to check before the search begins: all choices, or both ends."""
         return list(self.choices) or [self.text(self.low), self.text(self.high)]
@@ -60,10 +65,10 @@ def read_knobs(overrides: Sequence[Override], config: DictConfig) -> list[Knob]:
     knobs = [_read(override, config) for override in overrides if override.is_sweep_override()]
     if not knobs:
         raise UserError(f"search={config.search}: among what? give a range, 'model.optimizer.lr=interval(1e-4,1)'")
-    combinations = math.prod(len(knob.choices) or math.inf for knob in knobs)
+    combinations = math.prod(knob.count() for knob in knobs)
     if combinations <= config.search:
         told = f"there are {combinations} combinations only"
-        raise UserError(f"search={config.search}: {told}: leave out search= and all are run")
+        raise UserError(f"search={config.search}: {told}: leave out search=, give values, a,b,c, and all are run")
     return knobs
 
 

@@ -116,7 +116,11 @@ class Bench:
         return self.config.keras if stack in KERAS and self.config.keras else sys.executable
 
     def _ask(self, command: Sequence[Any]) -> dict[str, Any]:
-        return json.loads(self._run(command, self.theirs)[0][-1][1])
+        lines = self._run(command, self.theirs)[0]
+        try:
+            return json.loads(lines[-1][1])
+        except (IndexError, ValueError):
+            raise UserError(f"{command[0]}: does not answer as Python does, with what it is asked") from None
 
     def _our_command(self, task: str, words: list[str], arrays: Path, passes: int, seed: int) -> list[Any]:
         folder = Path(tempfile.mkdtemp(dir=self.place)) / "run"

@@ -14,6 +14,7 @@ from lab.display.labels import label, name_values
 from lab.display.language import localise, number, say, translate
 from lab.display.terminal import print_notes, print_table, warn
 from lab.experiments.jobs import Job, is_of_sample
+from lab.experiments.knobs import DRAWS
 from lab.files import write_csv
 
 HEADINGS = {  # of the last epoch's scores
@@ -31,7 +32,7 @@ HEADINGS = {  # of the last epoch's scores
 
 @dataclass
 class Setting:
-    """The jobs with the same values but for the seed, and the scores of each."""
+    """The jobs with the same values but for their DRAWS, seeds and folds, and the scores of each."""
 
     values: dict[str, str]
     jobs: list[Job]
@@ -41,8 +42,15 @@ class Setting:
         return mean(scores[name] for scores in self.scores)
 
     def spread(self, name: str) -> float:
-        """The sample's standard deviation over the seeds."""
+        """The sample's standard deviation over the jobs."""
         return stdev(scores[name] for scores in self.scores) if len(self.scores) > 1 else math.nan
+
+    def held_out(self) -> float:
+        """Images held out for each that was trained on, where its jobs hold out others each; else 0."""
+        if not any(key in DRAWS and key != "seed" for key in self.jobs[0].values):
+            return 0.0
+        images = self.jobs[0].result()["data"]["images"]
+        return images["validation"] / images["train"]
 
     def name(self) -> str:
         """As figures call it: small_pool, learning rate 0.01"""
@@ -66,7 +74,7 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool, s
     """Print the table and what follows from it, leave sweep.csv and sweep.png. Give the number of jobs that failed.
 
     It `draws` the picture even where there is one. The validation part chooses the winner, and the winner alone is told
-    its test score. All are where the user asks (`shows_test`), without a validation part, or where only seeds differ.
+    its test score. All are where the user asks (`shows_test`), without a validation part, or where only DRAWS differ.
     """
     results, rows = [(job, job.result()) for job in jobs], []
     finished = [(job, result) for job, result in results if result]
@@ -77,7 +85,7 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool, s
     metric = f"val_{finished[0][1].get('monitor', 'accuracy')}" if finished else ""
     if settings := group_by_setting(finished, metric):
         data, title = finished[0][1]["data"], title_of(finished[0][1], swept)
-        shows_test = shows_test or metric not in common(settings) or set(swept) == {"seed"}
+        shows_test = shows_test or metric not in common(settings) or set(swept) <= set(DRAWS)
         columns, lines = tabulate(settings, metric, shows_test)
         spare = [say("folder"), *(translate(HEADINGS[name]) for name in ("test_loss", "seconds", "val_loss"))]
         print_table(title, columns, lines, spare=spare)
@@ -109,13 +117,13 @@ def title_of(result: Mapping[str, Any], swept: Sequence[str]) -> str:
 
 
 def group_by_setting(finished: Sequence[tuple[Job, Mapping[str, Any]]], metric: str) -> list[Setting]:
-    """The `finished` jobs by setting, whatever their seeds; the best by `metric` first, then the smallest loss.
+    """The `finished` jobs by setting, whatever their DRAWS; the best by `metric` first, then the smallest loss.
 
     Without a validation part they keep the order of the command line.
     """
     settings: dict[str, Setting] = {}
     for job, result in finished:
-        values = {key: value for key, value in job.values.items() if key != "seed"}
+        values = {key: value for key, value in job.values.items() if key not in DRAWS}
         setting = settings.setdefault(repr(values), Setting(values, [], []))
         setting.jobs.append(job)
         setting.scores.append(scores_of(result))
@@ -131,14 +139,14 @@ def common(settings: Sequence[Setting]) -> list[str]:
 
 
 def tabulate(settings: Sequence[Setting], metric: str, shows_test: bool) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for each setting: with the number of its seeds, or without seeds the run's folder."""
-    has_seeds = any(len(setting.jobs) > 1 for setting in settings)
+    """Headings, and a row for each setting: with the number of its runs, of a single one its folder."""
+    are_several = any(len(setting.jobs) > 1 for setting in settings)
     told = {metric, "val_accuracy", "val_loss", "seconds"}
     told |= {"test_accuracy", "test_loss", metric.replace("val_", "test_")} if shows_test else set()
     names = [name for name in common(settings) if name in told]
     rows = []
     for setting in settings:
-        cells = [*map(_tell, setting.values.values()), *([str(len(setting.jobs))] if has_seeds else [])]
+        cells = [*map(_tell, setting.values.values()), *([str(len(setting.jobs))] if are_several else [])]
         for name in names:
             value, spread = setting.mean(name), setting.spread(name)
             if name.endswith(("accuracy", "f1")):
@@ -146,9 +154,9 @@ def tabulate(settings: Sequence[Setting], metric: str, shows_test: bool) -> tupl
                 cells.append(number(value * 100, ".2f") + deviation)
             else:
                 cells.append(number(value, ".0f" if name == "seconds" else ".4f"))
-        rows.append(cells if has_seeds else [*cells, setting.jobs[0].folder.name])
+        rows.append(cells if are_several else [*cells, setting.jobs[0].folder.name])
     headings = [translate(HEADINGS[name]) for name in names]
-    headings = [say("seeds"), *headings] if has_seeds else [*headings, say("folder")]
+    headings = [say("runs"), *headings] if are_several else [*headings, say("folder")]
     return [*map(label, settings[0].values), *headings], rows
 
 
@@ -164,21 +172,21 @@ def conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
         lines += _doubt(best, settings[1], metric)
     for key, value in best.values.items():
         beyond = beyond_the_edge([setting.values[key] for setting in settings], value)
-        if beyond is not None and not key.endswith(("seed", "fold")):
+        if beyond is not None:
             told = {"key": key, "value": value, "beyond": beyond}
             lines.append(say("{key}={value} lies at the edge of your grid: extend to {beyond}.", **told))
     return lines
 
 
 def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
-    """A sentence where the gap to the second may be chance, that of the seeds, without seeds that of the images."""
+    """A sentence where the gap to the second may be chance, that of the runs, of single ones that of the images."""
     gap = best.mean(metric) - second.mean(metric)
     if len(pairs := _pair(best, second, metric)) > 1:
         from lab.evaluation.significance import corrected_t
 
-        estimate = corrected_t(pairs, 0)
+        estimate = corrected_t(pairs, best.held_out())
         gap, within = estimate.value, estimate.value - estimate.low
-        source = say("{seeds} seeds, paired", seeds=len(pairs))
+        source = say("{runs} runs, paired", runs=len(pairs))
         if estimate.low > 0:
             return []
         advice = say("undecided: more seeds would tell")
@@ -187,7 +195,7 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
 
         error = math.hypot(*(one.spread(metric) / math.sqrt(len(one.jobs)) for one in (best, second)))
         within = error * float(t.ppf(0.975, len(best.jobs) + len(second.jobs) - 2))
-        source, advice = say("the seeds"), say("more seeds would tell")
+        source, advice = say("the runs"), say("more seeds would tell")
     elif metric != "val_accuracy":  # no plain share of the images
         return []
     else:
@@ -207,12 +215,12 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
 
 
 def _pair(best: Setting, second: Setting, metric: str) -> list[float]:
-    """By how much the best exceeds the second, for each seed that both have."""
-    scores = [
-        {job.values.get("seed"): of[metric] for job, of in zip(one.jobs, one.scores, strict=True)}
+    """By how much the best exceeds the second, for each seed, fold and split that both have."""
+    ours, theirs = (
+        {tuple(map(job.values.get, DRAWS)): of[metric] for job, of in zip(one.jobs, one.scores, strict=True)}
         for one in (best, second)
-    ]
-    return [scores[0][seed] - scores[1][seed] for seed in scores[0] if seed in scores[1]]
+    )
+    return [ours[draw] - theirs[draw] for draw in ours if draw in theirs]
 
 
 def beyond_the_edge(values: Sequence[str], best: str) -> str | None:
@@ -257,10 +265,10 @@ def _tell(value: str) -> str:
 
 
 def draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: str, path: Path) -> None:
-    """Draw the accuracy: against one number swept, over seeds alone, as a heat map of two keys, else as a ranking."""
+    """Draw the accuracy: against one number swept, over DRAWS alone, as a heat map of two keys, else as a ranking."""
     metric = metric if metric in common(settings) else "test_accuracy"
     shown = translate(f"{metric.replace('val_', 'validation ').replace('_', ' ')} (%)")
-    keys = [key for key in swept if key != "seed"] or list(swept)
+    keys = [key for key in swept if key not in DRAWS] or list(swept)[:1]
     title = say("{title}, by {keys}", title=title, keys=say(" and ").join(map(label, keys)))
     numbers = [_numbers([job.values[key] for setting in settings for job in setting.jobs]) for key in keys]
     if len(keys) == 1 and numbers[0]:
@@ -269,7 +277,7 @@ def draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: 
             for job, of_job in zip(setting.jobs, setting.scores, strict=True):
                 scores.setdefault(job.values[keys[0]], []).append(of_job[metric] * 100)
         scores = {value: scores[value] for value in sorted(scores, key=float)}
-        if keys[0].endswith(("seed", "fold")):
+        if keys[0] in DRAWS:
             spread(scores, label(keys[0]), shown, title, path)
         else:
             log = is_logarithmic(numbers[0])

@@ -39,7 +39,7 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         todo = [job for job in jobs if not is_current(job) or is_of_sample(job.result())]
         print(f"{len(rows)} rows, {len(jobs)} runs, {len(todo)} to do, in {folder}")
         results = Path(config.results) if config.results and config.rows is None else None
-        asked = {row.name: row.asked for row in rows if "keras" in row.entry}
+        asked = {row.name: min(row.asked, config.seeds or row.asked) for row in rows if "keras" in row.entry}
         workers = config.workers
         if config.keras and not workers:  # Keras takes one of the cores
             workers = max(count_workers(len(todo) + 1) - 1, 1)

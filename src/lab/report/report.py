@@ -39,6 +39,8 @@ def _find_kind(folder: Path) -> tuple[str, Describe]:
             return "comparison", comparison.describe
         if (folder / "table.md").exists():
             return "reproduced", reproduced.describe
+        if (folder / "search.json").exists():  # its table would name the luckiest trial
+            raise UserError(f"{folder}: a search has no page: verdict.json, confirmed.csv and its pictures say it all")
         if (folder / "sweep.csv").exists():
             return "sweep", sweep.describe
         if folder.is_dir():

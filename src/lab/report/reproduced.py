@@ -11,6 +11,7 @@ from lab.display.language import retell, say, translate
 from lab.display.markdown import read_blocks
 from lab.display.page import Table, draw
 from lab.errors import UserError
+from lab.experiments.keras_beside import SCORES
 from lab.files import MOST_TEXT, open_plain, read_text
 
 
@@ -18,15 +19,19 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], None]:
     """What reproduced.html says of table.md in `folder` and of the runs that the CSV file beside it lists."""
     path = folder / "table.md"
     try:
-        blocks, runs = read_blocks(read_text(path)), _read_runs(folder)
+        blocks, rows = read_blocks(read_text(path)), _read_runs(folder)
         first = next(content for kind, content in blocks if kind == "table")
     except (ValueError, KeyError, TypeError, StopIteration, csv.Error):
         raise UserError(f"{path}: damaged, or not of this version") from None
     start = blocks.index(("table", first))
     summary = blocks[0][1] if blocks[0][0] == "list" else []
-    has_published = any(row["published"] is not None for row in runs)
-    points = {row["name"]: row["scores"] for row in runs}
-    figure = draw(published, runs) if has_published else draw(ranking, points, say("accuracy (%)")) if runs else ""
+    has_published = any(row["published"] is not None for row in rows)
+    runs = [row for row in rows if row["scores"]]
+    figure = ""
+    if runs and has_published:
+        figure = draw(published, runs)
+    elif runs:
+        figure = draw(ranking, {row["name"]: row["scores"] for row in runs}, say("accuracy (%)"))
     return (
         {
             "title": say("Published and measured") if has_published else say("What each step buys"),
@@ -53,18 +58,17 @@ def _retell(rows: list[list[str]]) -> Table:
 
 
 def _read_runs(folder: Path) -> list[dict[str, Any]]:
-    """Of each row that has run what its figure shows: "name", "scores" in %, a seed each, and "published"."""
+    """Of each row what its figure shows: "name", "scores" in %, of each seed all of whose folds ran, "published"."""
     rows: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.csv"))[:1]:
+    for path in [path for path in sorted(folder.glob("*.csv")) if path.name != SCORES][:1]:
         with open_plain(path, MOST_TEXT, "r") as file:
             for line in csv.DictReader(file):
-                if line["accuracy"]:
-                    row = rows.setdefault(line["row"], {"seeds": {}, "published": line["published"]})
-                    row["seeds"].setdefault(line["seed"], []).append(100 * float(line["accuracy"]))
+                row = rows.setdefault(line["row"], {"seeds": {}, "published": line["published"]})
+                row["seeds"].setdefault(line["seed"], []).append(line.get("accuracy"))  # no column where none has run
     return [
         {
             "name": name,
-            "scores": [mean(scores) for scores in row["seeds"].values()],
+            "scores": [100 * mean(map(float, scores)) for scores in row["seeds"].values() if all(scores)],
             "published": float(row["published"]) if row["published"] else None,
         }
         for name, row in rows.items()

@@ -28,7 +28,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], None]:
     metric = f"val_{first.get('monitor', 'accuracy')}"
     settings = ranking.group_by_setting(finished, metric)
     has_winner = metric in ranking.common(settings)
-    columns, rows = ranking.tabulate(settings, metric, shows_test=not has_winner or set(swept) == {"seed"})
+    columns, rows = ranking.tabulate(settings, metric, shows_test=not has_winner or set(swept) <= set(ranking.DRAWS))
     title = ranking.title_of(first, swept)
     keys = [ranking.label(key) for key in swept]
     return {
