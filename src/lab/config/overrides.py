@@ -45,9 +45,9 @@ def command_line(overrides: Iterable[str], *more: str) -> str:
 
 def resume_command(folder: Path) -> str:
     """What to type to go on with the run of `folder`."""
-    plain = re.fullmatch(r"[\w./~-]+", str(folder), re.ASCII)
-    words = [f"resume={folder}" if plain else quoted("resume", str(folder))]
-    words += [f"networks={folder / 'networks.py'}"] if (folder / "networks.py").exists() else []
+    plain, copy = re.fullmatch(r"[\w./~-]+", str(folder), re.ASCII), folder / "networks.py"
+    places = {"resume": folder} | ({"networks": copy} if copy.exists() else {})
+    words = [f"{key}={place}" if plain else quoted(key, str(place)) for key, place in places.items()]
     return "python src/train.py " + shlex.join(words)
 
 
