@@ -255,9 +255,13 @@ def test_pictures_train_to_the_same_bits_as_their_arrays(train_here, place, tmp_
 
 def test_pictures_are_decoded_once_and_anew_when_they_change(place, capsys, monkeypatch):
     write_classes(place, 40)
+    monkeypatch.chdir(place.parent)
+    (place.parent / "random.py").write_text("open('ran', 'w')")  # in the current directory: it is not imported
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.setattr(pictures, "FEW_BYTES", 0)  # by other processes
     first = folder(place, size=16)
-    assert "80 pictures decoded" in capsys.readouterr().out
+    assert "80 pictures decoded" in capsys.readouterr().out and not (place.parent / "ran").exists()
     kept = place.parent / "cache" / "lab"
     assert sorted(path.suffix for path in kept.iterdir() if not path.name.startswith(".")) == [".json", ".npy"]
     monkeypatch.setattr(pictures, "FEW_BYTES", 10**9)  # by this one

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from lab.errors import UserError
 
+SOURCES = Path(__file__).parents[1]
 MOST_BYTES = 2**30  # that a compressed file may unpack to
 MOST_STORED = 2**33  # bytes of any other file
 MOST_TEXT = 2**25  # bytes
@@ -92,6 +93,13 @@ def parse_table(content: bytes, path: Path, columns: Set[str], otherwise: str) -
             yield rows.line_num, {name: row[name] or "" for name in names}
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a table in UTF-8, separated by commas ({error})") from None
+
+
+def shield_processes() -> None:
+    """Let the processes to come import this project, and nothing that lies in the current directory."""
+    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(SOURCES), *inherited]))
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def refuse_bomb(path: Path) -> None:

@@ -25,7 +25,7 @@ from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, Future, Pr
 from lab.decode import decode_into
 from lab.display.terminal import make_bar
 from lab.errors import UserError, first_line
-from lab.files import atomic_write, open_plain, read_text, write_json
+from lab.files import atomic_write, open_plain, read_text, shield_processes, write_json
 
 VERSION = 1  # of what the files here mean
 CHUNK = 16  # pictures that a process decodes before it reports
@@ -197,6 +197,7 @@ def _decode_chunks(listing: Listing, file: Path, start: int) -> Iterator[tuple[i
     if _are_small(paths):
         yield from ((number * CHUNK, decode_into(*task)) for number, task in enumerate(tasks))
         return
+    shield_processes()
     try:
         with ProcessPoolExecutor(workers := joblib.cpu_count(), timeout=IDLE) as pool:
             running: dict[Future, int] = {}

@@ -37,10 +37,8 @@ from lab.datasets.dataset import load
 from lab.display.labels import short
 from lab.display.terminal import make_bar
 from lab.errors import DEFECT, UserError, explain, first_line, printable, was_interrupted
-from lab.files import read_text, write_json, write_text
+from lab.files import SOURCES, read_text, shield_processes, write_json, write_text
 from lab.runs.folder import read_config, read_result
-
-SOURCES = Path(__file__).parents[2]
 
 
 @dataclass
@@ -247,7 +245,8 @@ def launch(
     """
     for job in jobs:
         clear(job, rerun)
-    _prepare_environment()
+    shield_processes()
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
     if (at_a_time := getattr(launcher, "joblib", {})) and (workers or at_a_time["n_jobs"] == -1):
         at_a_time["n_jobs"] = workers or count_workers(len(jobs))
     bar = make_bar(sum(job.work for job in jobs), unit)
@@ -270,14 +269,6 @@ def launch(
                 if not isinstance(error, RuntimeError | ValueError | OSError):
                     raise
                 raise UserError(f"the launcher, {type(launcher).__name__}: {first_line(error)}") from None
-
-
-def _prepare_environment() -> None:
-    """Let the processes to come import this project, and nothing that lies in the current directory."""
-    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), *inherited])
-    os.environ["PYTHONSAFEPATH"] = "1"
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
 
 
 def count_workers(jobs: int) -> int:
