@@ -12,6 +12,7 @@ from conftest import PROJECT, read_csv, read_result
 from omegaconf import OmegaConf
 
 from lab.config.schema import CONF
+from lab.experiments import keras_beside
 
 SMALL = "+table.common='data.source.md5=null model.epochs=1 model.batch_size=50'"
 
@@ -88,6 +89,18 @@ def test_runs_on_a_sample_are_marked_and_run_again(here, tmp_path):
         told = here("reproduce", "ladder", common.removeprefix("+"), "rows=[dense]", *alone).out
         assert "1 runs, 1 to do" in told and "what it buys" in told
     assert "Some of it on a sample" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_keras_has_what_lies_beside_its_script(tmp_path, monkeypatch):
+    place = tmp_path / "src" / "yardsticks"
+    place.mkdir(parents=True)
+    (place / "scores.py").write_text("LINE = '1,0.75,2.0'")
+    (place / "keras_scores.py").write_text("from scores import LINE\n\nprint(LINE)")
+    monkeypatch.setattr(keras_beside, "PROJECT", tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as for our own processes
+    with keras_beside.beside(sys.executable, {"E6": 1}, tmp_path):
+        pass
+    assert keras_beside.read_scores(tmp_path, "E6") == [0.75]
 
 
 @pytest.mark.parametrize(
