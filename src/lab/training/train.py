@@ -18,7 +18,7 @@ from lab.display.figures import confusion, curves
 from lab.errors import UserError, explain, first_line
 from lab.evaluation.metrics import evaluate, print_confused
 from lab.files import read_text, write_json, write_text
-from lab.runs.folder import claim, occupied, read_config
+from lab.runs.folder import claim, is_of_folds, occupied, read_config
 from lab.runs.predictions import Predictions
 from lab.training.checkpoint import read_checkpoint
 from lab.training.classifier import WholeEpochsClassifier, fits_whole_epochs
@@ -84,6 +84,8 @@ def resume(folder: Path) -> None:
     if (folder / "result.json").exists():
         print(f"{folder} has finished: nothing is left to do")
         return
+    if is_of_folds(folder):  # and is not to be tested on the test part
+        raise UserError(f"{folder}: a fold: the command that began the cross-validation goes on with it")
     place_data(config)
     train(config, folder, resumes=True)
 
