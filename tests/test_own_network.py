@@ -78,6 +78,7 @@ def test_a_folder_names_functions_of_the_file_alone(here, refused, tmp_path, min
         ("def deep(classes):\n    pass\n", "call yours otherwise"),
         ("def mine(classes):\n    return wrong\n", "line 2: NameError: name 'wrong' is not defined"),
         ("def mine(classes):\n    return 5\n", "gives a int, must give a torch.nn.Module"),
+        ("from torch.nn import Flatten\n\n\ndef mine(classes):\n    return Flatten()\n", "must give 10 logits"),
     ],
 )
 def test_what_is_wrong_with_the_file_is_a_line(refused, tmp_path, content, line):

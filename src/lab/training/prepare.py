@@ -88,6 +88,9 @@ def build_classifier(config: DictConfig, shape: tuple[int, int, int], classes: i
     recipe = config.model
     architecture = instantiate("model.net", recipe.net, nn.Sequential, classes=classes)
     net, layers = build(architecture, shape, recipe.scale, recipe.name)
+    if (answer := layers[-1].shape) != (classes,):  # of the user's own
+        told = "x".join(map(str, answer)) or "one number"
+        raise UserError(f"model={recipe.name}: gives {told} for an image, must give {classes} logits, one a class")
     if recipe.batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
         raise UserError(f"model.batch_size=1: model={recipe.name} has batch normalisation, which needs two images")
     changes = dict(recipe.augment)
