@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
