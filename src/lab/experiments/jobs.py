@@ -107,7 +107,7 @@ def run_job(
         raise KeyboardInterrupt
     if multiprocessing.current_process().name != "MainProcess":
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1) as log:
+    with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1, encoding="utf-8") as log:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 if decide:

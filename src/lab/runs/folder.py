@@ -48,7 +48,7 @@ def claim(folder: Path, config: DictConfig) -> None:
     content["trainer"].pop("callbacks", None)
     try:
         with atomic_write(folder / "config.yaml", replaces=False) as beside:
-            beside.write_text(OmegaConf.to_yaml(content))
+            beside.write_text(OmegaConf.to_yaml(content), encoding="utf-8")
     except FileExistsError:
         raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
     if config.data.corrections:
