@@ -178,7 +178,10 @@ def test_what_is_no_data_set_is_refused_in_a_line(place):
     assert twins in told()
     shutil.copy(place / "cat" / "00.png", place / "cat" / "twin.png")
     write(place / "dog" / "c.png")
-    assert len(folder(place, size=8, skip_broken=True).labels) == 3
+    arrays = folder(place, size=8, skip_broken=True)
+    assert len(arrays.labels) == 3
+    with pytest.raises(UserError, match=r"data\.stratify=false draws from all"):
+        split(arrays, 0.34, 0.34, 1, True)
     assert "data.group=[: not a regular expression" in told(group="[", skip_broken=True)
     assert "a group that is repeated may search for ever" in told(group="(a+)+$", skip_broken=True)
     assert "is in no file's name, as in 01.png" in told(group="person", skip_broken=True)
