@@ -45,7 +45,7 @@ def train(config: DictConfig, folder: Path, tested: str = "test", resumes: bool 
     With `tested="validation"` the run is a fold's: its last epoch is scored on the images held out, the test part is
     not used.
     """
-    run = prepare(config, untrusted=resumes)
+    run = prepare(config, untrusted=resumes, has_weights=resumes and (folder / "last.ckpt").exists())
     _check_validation(run)
     fast = choose_precision(run) if config.speed and not resumes else ""
     epochs = Epochs(folder / "metrics.csv", tqdm.write, lambda rows: fell_below(config, rows))
