@@ -1,10 +1,8 @@
 """Which labels are probably wrong, and what correcting them buys: python src/check_labels.py outputs/folds_..."""
 
-import sys
 from pathlib import Path
 
 from lab.cli.arguments import Parser, run_parser
-from lab.display.language import LANGUAGES
 
 
 def check_labels(folder: Path, corrections: Path | None, root: Path | None, lang: str) -> None:
@@ -17,12 +15,10 @@ def check_labels(folder: Path, corrections: Path | None, root: Path | None, lang
 
 
 if __name__ == "__main__":
-    sys.argv = [f"--{word}" if word.startswith("lang=") else word for word in sys.argv]  # as train.py is told it
     parser = Parser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDS", help="a finished folder of cross_validate.py")
     parser.add_argument(
         "--corrections", type=Path, metavar="FILE", help="train the folds again with the labels that the page has saved"
     )
-    parser.add_shared("--root")
-    parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the page")
+    parser.add_shared("--root", "--lang")
     run_parser(parser, check_labels)

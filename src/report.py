@@ -1,10 +1,8 @@
 """The page to hand in: report.html of a run, folds, a sweep, a comparison, a table: python src/report.py outputs/RUN"""
 
-import sys
 from pathlib import Path
 
 from lab.cli.arguments import Parser, run_parser
-from lab.display.language import LANGUAGES
 
 
 def report(folder: Path, lang: str, root: Path | None) -> None:
@@ -14,11 +12,9 @@ def report(folder: Path, lang: str, root: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv = [f"--{word}" if word.startswith("lang=") else word for word in sys.argv]  # as train.py is told it
     parser = Parser(description=__doc__)
     parser.add_argument(
         "folder", type=Path, metavar="FOLDER", help="of train.py, cross_validate.py, compare.py, reproduce.py"
     )
-    parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the page and its figures")
-    parser.add_shared("--root", "--networks")
+    parser.add_shared("--lang", "--root", "--networks")
     run_parser(parser, report)

@@ -20,7 +20,7 @@ def train(config: DictConfig) -> None:
     if config.resume:
         with contextlib.suppress(OSError):
             folder.rmdir()  # Hydra made a new one
-        folder = Path(config.resume)
+        folder = Path(config.resume).expanduser()
         resume(folder)
         config = read_config(folder)
     elif config.tune:

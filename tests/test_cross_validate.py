@@ -96,13 +96,15 @@ def test_a_finished_one_is_told_again_without_training(finished, here, tmp_path)
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("fold_*/*")}
 
 
-def test_the_same_command_trains_the_folds_that_are_missing(finished, here, tmp_path):
+def test_the_same_command_trains_the_folds_that_are_missing(finished, here, refused, tmp_path):
     _, whole = finished
     folder = shutil.copytree(whole, tmp_path / "cv")
     (folder / "fold_0" / "result.json").unlink()  # as if it had been killed
     shutil.rmtree(folder / "fold_2")
     (folder / "fold_2").mkdir()  # as if it had been killed as it began
     (folder / "result.json").unlink()
+    goes_on = "the command that began"
+    assert goes_on in refused(folder / "fold_0", command="evaluate") and goes_on in refused(f"resume={folder}/fold_0")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("fold_*/result.json")}
     again = here("cross_validate", *FAST, "workers=1", f"hydra.run.dir={folder}").out
     assert "2 folds to train" in again

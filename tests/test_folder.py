@@ -178,7 +178,10 @@ def test_what_is_no_data_set_is_refused_in_a_line(place):
     assert twins in told()
     shutil.copy(place / "cat" / "00.png", place / "cat" / "twin.png")
     write(place / "dog" / "c.png")
-    assert len(folder(place, size=8, skip_broken=True).labels) == 3
+    arrays = folder(place, size=8, skip_broken=True)
+    assert len(arrays.labels) == 3
+    with pytest.raises(UserError, match=r"data\.stratify=false draws from all"):
+        split(arrays, 0.34, 0.34, 1, True)
     assert "data.group=[: not a regular expression" in told(group="[", skip_broken=True)
     assert "a group that is repeated may search for ever" in told(group="(a+)+$", skip_broken=True)
     assert "is in no file's name, as in 01.png" in told(group="person", skip_broken=True)
@@ -255,9 +258,13 @@ def test_pictures_train_to_the_same_bits_as_their_arrays(train_here, place, tmp_
 
 def test_pictures_are_decoded_once_and_anew_when_they_change(place, capsys, monkeypatch):
     write_classes(place, 40)
+    monkeypatch.chdir(place.parent)
+    (place.parent / "random.py").write_text("open('ran', 'w')")  # in the current directory: it is not imported
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.setattr(pictures, "FEW_BYTES", 0)  # by other processes
     first = folder(place, size=16)
-    assert "80 pictures decoded" in capsys.readouterr().out
+    assert "80 pictures decoded" in capsys.readouterr().out and not (place.parent / "ran").exists()
     kept = place.parent / "cache" / "lab"
     assert sorted(path.suffix for path in kept.iterdir() if not path.name.startswith(".")) == [".json", ".npy"]
     monkeypatch.setattr(pictures, "FEW_BYTES", 10**9)  # by this one

@@ -301,12 +301,13 @@ def test_a_strangers_run_folder_downloads_nothing(run, tmp_path):
     assert not (tmp_path / "planted.py").exists()
 
 
-def test_predictions_of_classes_that_there_are_not_are_refused(run, tmp_path):
+def test_predictions_that_are_none_are_refused(run, tmp_path):
     from lab.runs.predictions import load_predictions
 
     predictions = load_predictions(run)
-    for labels in (predictions.labels + 10, predictions.labels.astype(np.float32)):
-        dataclasses.replace(predictions, labels=labels).save(tmp_path / "predictions.npz")
+    labels, logits = predictions.labels, predictions.logits
+    for changed in ({"labels": labels + 10}, {"labels": labels.astype(np.float32)}, {"logits": logits * np.nan}):
+        dataclasses.replace(predictions, **changed).save(tmp_path / "predictions.npz")
         with pytest.raises(UserError, match="damaged"):
             load_predictions(tmp_path)
 

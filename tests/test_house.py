@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -131,6 +132,15 @@ def test_what_must_answer_fast_does_without_torch():
             names = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in top}
             assert not {name.partition(".")[0] for name in names} & {"torch", "torchvision"}, f"{start}: {module}"
             todo += imports_of_lab(MODULES[module], wherever=False) - reached
+
+
+def test_texts_are_utf8_in_any_locale(tmp_path):
+    code = "from lab.files import *; path = Path('a.txt'); write_text('\\u202f', path); print(ascii(read_text(path)))"
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(SRC)}
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | locale, capture_output=True, text=True
+    )
+    assert process.stdout == "'\\u202f'\n", process.stderr
 
 
 def test_every_recipe_is_short_and_its_first_line_names_its_source():

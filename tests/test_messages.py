@@ -18,6 +18,7 @@ from lab.config.overrides import nearest
         (["data=/tmp"], "a folder of pictures: data=folder data.root=/tmp"),
         (["trainer.fast_dev_runs=true"], "there is no such key (see --help)"),
         (["model.net.pool=2"], "(+model.net.pool=VALUE adds an option)"),
+        (["trainer.callbacks=[my.Callback]"], "must be a list, [{_target_: my.Callback}]"),
     ],
 )
 def test_a_refusal_says_what_to_type(refused, words, told):

@@ -1,8 +1,14 @@
 """A network in a file of the user's own: named on the command line it is run, named by a run's folder it is not."""
 
+import shlex
+
 import pytest
 import yaml
 from conftest import SMALL_MNIST, read_csv, read_result
+
+from lab.config.again import command_again
+from lab.config.overrides import resume_command
+from lab.runs.folder import read_config
 
 FAST = (*SMALL_MNIST, "model.epochs=2", "model.batch_size=50", "threads=1")
 MINE = """
@@ -23,17 +29,19 @@ def mine(tmp_path):
 
 def test_it_trains_evaluates_resumes_and_exports_as_the_labs_do(here, refused, tmp_path, mine):
     named = f"networks='{mine}'"
-    here("train", named, "model=mine", *FAST, "hydra.run.dir=run")
-    result, kept = read_result(tmp_path / "run"), tmp_path / "run" / "networks.py"
+    run = tmp_path / "run (1)"
+    here("train", named, "model=mine", "schedule=cosine", *FAST, f"hydra.run.dir='{run}'")
+    result, kept = read_result(run), run / "networks.py"
     assert result["model"] == "mine" and kept.read_text() == MINE
     assert result["parameters"]["total"] == 784 * 16 + 16 + 16 * 10 + 10
-    assert "that you did not name" in refused("run", command="evaluate")
-    here("evaluate", "run", "--networks", kept)
-    here("export", "run", "--networks", kept)
-    assert (tmp_path / "run" / "model.ts").exists()
-    (tmp_path / "run" / "result.json").unlink()
-    here("train", "resume=run", f"networks='{kept}'")
-    assert read_result(tmp_path / "run")["test"] == result["test"]
+    assert "that you did not name" in refused(run, command="evaluate")
+    here("evaluate", run, "--networks", kept)
+    assert f"networks='{kept}'" in shlex.split(command_again(read_config(run)))
+    here("export", run, "--networks", kept)
+    assert (run / "model.ts").exists()
+    (run / "result.json").unlink()
+    here("train", *shlex.split(resume_command(run))[2:])
+    assert read_result(run)["test"] == result["test"]
 
 
 def test_it_is_swept_and_cross_validated(here, tmp_path, mine):
@@ -70,6 +78,7 @@ def test_a_folder_names_functions_of_the_file_alone(here, refused, tmp_path, min
         ("def deep(classes):\n    pass\n", "call yours otherwise"),
         ("def mine(classes):\n    return wrong\n", "line 2: NameError: name 'wrong' is not defined"),
         ("def mine(classes):\n    return 5\n", "gives a int, must give a torch.nn.Module"),
+        ("from torch.nn import Flatten\n\n\ndef mine(classes):\n    return Flatten()\n", "must give 10 logits"),
     ],
 )
 def test_what_is_wrong_with_the_file_is_a_line(refused, tmp_path, content, line):
@@ -88,4 +97,6 @@ def test_no_folder_names_a_file_that_is_run(here, refused, tmp_path, place):
     config["model"][place] = evil | ({"lr": 0.1} if place == "optimizer" else {})
     path.write_text(yaml.safe_dump(config))
     refused("run", command="evaluate")
+    if place == "net":  # nor does a command that is made from it
+        assert command_again(read_config(tmp_path / "run", builds=False)) is None
     assert not (tmp_path / "ran").exists()

@@ -196,14 +196,14 @@ def test_without_timm_it_is_told_what_to_install(refused, tiny, monkeypatch):
     assert "pip install '.[pretrained]'" in refused(*tiny)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits(here, tiny, tmp_path):
+def test_an_interrupted_run_goes_on_to_the_same_bits_without_the_file_of_weights(here, tiny, weights, tmp_path):
     words = [*tiny, "model.train=2", "hydra.run.dir=whole"]
     here("train", *words)
     short = [word.replace("epochs=3", "epochs=1").replace("whole", "short") for word in words]
     here("train", *short)
     (tmp_path / "short" / "result.json").unlink()
     config = tmp_path / "short" / "config.yaml"
-    config.write_text(config.read_text().replace("epochs: 1", "epochs: 3"))
+    config.write_text(config.read_text().replace("epochs: 1", "epochs: 3").replace(str(weights), "gone.pth"))
     here("train", f"resume={tmp_path / 'short'}")
     whole, resumed = (
         torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("whole", "short")

@@ -184,3 +184,9 @@ def test_a_table_never_cuts_a_number_on_a_narrow_terminal(capsys, monkeypatch):
         assert all(cell in " ".join(told.split()) for row in rows for cell in row[:2]), told
         assert ("folder" in told) == (width != 40), told
         assert width < 40 or max(map(len, told.splitlines())) <= width
+
+
+def test_a_table_shows_names_as_they_are(capsys):
+    print_table("deep on [/b] :cat:", ["[i]class"], [["[red] :dog:"]])
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(name in told for name in ("deep on [/b] :cat:", "[i]class", "[red] :dog:")), told

@@ -98,6 +98,18 @@ def test_runs_on_a_sample_are_marked_and_run_again(here, tmp_path):
     assert "Some of it on a sample" in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_keras_has_what_lies_beside_its_script(tmp_path, monkeypatch):
+    place = tmp_path / "src" / "yardsticks"
+    place.mkdir(parents=True)
+    (place / "scores.py").write_text("LINE = '1,0.75,2.0'")
+    (place / "keras_scores.py").write_text("from scores import LINE\n\nprint(LINE)")
+    monkeypatch.setattr("lab.experiments.keras_beside.PROJECT", tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as for our own processes
+    with beside(sys.executable, {"E6": 1}, tmp_path):
+        pass
+    assert read_scores(tmp_path, "E6") == [0.75]
+
+
 @pytest.mark.parametrize(
     ("does", "told"),
     [

@@ -128,8 +128,9 @@ def unfinished(uninterrupted, tmp_path):
     return folder
 
 
-def test_what_is_trained_already_is_only_tested(uninterrupted, unfinished, train_here):
-    told = train_here(f"resume={unfinished}").out
+def test_what_is_trained_already_is_only_tested(uninterrupted, unfinished, train_here, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    told = train_here("resume='~/unfinished'").out
     assert "epoch " not in told.partition("best epoch")[0]
     assert_same_run(uninterrupted, unfinished)
     assert "has finished: nothing is left to do" in train_here(f"resume={unfinished}").out

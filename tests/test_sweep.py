@@ -6,14 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from lab.training.checkpoint import AtomicCheckpoints
+from lab.training.result import print_end
 
 FAST = (*SMALL_MNIST, "model=small_dense", "model.epochs=1", "model.batch_size=50")
 HERE = ("-m", "hydra/launcher=basic", "hydra.sweep.dir=sweep")
@@ -232,13 +238,28 @@ def test_early_stopping_ends_a_run_whose_validation_loss_no_longer_falls(train_h
     assert read_result(tmp_path / "run")["epochs"] < 30
 
 
-def test_a_learning_rate_is_suggested_and_its_curve_drawn(train_here, drawn, tmp_path):
+def test_a_run_without_a_last_epoch_says_why_it_ended(capsys):
+    asked = dict.fromkeys(("stop_below", "monitor", "early_stopping"))
+    config = OmegaConf.create(asked | {"trainer": {"max_steps": 8}})
+    print_end(SimpleNamespace(config=config), [{"epoch": 2}], -1)
+    assert capsys.readouterr().out == "stopped after epoch 2: trainer.max_steps=8\n"
+
+
+def test_a_learning_rate_is_suggested_and_its_curve_drawn(train_here, drawn, tmp_path, monkeypatch):
+    save, written = AtomicCheckpoints.save_checkpoint, []
+
+    def watch(plugin, checkpoint, path, storage_options=None):
+        written.append(Path(path))
+        save(plugin, checkpoint, path)
+
+    monkeypatch.setattr(AtomicCheckpoints, "save_checkpoint", watch)
     told = train_here(*FAST, "model=baseline", "tune=lr", "hydra.run.dir=tune").out
     curve = read_csv(tmp_path / "tune" / "learning_rates.csv")
     losses = [float(row["loss"]) for row in curve]
     suggested = float(told.partition("Suggested learning rate: ")[2].split()[0])
     assert 1e-4 < suggested < 1 and min(losses) < losses[0]
     assert f"model.optimizer.lr={suggested:g}" in told and "tune=lr" not in told
+    assert {path.parent for path in written} == {tmp_path / "tune"} and not any(path.exists() for path in written)
     with Image.open(tmp_path / "tune" / "learning_rate.png") as picture:
         assert picture.width > 600
 

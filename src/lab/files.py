@@ -1,6 +1,7 @@
 """Files: written whole or not at all, after a power cut too; read as if a stranger had made them."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from lab.errors import UserError
 
+SOURCES = Path(__file__).parents[1]
 MOST_BYTES = 2**30  # that a compressed file may unpack to
 MOST_STORED = 2**33  # bytes of any other file
 MOST_TEXT = 2**25  # bytes
@@ -57,7 +59,8 @@ def _link(beside: Path, path: Path) -> None:
 def open_plain(path: Path, most: int = MOST_STORED, mode: str = "rb") -> IO[Any]:
     """Open a file that may be a stranger's. UserError where it is a pipe or a device, or larger than `most` bytes."""
     no_wait = getattr(os, "O_NONBLOCK", 0)  # for whoever would write into the pipe
-    file = open(path, mode, opener=lambda name, flags: os.open(name, flags | no_wait))  # noqa: SIM115
+    options = {} if "b" in mode else {"encoding": "utf-8"}  # on Windows too
+    file = open(path, mode, opener=lambda name, flags: os.open(name, flags | no_wait), **options)  # noqa: SIM115
     status = os.fstat(file.fileno())
     if stat.S_ISREG(status.st_mode) and status.st_size <= most:
         return file
@@ -78,6 +81,11 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
         return file.read()
 
 
+def hash_text(path: Path) -> str:
+    """SHA-256 of a file's text, the same whatever ends its lines."""
+    return hashlib.sha256(read_text(path).encode()).hexdigest()
+
+
 def parse_table(content: bytes, path: Path, columns: Set[str], otherwise: str) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a CSV table, `content` of `path`, each with the number of its line; a missing cell is empty.
 
@@ -92,6 +100,13 @@ def parse_table(content: bytes, path: Path, columns: Set[str], otherwise: str) -
             yield rows.line_num, {name: row[name] or "" for name in names}
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path}: not a table in UTF-8, separated by commas ({error})") from None
+
+
+def shield_processes() -> None:
+    """Let the processes to come import this project, and nothing that lies in the current directory."""
+    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(SOURCES), *inherited]))
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def refuse_bomb(path: Path) -> None:
@@ -113,7 +128,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray]:
 def write_text(text: str, path: Path) -> None:
     """Replace `path` as a whole."""
     with atomic_write(path) as beside:
-        beside.write_text(text)
+        beside.write_text(text, encoding="utf-8")
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
@@ -124,7 +139,8 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write a column for each key of any row, in the order in which the keys come."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_write(path) as beside, beside.open("w", newline="", errors="backslashreplace") as file:
+    options = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    with atomic_write(path) as beside, beside.open("w", **options) as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows({name: _as_text(value) for name, value in row.items()} for row in rows)

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from lab.config.own import name_networks
+from lab.display.language import LANGUAGES
 from lab.errors import explain, printable, tell
 
 SHARED = {  # options of several commands
     "--weights": {"choices": ("last", "best"), "default": "last", "help": "of which epoch; else the last"},
     "--root": {"type": Path, "help": "where the data lies; else where it lay, else $LAB_DATA"},
+    "--lang": {"choices": LANGUAGES, "default": "en", "help": "language of the page and its figures"},
     "--networks": {"type": Path, "metavar": "FILE", "help": "of a run with networks=FILE: it, or its copy"},
 }
 
@@ -39,7 +41,8 @@ def refuse_unprintable() -> None:
 def run_parser(parser: Parser, task: Callable[..., None]) -> None:
     """Call `task` with what the parser made of the command line, as keyword arguments."""
     refuse_unprintable()
-    given = vars(parser.parse_args())
+    words = [f"--{word}" if word.startswith("lang=") else word for word in sys.argv[1:]]  # as train.py is told it
+    given = vars(parser.parse_args(words))
     try:
         name_networks(given.pop("networks", None))
         task(**given)

@@ -12,11 +12,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lab.config.overrides import flatten, quoted
+from lab.config import own
+from lab.config.overrides import flatten, quoted, read_choice
 from lab.config.schema import CONF, UNDECIDING, CrossValidate, Train, fingerprint
 
 # keys that decide no result, or that model=NAME and data=NAME say
-UNSAID = {"model.name", "data.name", "resume", "tune", "histograms", "workers", *UNDECIDING}
+UNSAID = {"model.name", "model.net.file", "data.name", "resume", "tune", "histograms", "workers", *UNDECIDING}
 GROUPS = ("model", "data")
 
 
@@ -27,6 +28,10 @@ def command_again(config: DictConfig, schema: type[Train] = Train) -> str | None
     """
     name = "cross_validate" if schema is CrossValidate else "train"
     words = [f"{group}={config[group].name}" for group in GROUPS]
+    if config.model.net.get("_target_") == own.TARGET:
+        if not own.named:  # a folder may be a stranger's, and whoever types the command would run its file
+            return None
+        words += [_word("networks", str(file)) for file in own.named]
     try:
         with _composing():
             words += _schedule(config)
@@ -61,10 +66,11 @@ def _compose(name: str, words: list[str], config: DictConfig) -> DictConfig:
 def _schedule(config: DictConfig) -> list[str]:
     """schedule=NAME where the recipe has no schedule of its own."""
     schedule = config.model.schedule
-    if not schedule or (OmegaConf.load(CONF / "model" / f"{config.model.name}.yaml")).get("schedule"):
+    if not schedule or read_choice("model", config.model.name).schedule:
         return []
-    named = {path.stem: OmegaConf.load(path).get("schedule") for path in sorted((CONF / "schedule").glob("*.yaml"))}
-    return [f"schedule={name}" for name, own in named.items() if own and own["_target_"] == schedule["_target_"]][:1]
+    names = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
+    named = {name: read_choice("schedule", name).schedule for name in names}
+    return [f"schedule={name}" for name, each in named.items() if each and each["_target_"] == schedule["_target_"]][:1]
 
 
 def _differences(config: DictConfig, composed: DictConfig, follows: bool) -> Iterator[str]:

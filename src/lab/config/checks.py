@@ -107,6 +107,9 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
             raise UserError(f"trainer.{key}={value}: must be one value")
         if not isinstance(value, KINDS.get(key, object) | None):
             raise UserError(f"trainer.{key}={value}: must be {'true or false' if KINDS[key] is bool else 'a name'}")
+    callbacks = trainer.get("callbacks")
+    if callbacks is not None and not (OmegaConf.is_list(callbacks) and all(map(OmegaConf.is_dict, callbacks))):
+        raise UserError(f"trainer.callbacks={callbacks}: must be a list, [{{_target_: my.Callback}}]")
     clip = trainer["gradient_clip_val"]
     if clip is not None and not (isinstance(clip, int | float) and clip > 0):
         raise UserError(f"trainer.gradient_clip_val={clip}: must be a number above 0, or left out")

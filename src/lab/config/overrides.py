@@ -45,9 +45,9 @@ def command_line(overrides: Iterable[str], *more: str) -> str:
 
 def resume_command(folder: Path) -> str:
     """What to type to go on with the run of `folder`."""
-    plain = re.fullmatch(r"[\w./~-]+", str(folder), re.ASCII)
-    words = [f"resume={folder}" if plain else quoted("resume", str(folder))]
-    words += [f"networks={folder / 'networks.py'}"] if (folder / "networks.py").exists() else []
+    plain, copy = re.fullmatch(r"[\w./~-]+", str(folder), re.ASCII), folder / "networks.py"
+    places = {"resume": folder} | ({"networks": copy} if copy.exists() else {})
+    words = [f"{key}={place}" if plain else quoted(key, str(place)) for key, place in places.items()]
     return "python src/train.py " + shlex.join(words)
 
 
@@ -56,7 +56,7 @@ def replace_schedule(config: DictConfig) -> None:
     chosen = HydraConfig.get().runtime.choices
     if chosen.get("schedule") is None or config.model.schedule is None:
         return
-    recipes, named = (_read(group, chosen[group]).schedule for group in ("model", "schedule"))
+    recipes, named = (read_choice(group, chosen[group]).schedule for group in ("model", "schedule"))
     typed = [word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task]
     with open_dict(config.model.schedule):
         for key in set(recipes or ()) - set(named):
@@ -70,11 +70,11 @@ def known_keys() -> Iterator[str]:
     yield from (known.name for known in fields(schema))
     if not issubclass(schema, Train):
         return
-    yield from _keys(OmegaConf.to_container(_read("trainer", "default")), "trainer.")
+    yield from _keys(OmegaConf.to_container(read_choice("trainer", "default")), "trainer.")
     for group, schema, default in (("model", Recipe, "deep"), ("data", Data, "mnist")):
         given = [word.removeprefix(f"{group}=") for word in sys.argv[1:] if word.startswith(f"{group}=")]
         name = given[-1] if given and (CONF / group / f"{given[-1]}.yaml").exists() else default
-        yield from _keys(OmegaConf.to_container(OmegaConf.merge(schema, _read(group, name))), f"{group}.")
+        yield from _keys(OmegaConf.to_container(OmegaConf.merge(schema, read_choice(group, name))), f"{group}.")
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -84,7 +84,8 @@ def nearest(key: str, known: Iterable[str]) -> str:
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
-def _read(group: str, name: str) -> DictConfig:
+def read_choice(group: str, name: str) -> DictConfig:
+    """What group=NAME chooses; a recipe or a schedule has the key "schedule"."""
     path = CONF / group / f"{name}.yaml"
     config = OmegaConf.load(path) if path.exists() else OmegaConf.create()  # of networks=FILE there is none
     return OmegaConf.merge({"schedule": None}, config) if group in ("model", "schedule") else config

@@ -1,7 +1,6 @@
 """Networks of the user's own, in a file that the command line names: networks=mine.py, --networks mine.py."""
 
 import ast
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 
 from lab.config.schema import CONF
 from lab.errors import UserError
-from lab.files import read_text
+from lab.files import hash_text, read_text
 
 TARGET = "lab.models.own"
 RECIPE = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.001}, "epochs": 10, "batch_size": 64}
@@ -39,14 +38,9 @@ def name_networks(file: Path | None) -> None:
     for name in names:
         if (CONF / "model" / f"{name}.yaml").exists():
             raise UserError(f"networks={file}: {name} is a network of this project: call yours otherwise")
-        net = {"_target_": TARGET, "file": str(file), "name": name, "sha256": sha256(file)}
+        net = {"_target_": TARGET, "file": str(file), "name": name, "sha256": hash_text(file)}
         ConfigStore.instance().store(name, {"net": net, **RECIPE}, "model")
     named[file] = names
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of the file's text, of which a run keeps a copy."""
-    return hashlib.sha256(read_text(file).encode()).hexdigest()
 
 
 def trust_named(net: Any, folder: Path) -> None:

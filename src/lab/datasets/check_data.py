@@ -62,7 +62,8 @@ def check_data(name: str, dataset: Dataset, scale: float, folder: Path) -> None:
     }
     about = {"data": name, "shape": shape, "pixels": [int(least), int(greatest)], "classes": classes}
     write_json(about | found, folder / "check.json")
-    print(f"Files: check.json, pairs.csv, check.png in {folder}")
+    drawn = ", check.png" if same or alike or constant else ""
+    print(f"Files: check.json, pairs.csv{drawn} in {folder}")
 
 
 def _find_pairs(dataset: Dataset, too_large: bool) -> tuple[list[Pair], list[Pair], Counter[str]]:

@@ -59,8 +59,8 @@ def correct(
     found = hashlib.sha256(content).hexdigest()
     if sha256 and sha256 != found:
         raise UserError(f"{path}: has changed since this run was told of it: give it its old content, or train anew")
-    wanted = _parse(path, content, classes)
-    if gone := [(line, name) for name, (_, line) in wanted.items() if name not in set(digests)]:
+    wanted, there = _parse(path, content, classes), set(digests)
+    if gone := [(line, name) for name, (_, line) in wanted.items() if name not in there]:
         line, name = gone[0]
         more = f" ({len(gone) - 1} more are not)" if len(gone) > 1 else ""
         raise UserError(f"{path}, line {line}: image {name} is not in this data{more}: other images, or another size?")

@@ -245,7 +245,9 @@ def _hold_out(
                 alone, test_size=left, random_state=seed, stratify=labels[alone] if stratify else None
             )
         except ValueError as error:
-            raise UserError(f"{len(indices)} images cannot be split with {held_out} held out: {error}") from None
+            remedy = "; data.stratify=false draws from all classes together" if stratify else ""
+            told = f"{len(indices)} images cannot be split with {held_out} held out: {error}{remedy}"
+            raise UserError(told) from None
     else:
         keep, draw = (alone[left:], alone[:left])
     return [np.concatenate([kept, keep]), np.concatenate([drawn, draw])] if len(together) else [keep, draw]

@@ -21,11 +21,12 @@ import PIL
 import pooch
 from filelock import FileLock
 from joblib.externals.loky import FIRST_COMPLETED, BrokenProcessPool, Future, ProcessPoolExecutor, wait
+from joblib.externals.loky.backend import get_context
 
 from lab.decode import decode_into
 from lab.display.terminal import make_bar
 from lab.errors import UserError, first_line
-from lab.files import atomic_write, open_plain, read_text, write_json
+from lab.files import atomic_write, open_plain, read_text, shield_processes, write_json
 
 VERSION = 1  # of what the files here mean
 CHUNK = 16  # pictures that a process decodes before it reports
@@ -197,8 +198,10 @@ def _decode_chunks(listing: Listing, file: Path, start: int) -> Iterator[tuple[i
     if _are_small(paths):
         yield from ((number * CHUNK, decode_into(*task)) for number, task in enumerate(tasks))
         return
+    shield_processes()
     try:
-        with ProcessPoolExecutor(workers := joblib.cpu_count(), timeout=IDLE) as pool:
+        workers, alone = joblib.cpu_count(), get_context("loky")  # no forks of one that imports torch
+        with ProcessPoolExecutor(workers, timeout=IDLE, context=alone) as pool:
             running: dict[Future, int] = {}
             for number, task in enumerate(tasks):
                 if len(running) >= 2 * workers:  # no more, for whoever interrupts waits for them

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.files import write_text
+from lab.files import read_text, write_text
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -16,7 +16,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def replace_section(path: Path, title: str, body: str) -> None:
     """Put `body` under the heading `## title` of the file, in place of what stood there; the rest stays."""
-    text = path.read_text() if path.exists() else "# Results\n"
+    text = read_text(path) if path.exists() else "# Results\n"
     section = f"## {title}\n\n{body.strip()}\n"
     found = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     start, end = found.span() if found else (len(text), len(text))

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from tqdm import tqdm
 
 MOST_ROWS = 20  # classes
+AS_IT_IS = {"markup": False, "emoji": False}  # a name may be [b] or :cat:
 LONG = 30  # letters of a word, from which on it may be broken
 
 
@@ -27,7 +27,7 @@ def print_table(
     Where the terminal is too narrow, the `spare` columns are left out in turn; where that is not enough, each row
     becomes a line of text. Numbers are never broken, nor words of up to LONG letters.
     """
-    console, places = Console(), list(range(len(columns)))
+    console, places = Console(**AS_IT_IS), list(range(len(columns)))
     for column in (None, *spare):
         places = [place for place in places if columns[place] != column]
         shown = [[[row[place] for place in places] for row in part] for part in (rows, totals)]
@@ -64,7 +64,7 @@ def _make_table(
         column.width, room = column.width + more, room - more
     for part in (rows, totals):
         for cells in part:
-            table.add_row(*map(escape, cells))
+            table.add_row(*cells)
         table.add_section()
     return table
 
@@ -104,4 +104,4 @@ def print_notes(sentences: Sequence[str]) -> None:
 
 def warn(message: str) -> None:
     """Print the message in a frame, on stderr."""
-    Console(stderr=True).print(Panel(message, title="WARNING", style="bold yellow"))
+    Console(stderr=True, **AS_IT_IS).print(Panel(message, title="WARNING", style="bold yellow"))

@@ -35,14 +35,13 @@ from lab.display.labels import short
 from lab.display.terminal import make_bar
 from lab.errors import DEFECT, UserError, explain, first_line, printable, was_interrupted
 from lab.experiments.processes import (
-    SOURCES,
     count_workers,
     end_with_parent,
     prepare_environment,
     start_fork_server,
     wait_for_fork_server,
 )
-from lab.files import read_text, write_json, write_text
+from lab.files import SOURCES, read_text, write_json, write_text
 from lab.runs.folder import read_config, read_result
 
 
@@ -117,7 +116,7 @@ def run_job(
         raise KeyboardInterrupt
     if multiprocessing.current_process().name != "MainProcess":
         threading.Thread(target=end_with_parent, daemon=True).start()
-    with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1) as log:
+    with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1, encoding="utf-8") as log:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 if decide:

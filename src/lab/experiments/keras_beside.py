@@ -17,7 +17,8 @@ from lab.errors import UserError, first_line
 from lab.files import MOST_TEXT, open_plain, write_csv
 
 SCORES = "keras.csv"
-THREADS = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+ALONE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+ALONE |= {"PYTHONSAFEPATH": ""}  # off, whatever our own processes have: the script imports what lies beside it
 
 
 def read_scores(folder: Path, row: str) -> list[float]:
@@ -68,7 +69,7 @@ class _Worker(threading.Thread):
         command = list(map(str, (self.python, script, row, data_folder(os.environ.get("LAB_DATA")), seed)))
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         try:
-            self.process = subprocess.Popen(command, env=os.environ | THREADS, **pipes)
+            self.process = subprocess.Popen(command, env=os.environ | ALONE, **pipes)
             if self.stopped:  # meanwhile: stop() has not seen this process
                 self.process.terminate()
             told, error = self.process.communicate()

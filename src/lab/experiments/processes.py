@@ -8,12 +8,11 @@ import signal
 import sys
 import time
 from multiprocessing import forkserver
-from pathlib import Path
 
 import joblib
 from joblib.externals.loky.backend.context import get_start_method, set_start_method
 
-SOURCES = Path(__file__).parents[2]
+from lab.files import shield_processes
 
 
 def count_workers(jobs: int) -> int:
@@ -22,11 +21,9 @@ def count_workers(jobs: int) -> int:
 
 
 def prepare_environment() -> None:
-    """Let the processes to come import this project, and nothing that lies in the current directory."""
-    inherited = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCES), *inherited])
-    os.environ["PYTHONSAFEPATH"] = "1"
-    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # joblib's, of a sweep interrupted
+    """Let the processes to come import this project alone, and end without a word where they are interrupted."""
+    shield_processes()
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
 
 
 def start_fork_server(threads: int) -> None:

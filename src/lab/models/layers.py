@@ -186,6 +186,7 @@ class ImageNetResNet50(nn.Module):
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict of torch.save or safetensors; nothing in it is run. UserError where it is neither."""
+    path = path.expanduser()
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file  # of the extra [pretrained]

@@ -1,6 +1,5 @@
 """A network out of the user's own file."""
 
-import hashlib
 import runpy
 import traceback
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from torch.nn import Module, Sequential
 
 from lab.errors import UserError, first_line
+from lab.files import hash_text
 
 
 def own(classes: int, file: str, name: str, sha256: str, **options: Any) -> Sequential:
@@ -17,7 +17,7 @@ def own(classes: int, file: str, name: str, sha256: str, **options: Any) -> Sequ
     UserError where the file has changed since its `sha256` was taken; where it fails, with the line.
     """
     path = Path(file)
-    if hashlib.sha256(path.read_text().encode()).hexdigest() != sha256:
+    if hash_text(path) != sha256:
         raise UserError(f"{path}: it has changed since this run began: name the copy that the run keeps, networks.py")
     try:
         net = runpy.run_path(file)[name](classes, **options)

@@ -71,7 +71,7 @@ def _recipe(config: DictConfig) -> Table:
     for key in ("class_weights", "label_smoothing", "average", "train"):
         if model[key] is not None:
             rows.append([label(f"model.{key}"), _tell(model[key])])
-    net = {key: value for key, value in model["net"].items() if key not in ("_target_", "file") and value}
+    net = {key: value for key, value in model["net"].items() if key not in ("_target_", "file", "weights") and value}
     rows += [[label(f"model.net.{key}"), _tell(value)] for key, value in net.items()]
     rows += [[label(key), _tell(config[key])] for key in ("early_stopping", "speed", "monitor") if config[key]]
     return Table([say("setting"), say("value")], rows)

@@ -7,7 +7,7 @@ from typing import Any
 from lab.display.language import speaking
 from lab.display.page import Sheet, render
 from lab.errors import UserError
-from lab.files import atomic_write
+from lab.files import write_text
 from lab.report import comparison, folds, reproduced, run, sweep
 from lab.runs.folder import read_result
 
@@ -27,8 +27,7 @@ def write_report(folder: Path, language: str = "en", root: Path | None = None) -
         content, sheet = describe(folder, root)
         script = (HERE / "report.js").read_text(encoding="utf-8") if "answers" in content else ""
         page = render(HERE / f"{name}.html", script, sheet, **content)
-    with atomic_write(folder / "report.html") as beside:
-        beside.write_text(page, encoding="utf-8")  # on Windows too
+    write_text(page, folder / "report.html")
     print(f"Report: {folder}/report.html, {len(page.encode()) / 1e6:.1f} MB")
 
 

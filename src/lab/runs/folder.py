@@ -48,7 +48,7 @@ def claim(folder: Path, config: DictConfig) -> None:
     content["trainer"].pop("callbacks", None)
     try:
         with atomic_write(folder / "config.yaml", replaces=False) as beside:
-            beside.write_text(OmegaConf.to_yaml(content))
+            beside.write_text(OmegaConf.to_yaml(content), encoding="utf-8")
     except FileExistsError:
         raise UserError(f"{folder} holds another run: choose another hydra.run.dir") from None
     if config.data.corrections:
@@ -130,7 +130,7 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
     path = folder / "result.json"
     if not path.exists():
         if folder.is_dir() and (folder / "config.yaml").exists():
-            goes_on = "the command that began it" if (folder / "folds.csv").exists() else resume_command(folder)
+            goes_on = "the command that began it" if is_of_folds(folder) else resume_command(folder)
             raise UserError(f"{folder}: its run has not finished: {goes_on} goes on")
         read_config(folder)  # says what else the folder is
     try:
@@ -143,6 +143,11 @@ def read_result(folder: Path, kind: str | None = None) -> dict[str, Any]:
     except (*DAMAGE, IndexError, StopIteration, UserError) as error:
         raise UserError(f"{path}: not the result of a run of this version ({error!r})") from None
     return result
+
+
+def is_of_folds(folder: Path) -> bool:
+    """Whether it is a cross-validation's folder or one of its folds': another command than resume= goes on with it."""
+    return any((place / "folds.csv").exists() for place in (folder, folder.absolute().parent))
 
 
 def read_history(folder: Path, mend: str = "train it anew") -> list[dict[str, float]]:

@@ -62,6 +62,8 @@ def load_predictions(folder: Path) -> Predictions:
         kinds = [getattr(predictions, field.name).dtype.kind for field in fields(Predictions)]
         if kinds != list("fiiUU") or (n and not 0 <= predictions.labels.min() <= predictions.labels.max() < classes):
             raise ValueError("not the numbers of answers and classes")
+        if not np.isfinite(predictions.logits).all():
+            raise ValueError("its answers are not finite")
         check_plain(predictions.classes.tolist(), "classes")
     except Exception as error:  # a damaged archive raises whatever its parser does
         raise UserError(f"{path}: damaged, or not of this version ({error})") from None

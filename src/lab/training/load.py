@@ -76,9 +76,7 @@ def load_weights(run: Run, path: Path) -> None:
 def _prepare_again(config: DictConfig, folder: Path, data: str, root: Path | None) -> Run:
     """The run without its weights. UserError where its data is not the set called `data`."""
     place_data(config, root)
-    if "weights" in config.model.net:
-        config.model.net.weights = False  # the checkpoint has them
-    run = prepare(config, untrusted=True)
+    run = prepare(config, untrusted=True, has_weights=True)
     if run.dataset.name != data:
         raise UserError(f"{folder}: it is of {data}, but {data_folder(config.data.root)} gives {run.dataset.name}")
     return run

@@ -51,8 +51,8 @@ class Run:
         return Features(torch.from_numpy(self.dataset.images), net) if net.frozen else None
 
 
-def prepare(config: DictConfig, untrusted: bool = False) -> Run:
-    """The run that `config` describes, with weights drawn by its seed.
+def prepare(config: DictConfig, untrusted: bool = False, has_weights: bool = False) -> Run:
+    """The run that `config` describes, with weights drawn by its seed, or of a checkpoint to come: it `has_weights`.
 
     An untrusted config comes from a run's folder, perhaps a stranger's: see datasets.dataset.load.
     """
@@ -68,7 +68,7 @@ def prepare(config: DictConfig, untrusted: bool = False) -> Run:
         torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     seed_everything(draw_seed(config), verbose=False)
     dataset = load(config.data, untrusted)
-    classifier, layers = build_classifier(config, dataset.shape, len(dataset.classes))
+    classifier, layers = build_classifier(config, dataset.shape, len(dataset.classes), has_weights)
     classifier.train_loss = make_loss(config.model, dataset)
     return Run(config, dataset, classifier, layers)
 
@@ -83,11 +83,20 @@ def draw_seed(config: DictConfig) -> int:
     return int(np.random.SeedSequence([config.seed, config.data.fold]).generate_state(1)[0])
 
 
-def build_classifier(config: DictConfig, shape: tuple[int, int, int], classes: int) -> tuple[Classifier, list[Layer]]:
-    """The network of `config`, a Train, for images [n, *shape], with its optimizer; and the table of its layers."""
+def build_classifier(
+    config: DictConfig, shape: tuple[int, int, int], classes: int, has_weights: bool = False
+) -> tuple[Classifier, list[Layer]]:
+    """The network of `config`, a Train, for images [n, *shape], with its optimizer; and the table of its layers.
+
+    A pretrained network reads no weights where it `has_weights` to come.
+    """
     recipe = config.model
-    architecture = instantiate("model.net", recipe.net, nn.Sequential, classes=classes)
+    left_out = {"weights": False} if has_weights and "weights" in recipe.net else {}
+    architecture = instantiate("model.net", recipe.net, nn.Sequential, classes=classes, **left_out)
     net, layers = build(architecture, shape, recipe.scale, recipe.name)
+    if (answer := layers[-1].shape) != (classes,):  # of the user's own
+        told = "x".join(map(str, answer)) or "one number"
+        raise UserError(f"model={recipe.name}: gives {told} for an image, must give {classes} logits, one a class")
     if recipe.batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in net.modules()):
         raise UserError(f"model.batch_size=1: model={recipe.name} has batch normalisation, which needs two images")
     changes = dict(recipe.augment)

@@ -127,10 +127,14 @@ def fell_below(config: DictConfig, rows: Sequence[Mapping[str, float]]) -> bool:
 
 
 def print_end(run: Run, rows: Sequence[Mapping[str, float]], epochs: int) -> None:
-    """Print why training ended before the last of its `epochs`, or why early_stopping did not end it."""
+    """Print why training ended before the last of its `epochs`, or why early_stopping did not end it.
+
+    -1 `epochs` have no end.
+    """
+    of = f" of {epochs}" if epochs > 0 else ""
     if fell_below(run.config, rows):
         bar = run.config.stop_below[len(rows) - 1]
-        print(f"stop_below: stopped after epoch {len(rows)} of {epochs}: no validation score of {bar:.2%} so far")
+        print(f"stop_below: stopped after epoch {len(rows)}{of}: no validation score of {bar:.2%} so far")
         return
     done, patience = rows[-1]["epoch"], run.config.early_stopping
     losses = {row["epoch"]: row["val_loss"] for row in rows if "val_loss" in row}
@@ -141,13 +145,13 @@ def print_end(run: Run, rows: Sequence[Mapping[str, float]], epochs: int) -> Non
         if waited >= patience:
             if re.search("OneCycle|Cosine", str(run.config.model.schedule)):
                 since += f"; the schedule's rate was to fall until epoch {epochs}"
-            print(f"early_stopping={patience}: stopped after epoch {done} of {epochs}: {since}")
+            print(f"early_stopping={patience}: stopped after epoch {done}{of}: {since}")
             return
         print(f"early_stopping={patience}: never {patience} epochs in a row without a lower validation loss; {since}")
-    if done < epochs:
+    if done < epochs or not of:
         limits = ("max_time", "max_steps")
         told = [f"trainer.{key}={run.config.trainer[key]}" for key in limits if run.config.trainer.get(key)]
-        print(f"stopped after epoch {done} of {epochs}" + (f": {', '.join(told)}" if told else ""))
+        print(f"stopped after epoch {done}{of}" + (f": {', '.join(told)}" if told else ""))
 
 
 def print_result(result: dict[str, Any]) -> None:

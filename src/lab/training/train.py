@@ -18,7 +18,7 @@ from lab.display.figures import confusion, curves
 from lab.errors import UserError, explain, first_line
 from lab.evaluation.metrics import evaluate, print_confused
 from lab.files import read_text, write_json, write_text
-from lab.runs.folder import claim, occupied, read_config
+from lab.runs.folder import claim, is_of_folds, occupied, read_config
 from lab.runs.predictions import Predictions
 from lab.training.checkpoint import read_checkpoint
 from lab.training.classifier import WholeEpochsClassifier, fits_whole_epochs
@@ -47,7 +47,7 @@ def train(
     `callbacks` are called before the run's own. With `tested="validation"` the run is a fold's: its last epoch is
     scored on the images held out, the test part is not used.
     """
-    run = prepare(config, untrusted=resumes)
+    run = prepare(config, untrusted=resumes, has_weights=resumes and (folder / "last.ckpt").exists())
     _check_validation(run)
     fast = choose_precision(run) if config.speed and not resumes else ""
     epochs = Epochs(folder / "metrics.csv", tqdm.write, lambda rows: fell_below(config, rows))
@@ -86,6 +86,8 @@ def resume(folder: Path) -> None:
     if (folder / "result.json").exists():
         print(f"{folder} has finished: nothing is left to do")
         return
+    if is_of_folds(folder):  # and is not to be tested on the test part
+        raise UserError(f"{folder}: a fold: the command that began the cross-validation goes on with it")
     place_data(config)
     train(config, folder, resumes=True)
 

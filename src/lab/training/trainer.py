@@ -63,6 +63,7 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
     try:
         return Trainer(
             **QUIET | options,
+            default_root_dir=folder,
             logger=Events(folder),
             callbacks=[*callbacks, *checkpoints, *others, *users],
             plugins=[AtomicCheckpoints()],
