@@ -42,7 +42,7 @@ def scans_jpeg(count):
 
 
 def slow_pictures():
-    """Each with what the server answers: some are dear, but pictures; the others are refused."""
+    """Each with what the server answers: some are dear, but pictures; the others are refused, noise as it is blank."""
     slope = Image.linear_gradient("L").resize((SIDE, SIDE))
     deep = Image.fromarray(np.tile(np.arange(SIDE, dtype=np.uint16), (SIDE, 1)))
     small = {kind: saved(Image.new("L", (28, 28)), kind) for kind in ("PNG", "GIF", "JPEG")}
@@ -55,7 +55,7 @@ def slow_pictures():
         "PNG of 1,600,000 chunks": (small["PNG"][:33] + chunk(b"abCd") * 1_600_000 + small["PNG"][33:], 422),
         "GIF of 3,900,000 comments": (small["GIF"][:image] + b"!\xfe\1x\0" * 3_900_000 + small["GIF"][image:], 422),
         "JPEG of 4,000,000 notes": (small["JPEG"][:2] + b"\xff\xe5\0\2" * 4_000_000 + small["JPEG"][2:], 422),
-        "PNG of noise": (saved(Image.frombytes("L", (SIDE, SIDE), os.urandom(SIDE**2)), "PNG", compress_level=1), 200),
+        "PNG of noise": (saved(Image.frombytes("L", (SIDE, SIDE), os.urandom(SIDE**2)), "PNG", compress_level=1), 422),
         "PNG of 16 bits": (saved(deep, "PNG", compress_level=1), 200),
         "transparent PNG": (saved(slope.convert("LA").convert("RGBA"), "PNG", compress_level=1), 200),
         "WebP": (saved(slope, "WEBP", lossless=True, method=0, quality=0), 200),
