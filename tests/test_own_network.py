@@ -18,6 +18,12 @@ from torch.nn import Flatten, LazyLinear, ReLU, Sequential
 def mine(classes, units=16):
     return Sequential(Flatten(), LazyLinear(units), ReLU(), LazyLinear(classes))
 """
+WRONG = """
+
+class Wrong(ReLU):
+    def forward(self, images):
+        return images.flat
+"""
 
 
 @pytest.fixture
@@ -73,6 +79,7 @@ def test_a_folder_names_functions_of_the_file_alone(here, refused, tmp_path, min
 @pytest.mark.parametrize(
     ("content", "line"),
     [
+        (MINE.replace("Flatten()", "Wrong()") + WRONG, "layer 1, Wrong, cannot take 1x28x28 ('Tensor' object has no"),
         ("def mine(units):\n    pass\n", "no function NAME(classes)"),
         ("def mine(classes:\n", "not Python"),
         ("def deep(classes):\n    pass\n", "call yours otherwise"),

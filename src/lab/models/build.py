@@ -174,7 +174,7 @@ def _run_dry(net: Network, shape: tuple[int, int, int], name: str) -> list[Layer
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Lazy modules are a new feature|Using padding='same' with even")
                 outputs = layer(outputs)
-        except (RuntimeError, IndexError) as error:
+        except Exception as error:  # whatever a network of the user's own raises
             raise UserError(
                 f"model={name}: images of {'x'.join(map(str, shape))} are too small or of the wrong kind: "
                 f"its layer {number}, {type(layer).__name__}, cannot take {incoming} ({error})"
