@@ -1,6 +1,6 @@
 """Every network on the oldest runtimes that devices have, without anything of this project.
 
-`python tests/old_runtimes.py [RECIPE ...]` prints the table of docs/device.md; `pytest -m old` asks for less.
+`python tests/old_runtimes.py [RECIPE ...]` prints the table of RESULTS.md; `pytest -m old` asks for less.
 """
 
 import json
