@@ -100,7 +100,7 @@ def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
 
     Where the number of folds is no multiple of the workers, some more share the cores, an epoch each in turn: five
     folds on two cores, three at a time and then two, take 2.5 times as long as one; two, two and one would take 3
-    times. Without turns three at a time lose a tenth of their speed to one another's caches.
+    times.
     """
     for left_over in folder.glob(".fold_*"):  # of older versions
         shutil.rmtree(left_over, ignore_errors=True)

@@ -34,13 +34,7 @@ from lab.datasets.dataset import load
 from lab.display.labels import short
 from lab.display.terminal import make_bar
 from lab.errors import DEFECT, UserError, explain, first_line, printable, was_interrupted
-from lab.experiments.processes import (
-    count_workers,
-    end_with_parent,
-    prepare_environment,
-    start_fork_server,
-    wait_for_fork_server,
-)
+from lab.experiments.processes import count_workers, end_with_parent, prepare_environment, wait_for_fork_server
 from lab.files import SOURCES, read_text, write_json, write_text
 from lab.runs.folder import read_config, read_result
 
@@ -255,8 +249,7 @@ def launch(
         while jobs:
             try:
                 if at_a_time and at_a_time["n_jobs"] != 1:
-                    start_fork_server(max(joblib.cpu_count() // at_a_time["n_jobs"], 1))  # as joblib shares the cores
-                    wait_for_fork_server()
+                    wait_for_fork_server(at_a_time["n_jobs"])
                 launcher.launch([[*job.overrides, *_place(job.folder)] for job in jobs], initial_job_idx=0)
                 return
             except BrokenExecutor:

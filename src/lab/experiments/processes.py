@@ -21,7 +21,7 @@ def count_workers(jobs: int) -> int:
 
 
 def prepare_environment() -> None:
-    """Let the processes to come import this project alone, and end without a word where they are interrupted."""
+    """Shield the processes to come, and silence what joblib says of a sweep that was interrupted."""
     shield_processes()
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
 
@@ -29,7 +29,8 @@ def prepare_environment() -> None:
 def start_fork_server(threads: int) -> None:
     """Let joblib's processes be forks of one that has imported torch, which begins here: each saves the seconds of it.
 
-    Each has so many `threads`. On Linux without a GPU alone: CUDA does not work in forks of a process that has used it.
+    Each has so many `threads`; a server that is there already stays as it is. On Linux without a GPU alone: CUDA does
+    not work in forks of a process that has used it.
     """
     if sys.platform != "linux" or _has_gpu():
         return
@@ -46,8 +47,9 @@ def start_fork_server(threads: int) -> None:
         signal.signal(signal.SIGINT, interrupt)
 
 
-def wait_for_fork_server() -> None:
-    """Return once it forks at once, if there is one: Ctrl-C meanwhile ends no job that waits to begin."""
+def wait_for_fork_server(at_a_time: int) -> None:
+    """Return once the server forks, for so many jobs `at_a_time`: Ctrl-C meanwhile ends no job that waits to begin."""
+    start_fork_server(max(joblib.cpu_count() // at_a_time, 1))  # as joblib shares the cores
     if get_start_method() == "forkserver":
         first = multiprocessing.get_context("forkserver").Process(target=int)  # it does nothing
         first.start()
