@@ -31,8 +31,8 @@ if __name__ == "__main__":
     parser.add_argument(
         "--coverage", type=share, default=0.99, help="how often the classes named hold the right one; else 0.99"
     )
-    parser.add_argument("--int8", action="store_true", help="also model_int8.onnx: a quarter of the size")
-    parser.add_argument("--fp16", action="store_true", help="also model_fp16.onnx: half the size")
+    parser.add_argument("--int8", action="store_true", help="also model_int8.onnx: about a quarter of the size")
+    parser.add_argument("--fp16", action="store_true", help="also model_fp16.onnx: about half the size")
     parser.add_argument("--force", action="store_true", help="write them where they are worse, too")
     parser.add_shared("--networks")
     run_parser(parser, export)

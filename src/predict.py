@@ -10,6 +10,7 @@ import base64
 import contextlib
 import csv
 import ctypes
+import functools
 import glob
 import hashlib
 import io
@@ -213,8 +214,11 @@ def check_metadata(metadata):
     for row in golden["probabilities"]:
         if len(row) != len(classes) or not all(0 <= probability <= 1.001 for probability in row):
             raise ValueError("golden.probabilities")
-    how = metadata.get("abstention")
-    if how is not None:
+    for key, kind in (("tolerance", (int, float)), ("precision", str)):
+        if key in metadata and not isinstance(metadata[key], kind):
+            raise TypeError(key)
+    if "abstention" in metadata:
+        how = metadata["abstention"]
         numbers = [how["coverage"], how["temperature"]] + how["least"] + how["most_strange"]
         if not all(isinstance(each, (int, float)) for each in numbers) or not 0.001 < how["temperature"] < 1000:
             raise ValueError("abstention")
@@ -257,6 +261,8 @@ def fields(message):
     place = 0
     while place < len(message):
         key, place = varint(message, place)
+        if not 8 <= key < 2**32:  # a runtime would take the lower 32 bits for another field
+            raise TruncatedError("it is no ONNX file")
         if key & 7 == 0:
             value, place = varint(message, place)
         else:
@@ -293,8 +299,8 @@ def walk(kind, message):
 
 def read_onnx(path):
     """The metadata's bytes; UserError where the file has more in it than a network, its own weights and words."""
-    if os.path.getsize(path) > MOST_ONNX_BYTES:
-        raise UserError("%s: too large: at most %d MB" % (path, MOST_ONNX_BYTES // 10**6))
+    if not 0 < os.path.getsize(path) <= MOST_ONNX_BYTES:
+        raise UserError("%s: empty or too large: at most %d MB" % (path, MOST_ONNX_BYTES // 10**6))
     found, nodes, tensors = None, [], []
     with open(path, "rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # weights are passed by, not read
@@ -369,9 +375,10 @@ def numbers(tensor):
     """The most that those of a small one multiply by, and how many they are, None of a table; unknown of others."""
     found = parts(tensor)
     kind, raw = {1: "<%df", 6: "<%di", 7: "<%dq"}.get(found.get(2, [0])[-1]), found.get(9, [0])[-1]
-    if not kind or isinstance(raw, int) or len(raw) > 8 * MOST_NUMBERS:  # or stored as no exporter does
+    size = struct.calcsize(kind % 1) if kind else 1
+    if not kind or isinstance(raw, int) or len(raw) > 8 * MOST_NUMBERS or len(raw) % size:  # as no exporter does
         return UNKNOWN
-    values = struct.unpack(kind % (len(raw) // struct.calcsize(kind % 1)), raw)
+    values = struct.unpack(kind % (len(raw) // size), raw)
     is_row = [type(each) for each in found.get(1, ())] in ([], [int])
     return product(values), len(values) if is_row else None
 
@@ -422,6 +429,8 @@ class Model:
         self.path, self.device, self.metadata = path, device, metadata
         size = metadata["input"]
         self.shape = size["channels"], size["height"], size["width"]
+        if platform.machine() == "aarch64":  # numpy's library would take a Jetson's processor for another, and die
+            os.environ.setdefault("OPENBLAS_CORETYPE", "ARMV8")
         try:
             self.open()
         except UserError:
@@ -436,7 +445,10 @@ class Model:
     def answers(self, images):
         """The same, each with a list of how strange the image is by each measure; None of a file that does not tell."""
         classes, measures = len(self.metadata["classes"]), self.measures()
-        return [(row[:classes], row[classes:] if measures else None) for row in self.rows(images, measures)]
+        rows = self.rows(images, measures)
+        if any(each != each for row in rows for each in row[:classes]):
+            raise UserError("%s: %s gives no numbers: the network's are too large for it" % (self.path, self.words()))
+        return [(row[:classes], row[classes:] if measures else None) for row in rows]
 
     def measures(self):
         """How many measures of strangeness the file has."""
@@ -466,14 +478,15 @@ class Model:
         One image at a time, all together, again: a runtime optimises after some calls, and for shapes that it has seen.
         """
         images, wanted = self.golden()
+        tolerance = self.metadata.get("tolerance", self.tolerance)
         one_by_one = [([image], [row]) for image, row in zip(images, wanted)]
         same, largest = True, 0.0
         for part, rows in one_by_one * (1 + CALLS // len(images)) + [(images, wanted)] * CALLS + one_by_one:
             for found, row in zip(self.probabilities(part), rows):
                 difference = max(abs(a - b) if a == a else float("inf") for a, b in zip(found, row))
                 largest = max(largest, difference)
-                same = same and found.index(max(found)) == row.index(max(row))
-        return same and largest <= self.metadata.get("tolerance", self.tolerance), largest
+                same = same and max(row) - row[found.index(max(found))] <= 2 * tolerance  # or two are as likely
+        return same and largest <= tolerance, largest
 
     def precision(self):
         return {"int8": "INT8", "fp16": "FP16"}.get(self.metadata.get("precision"), "float32")
@@ -538,6 +551,8 @@ class TorchModel(Model):
     def optimise(self, images):
         """Fold and fuse what this processor allows, where that is right and, for such batches, faster."""
         self.network = self.plain
+        if self.measures():
+            return "not optimised: what tells how strange an image is runs as it is"
         if not hasattr(self.torch.jit, "optimize_for_inference") or self.device != "cpu":
             return "not optimised: this is for torch 1.10 or newer on a CPU"
         before = share_of(measure(self, images, 0.0), 0.5)
@@ -573,8 +588,6 @@ class OnnxModel(Model):
         return "onnxruntime %s on %s" % (self.onnxruntime.__version__, self.device)
 
     def open(self):
-        if platform.machine() == "aarch64":  # numpy's library would take a Jetson's processor for another, and die
-            os.environ.setdefault("OPENBLAS_CORETYPE", "ARMV8")
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # an Ampere GPU would round to 10 bits
         try:
             import numpy
@@ -592,6 +605,8 @@ class OnnxModel(Model):
         self.most = memory_limit() if self.device == "cpu" else None
         with bounded(self.most):
             self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider])
+        if provider not in self.session.get_providers():  # it would go on with the CPU
+            raise UserError("--device %s: onnxruntime cannot load CUDA; leave it out to use the CPU" % self.device)
 
     def run(self, content, measured):
         images = self.numpy.frombuffer(content, self.numpy.uint8).reshape((-1,) + self.shape)
@@ -777,6 +792,7 @@ def first_line(error):
 # ---- from any picture to the pixels that the network knows
 
 
+@functools.lru_cache(maxsize=None)
 def pillow():
     """Its Image and ImageOps, where they are and new enough."""
     try:
@@ -786,8 +802,6 @@ def pillow():
         raise UserError("Pillow cannot be imported (%s): pip install Pillow" % error)
     if version(PIL.__version__) < (8, 0):
         raise UserError("this Pillow is too old: pip install -U Pillow, 8.0 or newer")
-    if NO_WARNING not in warnings.filters:
-        warnings.filterwarnings("ignore", module="PIL")
     return Image, ImageOps
 
 
@@ -827,6 +841,8 @@ def reading():
 def look(file, most_pixels):
     """A Pillow image of the binary `file`, not yet unpacked, which will not cost too much; else UserError."""
     Image = pillow()[0]  # noqa: N806
+    if NO_WARNING not in warnings.filters:
+        warnings.filterwarnings("ignore", module="PIL")
     file = Pieces(file)
     with reading():
         file.seek(0)
@@ -1207,10 +1223,10 @@ def predict(given):
     paths = list(expand(given.images))
     metadata = read_metadata(given.model)
     model = load(given.model, given.device, metadata)
-    writer = csv.writer(sys.stdout) if given.csv else None
+    writer = csv.writer(sys.stdout, lineterminator="\n") if given.csv else None
     if writer:
         last = ["set"] if "abstention" in metadata else []
-        writer.writerow(["file", "class", "probability"] + [shown(name) for name in metadata["classes"]] + last)
+        writer.writerow(["file", "class", "probability"] + [cell(name) for name in metadata["classes"]] + last)
     failed = 0
     for path in paths:
         answer, done = answer_to(path, model, given.raw)
@@ -1239,24 +1255,31 @@ def tell(path, answer, doubts, as_json, writer):
     if as_json:
         print(json.dumps(OrderedDict([("file", path)] + list(answer.items()) + [("doubts", doubts)])))
     elif writer:
-        row = [shown(path), shown(answer["class"]), answer["probability"]] + list(probabilities.values())
-        writer.writerow(row + [said] if "set" in answer else row)
+        row = [cell(path), cell(answer["class"]), answer["probability"]] + list(probabilities.values())
+        writer.writerow(row + [cell(said)] if "set" in answer else row)
     else:
         order = sorted(probabilities, key=lambda name: -probabilities[name])
         named = ["%s %.2f %%" % (shown(name), 100 * probabilities[name]) for name in order[:3]]
         if said == shown(answer["class"]):
             said, named = named[0], named[1:]
             word = "then"
+        elif answer["unknown"]:
+            word = "perhaps"
         else:
-            word = "perhaps" if answer["unknown"] else "of them"
+            word, named = "of them", named[: len(answer["set"])]
         print("%s: %s%s" % (shown(path), said, "   (%s %s)" % (word, ", ".join(named)) if named else ""))
+
+
+def cell(text):
+    """As shown, with a ' before it where a spreadsheet would compute it."""
+    return "'" * text.startswith(("=", "@", "+", "-")) + shown(text)
 
 
 def expand(words):
     """The files that paths, folders and patterns name."""
     for word in words:
         if os.path.isdir(word):
-            inside = sorted(os.path.join(word, name) for name in os.listdir(word))
+            inside = sorted(os.path.join(word, name) for name in visible(word))
             found = [path for path in inside if path.lower().endswith(PICTURES)]
             if not found:
                 raise UserError("%s: no pictures are in this folder" % word)
@@ -1266,6 +1289,11 @@ def expand(words):
                 raise UserError("%s: there is no such file" % word)
         for path in found:
             yield path
+
+
+def visible(folder):
+    """The names in it that a person has put there, as in training: macOS adds ._picture.png to each picture."""
+    return [name for name in os.listdir(folder) if not name.startswith((".", "__MACOSX"))]
 
 
 def selftest(given):
@@ -1310,12 +1338,10 @@ def time_batches(model, given):
     found = {"speed": {}}
     for n in sorted({1, given.batch}):
         images = repeated(model.golden()[0], n)
-        found["speed"][str(n)] = tell_speed(n, measure(model, images, given.seconds))
         optimised = model.optimise(images)
         if optimised:
             print(shown(optimised))
-        if optimised == OPTIMISED:
-            found["speed"][str(n)] = tell_speed(n, measure(model, images, given.seconds))
+        found["speed"][str(n)] = tell_speed(n, measure(model, images, given.seconds))
     found["memory_mb"], found["gpu_memory_mb"] = peak_memory(), model.gpu_memory()
     print("largest memory of this process: %.0f MB" % found["memory_mb"])
     if found["gpu_memory_mb"] is not None:
@@ -1343,11 +1369,11 @@ def share_of(seconds, share):
 def measure(model, images, budget):
     """Seconds of each call, for about `budget` seconds, after warming up; a copy to the CPU ends each."""
     for _ in range(CALLS):
-        model.probabilities(images)
+        model.answers(images)
     seconds, end = [], time.monotonic() + budget
     while len(seconds) < 20 or time.monotonic() < end:
         started = time.perf_counter()
-        model.probabilities(images)
+        model.answers(images)
         seconds.append(time.perf_counter() - started)
     return seconds
 
@@ -1401,7 +1427,7 @@ def labelled(folder, classes):
     """(class, path) of each picture in a folder that has one folder a class."""
     if not os.path.isdir(folder):
         raise UserError("%s: there is no such folder, with one folder a class in it" % folder)
-    names = sorted(name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name)))
+    names = sorted(name for name in visible(folder) if os.path.isdir(os.path.join(folder, name)))
     for name in names or [""]:
         if name not in classes:
             raise UserError("%s: has %s, and no folder for each of %s" % (folder, name or "none", ", ".join(classes)))
@@ -1534,6 +1560,7 @@ class Queue:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 10  # seconds, for a client to take the answer
+    disable_nagle_algorithm = True  # a body that follows its headers would wait 40 ms for the client's word
     server_version, sys_version = "lab", ""
 
     def setup(self):
@@ -1674,6 +1701,9 @@ class Server(ThreadingMixIn, HTTPServer):
         self.given, self.metadata = given, read_metadata(given.model)
         self.model = load(given.model, given.device, self.metadata)
         self.model.optimise(self.model.golden()[0][:1])
+        if isinstance(self.model, OnnxModel):
+            self.model.answers(self.model.golden()[0][:1])  # within the limit; all pictures are as large,
+            self.model.most = None  # and it would be one for the requests' threads, too
         pillow()
         self.about = {key: self.metadata[key] for key in ("model", "data", "classes")}
         self.about["picture"] = self.metadata["input"]["picture"]

@@ -190,6 +190,8 @@ def test_smaller_files_come_with_a_verdict_and_what_old_runtimes_read(run, here,
         metadata = json.loads({p.key: p.value for p in model.metadata_props}["metadata.json"])
         assert metadata["precision"] == precision and 0.5 < metadata["abstention"]["coverage"] <= 0.9
         assert model.ir_version == 7 and [(each.domain, each.version) for each in model.opset_import] == [("", 13)]
+    assert "model_int8.onnx of an earlier export is removed" in here("export", folder).out
+    assert not list(folder.glob("model_*.onnx"))
 
 
 def test_a_coverage_that_nothing_has_is_refused(refused, run):

@@ -90,10 +90,10 @@ def test_moderated_variances_lie_between_their_own_and_what_all_say():
 
 
 def test_an_accuracys_interval_stays_within_0_and_1():
-    mean, low, high = corrected_accuracy_interval([0.1, 0.5], 1)
+    mean, low, high = corrected_accuracy_interval([0.1, 0.5], 1, 100)
     assert 0 <= low < mean < high <= 1
     fine = [0.9855, 0.986, 0.98642, 0.9885, 0.98742]
-    mean, low, high = corrected_accuracy_interval(fine, 0.25)
+    mean, low, high = corrected_accuracy_interval(fine, 0.25, 100)
     half = stats.t.ppf(0.975, 4) * np.std(fine, ddof=1) * (1 / 5 + 1 / 4) ** 0.5
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=2e-4)
 

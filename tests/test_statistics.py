@@ -45,10 +45,24 @@ def test_mcnemar_agrees_with_statsmodels(ours, theirs):
     found = mcnemar(first, second)
     assert found.p == pytest.approx(statsmodels_mcnemar([[400, ours], [theirs, 10]], exact=True).pvalue, abs=1e-9)
     assert found.value == pytest.approx(first.mean() - second.mean(), abs=1e-9)
-    low, high = proportion_confint(ours, ours + theirs, 0.05, "beta")
-    scale = (ours + theirs) / len(first)
-    assert (found.low, found.high) == pytest.approx(((2 * low - 1) * scale, (2 * high - 1) * scale), abs=1e-9)
+    assert found.low <= found.value <= found.high
     assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+@pytest.mark.parametrize(("shares", "images"), [((0.072, 0.002), 2_000), ((0.01, 0.01), 1_000), ((0.02, 0.005), 500)])
+def test_mcnemars_interval_holds_the_true_difference_about_as_often_as_it_says(shares, images):
+    random, held = np.random.default_rng(1), 0
+    for only in random.multinomial(images, [*shares, 1 - sum(shares)], 1_000):
+        first, second = (np.repeat(answers, only) for answers in ([True, False, True], [False, True, True]))
+        found = mcnemar(first, second)
+        held += found.low <= shares[0] - shares[1] <= found.high
+    assert 935 <= held <= 985
+
+
+def test_few_images_show_no_equivalence_however_alike_the_answers_are():
+    alike = np.ones(40, bool)
+    assert mcnemar(alike, alike).p == 1 and not mcnemar(alike, alike).is_equivalent
+    assert mcnemar(*[np.ones(10_000, bool)] * 2).is_equivalent
 
 
 def test_the_corrected_t_is_scipys_where_nothing_is_shared_and_wider_where_folds_share():
@@ -127,4 +141,5 @@ def test_the_threshold_is_the_best_of_all_in_balanced_accuracy():
 def test_differences_that_are_all_alike_are_judged_by_their_sign(folds, low, p):
     found = corrected_t([0.01] * folds, 1 / (folds - 1))
     assert (found.value, found.low, found.high, found.p) == pytest.approx((0.01, low, 0.01, p))
-    assert corrected_accuracy_interval([0.98] * folds, 1 / (folds - 1)) == pytest.approx((0.98, 0.98, 0.98))
+    interval = corrected_accuracy_interval([0.98] * folds, 1 / (folds - 1), 100)
+    assert interval == pytest.approx((0.98, *accuracy_interval(98, 100)))  # alike they tell nothing of their spread

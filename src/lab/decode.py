@@ -33,18 +33,18 @@ def decode_into(file: Path, start: int, paths: Sequence[Path], size: dict[str, A
 
     Give for each the digest of its pixels and "", or "" and the reason why it is broken.
     """
-    empty, pixels, found = bytes(size["height"] * size["width"] * size["channels"]), [], []
-    for path in paths:
-        try:
-            pixels.append(decode(path, size))
-            found.append((digest(pixels[-1]), ""))
-        except (UserError, OSError) as error:
-            pixels.append(empty)
-            reason = error.strerror if isinstance(error, OSError) else first_line(error).removeprefix(f"{path}: ")
-            found.append(("", reason or first_line(error)))
+    found = []
     with file.open("r+b") as opened:
         opened.seek(start)
-        opened.write(b"".join(pixels))
+        for path in paths:
+            try:
+                pixels = decode(path, size)
+                found.append((digest(pixels), ""))
+            except (UserError, OSError) as error:
+                pixels = bytes(size["height"] * size["width"] * size["channels"])
+                reason = error.strerror if isinstance(error, OSError) else first_line(error).removeprefix(f"{path}: ")
+                found.append(("", reason or first_line(error)))
+            opened.write(pixels)
     return found
 
 

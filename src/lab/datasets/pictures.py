@@ -3,6 +3,7 @@
 import contextlib
 import filecmp
 import hashlib
+import itertools
 import json
 import mmap
 import os
@@ -29,7 +30,7 @@ from lab.errors import UserError, first_line
 from lab.files import atomic_write, open_plain, read_text, shield_processes, write_json
 
 VERSION = 1  # of what the files here mean
-CHUNK = 16  # pictures that a process decodes before it reports
+CHUNK, CHUNK_BYTES = 256, 500_000  # pictures, or bytes of their files, that a process decodes before it reports
 IDLE = 10  # seconds, after which a process ends whose parent was killed
 FEW_BYTES = 4_000_000  # of files, which this process decodes before another one has started
 MOST_OF_INDEX = 4_000  # bytes of a picture
@@ -193,35 +194,45 @@ def _header(count: int, listing: Listing) -> dict[str, Any]:
 def _decode_chunks(listing: Listing, file: Path, start: int) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Number of the first picture and the results of each chunk, as they are done."""
     paths, length = [listing.root / name for name in listing.files], prod(listing.shape)
-    firsts = range(0, len(paths), CHUNK)
-    tasks = [(file, start + first * length, paths[first : first + CHUNK], listing.size) for first in firsts]
-    if _are_small(paths):
-        yield from ((number * CHUNK, decode_into(*task)) for number, task in enumerate(tasks))
+    weights = [_weigh(path) for path in paths]
+    tasks = {
+        first: (file, start + first * length, paths[first:end], listing.size)
+        for first, end in itertools.pairwise(_bounds(weights))
+    }
+    if sum(weights) <= FEW_BYTES:
+        yield from ((first, decode_into(*task)) for first, task in tasks.items())
         return
     shield_processes()
     try:
         workers, alone = joblib.cpu_count(), get_context("loky")  # no forks of one that imports torch
         with ProcessPoolExecutor(workers, timeout=IDLE, context=alone) as pool:
             running: dict[Future, int] = {}
-            for number, task in enumerate(tasks):
+            for first, task in tasks.items():
                 if len(running) >= 2 * workers:  # no more, for whoever interrupts waits for them
                     yield from _finish(running)
-                running[pool.submit(decode_into, *task)] = number * CHUNK
+                running[pool.submit(decode_into, *task)] = first
             while running:
                 yield from _finish(running)
     except BrokenProcessPool:
         raise UserError("a process that decoded pictures was killed (no memory left?)") from None
 
 
-def _are_small(paths: Sequence[Path]) -> bool:
-    """Whether all files together are so small that this process decodes them before another one has started."""
-    weight = 0
-    for path in paths:
-        with contextlib.suppress(OSError):
-            weight += path.stat().st_size
-        if weight > FEW_BYTES:
-            return False
-    return True
+def _weigh(path: Path) -> int:
+    """Bytes of the file; 0 where it cannot be looked at: it will be a broken one."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _bounds(weights: Sequence[int]) -> list[int]:
+    """The number of each chunk's first picture, and how many pictures there are."""
+    bounds, weight = [0], 0
+    for number, each in enumerate(weights):
+        if number - bounds[-1] == CHUNK or (weight and weight + each > CHUNK_BYTES):
+            bounds.append(number)
+            weight = 0
+        weight += each
+    return [*bounds, len(weights)]
 
 
 def _finish(running: dict[Future, int]) -> Iterator[tuple[int, list[tuple[str, str]]]]:

@@ -282,6 +282,7 @@ def heat_map(
     name: str,
     title: str,
     path: Path,
+    frames_best: bool = True,
 ) -> None:
     """Scores [rows, columns] of two swept keys, the best framed; `rows` and `columns` are a label and the values."""
     table, (ylabel, rows), (xlabel, columns) = np.array(values, float), rows, columns
@@ -292,12 +293,14 @@ def heat_map(
     for (row, column), score in np.ndenumerate(table):
         text, colour = "-" if np.isnan(score) else number(score, ".2f"), "white" if score <= middle else "black"
         axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-    row, column = np.unravel_index(np.nanargmax(table), table.shape)
-    axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", lw=3, clip_on=False))
+    if frames_best:
+        row, column = np.unravel_index(np.nanargmax(table), table.shape)
+        frame = {"fill": False, "edgecolor": "black", "lw": 3, "clip_on": False}
+        axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
     axis.set_yticks(range(len(rows)), [_clip(row) for row in rows])
     _name_columns(axis, [_clip(column) for column in columns], 0.8)
     axis.set(ylabel=ylabel, xlabel=xlabel)
-    _save(figure, f"{title}\nframed: the best", path)
+    _save(figure, f"{title}\nframed: the best" if frames_best else title, path)
 
 
 def ranking(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,6 +109,9 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
     """
     groups = _group(_read_all(folders))
     out.mkdir(parents=True, exist_ok=True)
+    for left in out.glob("comparison*"):  # of an earlier comparison, perhaps of more groups
+        if re.fullmatch(r"comparison(_\d+)?\.(csv|json|png)", left.name):
+            left.unlink()
     for number, contestants in enumerate(groups, 1):
         _compare_group(contestants, out, f"comparison_{number}" if len(groups) > 1 else "comparison")
     print(f"Tables and charts: {out} (a page of them: report.py {out})")
@@ -138,6 +142,9 @@ def _read_all(folders: Sequence[Path]) -> list[Contestant]:
     """The runs of all folders, those of a sweep's folder too. UserError where fewer than two have finished."""
     contestants, left_out = [], []
     for folder in folders:
+        if (folder / "search.json").exists():  # the best of its trials would be the luckiest on the test part
+            left_out.append(UserError(f"{folder}: a search: its verdict.json says what it found"))
+            continue
         runs = sorted(result.parent for result in folder.glob("*/result.json"))
         is_of_sweep = runs and not (folder / "config.yaml").exists()
         for run in runs if is_of_sweep else [folder]:
@@ -242,7 +249,7 @@ def _read_run(folder: Path) -> Contestant:
     labels, classes = np.concatenate([part.labels for part in predictions]), predictions[0].classes.tolist()
     if n_folds:
         scores = np.array([part.mean() for part in correct])
-        accuracy, low, high = corrected_accuracy_interval(scores, 1 / (n_folds - 1))
+        accuracy, low, high = corrected_accuracy_interval(scores, 1 / (n_folds - 1), images)
     else:
         scores = correct[0]
         accuracy, (low, high) = float(scores.mean()), accuracy_interval(int(scores.sum()), images)

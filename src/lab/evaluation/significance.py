@@ -1,5 +1,6 @@
 """Confidence intervals of accuracies, tests whether two differ, corrections for many tests."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,15 +53,24 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], confide
     """By how much the accuracy of `first` exceeds that of `second`, right or wrong on the same images [n].
 
     McNemar's exact test (1947): by chance each is right on half of the images on which only one is right. The interval
-    is Clopper and Pearson's of that share, so that it excludes 0 where p is below 1 - `confidence`.
+    is Agresti and Min's (2005); where the test finds no difference at 1 - `confidence` it holds 0, else it does not.
     """
-    ours, theirs = int((first & ~second).sum()), int((second & ~first).sum())
-    if ours + theirs == 0:
-        return Estimate(0.0, 0.0, 0.0, 1.0)
+    ours, theirs, images = int((first & ~second).sum()), int((second & ~first).sum()), len(first)
+    more, less = ours + 0.5, theirs + 0.5
+    middle = (more - less) / (images + 2)
+    variance = max((more + less) / (images + 2) - middle**2, 0) / (images + 2)
+    half = stats.norm.ppf((1 + confidence) / 2) * math.sqrt(variance)
+    low, high = max(middle - half, -1.0), min(middle + half, 1.0)
+    if ours == theirs:
+        return Estimate(0.0, low, high, 1.0)
     test = stats.binomtest(ours, ours + theirs)
-    share, scale = test.proportion_ci(confidence, "exact"), (ours + theirs) / len(first)
-    low, high = (float(2 * bound - 1) * scale for bound in (share.low, share.high))
-    return Estimate((ours - theirs) / len(first), low, high, float(test.pvalue))
+    if test.pvalue >= 1 - confidence:
+        low, high = min(low, 0.0), max(high, 0.0)
+    elif low <= 0 <= high:  # the test's own bound instead, of the share among the images on which one is right
+        share = test.proportion_ci(confidence, "exact")
+        bounds = [float(2 * bound - 1) * (ours + theirs) / images for bound in (share.low, share.high)]
+        low, high = (bounds[0], high) if ours > theirs else (low, bounds[1])
+    return Estimate((ours - theirs) / images, low, high, float(test.pvalue))
 
 
 def corrected_t(differences: Sequence[float], test_per_train: float, confidence: float = CONFIDENCE) -> Estimate:
@@ -82,15 +92,18 @@ def _corrected_error(values: Sequence[float], test_per_train: float) -> float:
     return float(np.std(values, ddof=1) * np.sqrt(1 / len(values) + test_per_train))
 
 
-def corrected_accuracy_interval(accuracies: Sequence[float], test_per_train: float) -> tuple[float, float, float]:
+def corrected_accuracy_interval(
+    accuracies: Sequence[float], test_per_train: float, images: int
+) -> tuple[float, float, float]:
     """The mean of `accuracies`, fractions, one a fold, and its 95 % interval, which stays within 0 and 1.
 
-    As corrected_t, but on the scale of the log odds (delta method).
+    As corrected_t, but on the scale of the log odds (delta method); where all are alike, which tells nothing of their
+    spread, Wilson's for all `images` held out.
     """
     mean, folds = float(np.mean(accuracies)), len(accuracies)
     error = _corrected_error(accuracies, test_per_train)
-    if not 0 < mean < 1 or error == 0:
-        return mean, mean, mean
+    if not 0 < mean < 1 or error < 1e-12:
+        return mean, *accuracy_interval(round(mean * images), images)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, folds - 1) * error / (mean * (1 - mean))
     low, high = special.expit(special.logit(mean) + np.array([-half, half]))
     return mean, float(low), float(high)

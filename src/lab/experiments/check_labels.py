@@ -73,6 +73,8 @@ def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
     All of it is scored on the corrected labels of the images held out, the folds of before too.
     """
     config, before = _read(folder)
+    if config.data.corrections:
+        raise UserError(f"{folder}: its labels are corrected already: give the folds of before, and one table of all")
     _check_starts(folder, len(before))
     command = command_again(config, CrossValidate)
     if command is None:

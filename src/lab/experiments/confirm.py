@@ -19,6 +19,7 @@ from lab.files import write_csv, write_json
 
 BEST = 3  # trials that are trained again
 RECIPE = "the recipe"
+VERDICT = ("verdict.json", "confirmed.csv", "confirmed.png")
 
 
 @dataclass
@@ -135,7 +136,7 @@ def _show(
     print(*sentences, sep="\n")
     if chosen:
         print(f"Train it again: {command_line([*fixed, *chosen.overrides])}")
-    print(f"Verdict: {folder}/verdict.json, confirmed.csv, confirmed.png")
+    print(f"Verdict: {folder}/{', '.join(VERDICT)}")
 
 
 def _line(one: Contender, metric: str) -> list[str]:
@@ -172,8 +173,10 @@ def _judge(contenders: Sequence[Contender], metric: str, kind: str, trials: int)
     elif compared:
         best = compared[0]
         lead = best.searched - recipe.mean(metric)
+        # on other folds it would be of other images
+        told = f": its lead of {lead:.2f} points was not confirmed" if lead > 0 and kind == "seed" else ""
         sentences = [
-            f"The search found nothing better than the recipe: its lead of {lead:.2f} points was not confirmed. "
+            f"The search found nothing better than the recipe{told}. "
             f"{best.name}, on fresh {kind}s: {_tell_lead(best, len(compared))}."
         ]
     else:

@@ -14,7 +14,7 @@ from lab.datasets.dataset import Dataset, load
 from lab.datasets.pitfalls import largest_class
 from lab.display.figures import box_plot, confusion, curves
 from lab.display.terminal import print_classes, print_notes
-from lab.errors import UserError
+from lab.errors import DEFECT, UserError
 from lab.evaluation.metrics import evaluate, print_confused
 from lab.evaluation.significance import corrected_accuracy_interval
 from lab.experiments.jobs import Job, compose_train, launch, make_launcher
@@ -98,14 +98,13 @@ def _print_start(config: DictConfig, dataset: Dataset, folder: Path) -> None:
 def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
     """Train the folds side by side, a process of one thread each. UserError with the reason of the first that fails.
 
-    Where the number of folds is no multiple of the workers, some more share the cores, an epoch each in turn: five
-    folds on two cores, three at a time and then two, take 2.5 times as long as one; two, two and one would take 3
-    times.
+    Where the number of folds is no multiple of the cores, some more share these, an epoch each in turn: five folds on
+    two cores, three at a time and then two, take 2.5 times as long as one; two, two and one would take 3 times.
     """
     for left_over in folder.glob(".fold_*"):  # of older versions
         shutil.rmtree(left_over, ignore_errors=True)
     workers = min(config.workers or count_workers(len(missing)), len(missing))
-    at_a_time = workers + len(missing) % workers
+    at_a_time = workers if config.workers else workers + len(missing) % workers
     print(f"{len(missing)} folds to train, {at_a_time} at a time, a thread each. Each one's score is its last epoch's.")
     chosen = HydraConfig.get().runtime.choices["hydra/launcher"]
     train, context = compose_train([] if chosen == "basic" else [f"hydra/launcher={chosen}"])
@@ -118,7 +117,8 @@ def _train(missing: list[Job], config: DictConfig, folder: Path) -> None:
     if failed := [job for job in missing if job.result() is None]:
         reason = f"fold {failed[0].values['fold']}: {failed[0].error() or 'has left no result'}"
         for job in failed:
-            shutil.rmtree(job.folder, ignore_errors=True)
+            if DEFECT not in (job.error() or ""):  # whose line names a log in it
+                shutil.rmtree(job.folder, ignore_errors=True)
         if not list(folder.glob("fold_*")):
             for name in ("config.yaml", "folds.csv", CORRECTIONS):
                 (folder / name).unlink(missing_ok=True)
@@ -134,8 +134,9 @@ def _sum_up(jobs: Sequence[Job], folder: Path) -> None:
         for number, job in enumerate(jobs)
     ]
     scores = [row["accuracy"] * 100 for row in rows]
-    evaluation = evaluate(join([load_predictions(job.folder) for job in jobs]))
-    interval = corrected_accuracy_interval([score / 100 for score in scores], 1 / (len(jobs) - 1))
+    predictions = join([load_predictions(job.folder) for job in jobs])
+    evaluation, images = evaluate(predictions), len(predictions.labels)
+    interval = corrected_accuracy_interval([score / 100 for score in scores], 1 / (len(jobs) - 1), images)
     mean, low, high = (100 * bound for bound in interval)
     std = float(np.std(scores))  # numpy's, as the labs print it; the interval has its own
     first = jobs[0].result()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.config.schema import PROJECT, data_folder
 from lab.display.terminal import warn
-from lab.errors import UserError, first_line
+from lab.errors import UserError, first_line, was_interrupted
 from lab.files import MOST_TEXT, open_plain, write_csv
 
 SCORES = "keras.csv"
@@ -23,7 +23,10 @@ ALONE |= {"PYTHONSAFEPATH": ""}  # off, whatever our own processes have: the scr
 
 def read_scores(folder: Path, row: str) -> list[float]:
     """Keras' accuracies in % of `row`: of seed 1, 2, ... up to the first seed that is missing."""
-    scores = {int(line["seed"]): float(line["accuracy"]) for line in _read(folder) if line["row"] == row}
+    try:
+        scores = {int(line["seed"]): float(line["accuracy"]) for line in _read(folder) if line["row"] == row}
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{folder / SCORES}: is damaged: delete it, and Keras is trained anew") from None
     return [scores[seed] for seed in itertools.takewhile(scores.__contains__, itertools.count(1))]
 
 
@@ -82,7 +85,7 @@ class _Worker(threading.Thread):
         if not has_failed and found and float(found[1]) <= 100:
             scores = {"row": row, "seed": seed, "accuracy": found[1], "seconds": found[2]}
             write_csv([*_read(self.folder), scores], self.folder / SCORES)
-        elif not self.stopped:
+        elif not (self.stopped or was_interrupted()):
             why = f"has failed, {line}" if has_failed else f"ends in {line!r}, not in {seed},PERCENT,SECONDS"
             self.failed = f"{shlex.join(command)} {why}"
             warn(f"keras={self.python}: {self.failed}: our side goes on alone")

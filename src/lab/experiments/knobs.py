@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.errors import UserError
 
+STARTUP = 6  # trials with random values, before the first that learns from others
 DIGITS = 4  # of a value between two ends, so that it is short to type
 DRAWS = ("seed", "data.fold", "data.fold_seed", "data.split_seed")  # which run of a recipe it is
 # these, and the images that a run is scored on: their best value is the luckiest, not the best
@@ -49,8 +50,14 @@ class Knob:
         return self.choices.index(text) if self.choices else int(text) if self.is_whole else float(text)
 
     def count(self) -> float:
-        """How many values it has."""
-        return len(self.choices) or (int(self.high - self.low) + 1 if self.is_whole else math.inf)
+        """How many values it has; of a range over more than a decade more than any search tries."""
+        if self.choices or self.is_whole:
+            return len(self.choices) or int(self.high - self.low) + 1
+        small, large = sorted((abs(self.low), abs(self.high)))
+        if self.low * self.high <= 0 or large > 10 * small:
+            return math.inf
+        step = 10.0 ** (math.floor(math.log10(large)) - DIGITS + 1)
+        return math.floor((self.high - self.low) / step) + 1
 
     def ends(self) -> list[str]:
         """The values to check before the search begins: all choices, or both ends."""

@@ -1,6 +1,7 @@
 """A measurement of the benchmark: one stack does one task, in a process of its own."""
 
 import contextlib
+import ctypes
 import functools
 import json
 import os
@@ -77,6 +78,7 @@ class Bench:
         self.config, self.place = config, place
         self.ours = os.environ | {"PYTHONUNBUFFERED": "1"}
         self.theirs = {name: value for name, value in self.ours.items() if name not in OWN}
+        _adopt_orphans()
 
     def measure(self, job: Job, seed: int) -> dict[str, Any]:
         """Images, their seconds and rate; the cores kept busy, the share of the machine that others took, peak memory.
@@ -169,9 +171,8 @@ class Bench:
                 stack.enter_context(_busy_process())
             errors = stack.enter_context(tempfile.TemporaryFile("w+"))
             command = list(map(str, command))
-            process = stack.enter_context(
-                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
-            )
+            pipes = {"stdout": subprocess.PIPE, "stderr": errors, "text": True}
+            process = stack.enter_context(subprocess.Popen(command, env=environment, process_group=0, **pipes))
             stack.callback(process.kill)  # where this process is interrupted
             for line in process.stdout:
                 lines.append((time.perf_counter() - started, line))
@@ -179,14 +180,15 @@ class Bench:
                     stack.enter_context(_busy_process())
                     neighbour = "here"
             _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+            process.returncode, seconds = os.waitstatus_to_exitcode(status), time.perf_counter() - started
+            usages = [usage, *_usages_of_group(process.pid)]
             errors.seek(0)
             if process.returncode:
                 last = (errors.read().strip() or "no message").splitlines()[-1]
                 raise UserError(f"{command[0]} {Path(command[1]).name}: {last}")
-        seconds, own = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
+        own = sum(usage.ru_utime + usage.ru_stime for usage in usages)
         others = max(_busy_seconds() - busy - own, 0) / seconds / (os.cpu_count() or 1)
-        memory = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        memory = max(usage.ru_maxrss for usage in usages) / (2**20 if sys.platform == "darwin" else 2**10)
         used = {"cores": round(own / seconds, 2), "others": round(others, 3), "memory_mb": round(memory)}
         return lines, {"seconds": seconds} | used
 
@@ -196,6 +198,22 @@ def _load(words: list[str]) -> tuple[DictConfig, Dataset]:
     name = words[1].removeprefix("data=")
     config = compose_train([*words, f"data.name={name}"])[0]
     return config, load(config.data)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of processes whose own has ended, on Linux: a fork server and its folds."""
+    if sys.platform == "linux":
+        set_child_subreaper = 36
+        ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
+
+
+def _usages_of_group(group: int) -> list[Any]:
+    """What the processes used that the leader of `group` has left behind, once they have ended."""
+    usages = []
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            usages.append(os.wait4(-group, 0)[2])
+    return usages
 
 
 @contextlib.contextmanager

@@ -12,9 +12,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lab.experiments.knobs import Knob
+from lab.experiments.knobs import STARTUP, Knob
 
-STARTUP = 6  # trials with random values, before the first that learns from others
 TRIES = 10  # proposals; were all of them tried before, random values follow
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -70,11 +70,11 @@ def scores_of(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in (named | {"seconds": result["seconds"]}).items() if name in HEADINGS}
 
 
-def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool, shows_test: bool = False) -> int:
+def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, shows_test: bool = False) -> int:
     """Print the table and what follows from it, leave sweep.csv and sweep.png. Give the number of jobs that failed.
 
-    It `draws` the picture even where there is one. The validation part chooses the winner, and the winner alone is told
-    its test score. All are where the user asks (`shows_test`), without a validation part, or where only DRAWS differ.
+    The validation part chooses the winner, and the winner alone is told its test score. All are where the user asks
+    (`shows_test`), without a validation part, or where only DRAWS differ.
     """
     results, rows = [(job, job.result()) for job in jobs], []
     finished = [(job, result) for job, result in results if result]
@@ -91,11 +91,8 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool, s
         print_table(title, columns, lines, spare=spare)
         if counts := data.get("class_images", {}).get("validation"):  # older versions did not say
             print_notes([f"{said} on the validation part" for said in [largest_class(counts, data["classes"])] if said])
-        if draws or not (folder / "sweep.png").exists():
-            draw(settings, swept, title, metric, folder / "sweep.png")
-        if samples := sum(is_of_sample(result) for _, result in finished):
-            told = f"{samples} of {len(finished)} jobs are NOT of the MNIST data set, but of a sample of it"
-            warn(f"{told}: with the real files, rerun=true trains them anew.")
+        draw(settings, swept, title, metric, folder / "sweep.png")
+        warn_of_samples([result for _, result in finished])
     for row in rows:
         if "error" in row:
             print(f"failed: {row['folder']}: {row['error']}")
@@ -108,6 +105,13 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, draws: bool, s
     print(f"Table: {folder}/sweep.csv" + (f", picture: {folder}/sweep.png" if finished else ""))
     print(f"All curves: tensorboard --logdir {folder}")
     return len(jobs) - len(finished)
+
+
+def warn_of_samples(results: Sequence[Mapping[str, Any]]) -> None:
+    """Of finished jobs."""
+    if samples := sum(map(is_of_sample, results)):
+        told = f"{samples} of {len(results)} jobs are NOT of the MNIST data set, but of a sample of it"
+        warn(f"{told}: with the real files, rerun=true trains them anew.")
 
 
 def title_of(result: Mapping[str, Any], swept: Sequence[str]) -> str:
@@ -288,7 +292,7 @@ def draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: 
         means = {tuple(setting.values[key] for key in keys): setting.mean(metric) * 100 for setting in settings}
         table = [[means.get((row, column), math.nan) for column in columns] for row in rows]
         told = [(label(key), list(map(_tell, of))) for key, of in zip(keys, (rows, columns), strict=True)]
-        heat_map(table, *told, shown, title, path)
+        heat_map(table, *told, shown, title, path, frames_best=metric.startswith("val_"))
     else:
         points = {setting.name(): [scores[metric] * 100 for scores in setting.scores] for setting in settings}
         ranking(points, shown, title, path)

@@ -38,7 +38,9 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         # where only a sample of the data was there, the real files may be there today
         todo = [job for job in jobs if not is_current(job) or is_of_sample(job.result())]
         print(f"{len(rows)} rows, {len(jobs)} runs, {len(todo)} to do, in {folder}")
-        results = Path(config.results) if config.results and config.rows is None else None
+        # with fewer seeds than a protocol asks for no row has a verdict
+        is_whole = config.rows is None and not (config.seeds and "protocol" in table)
+        results = Path(config.results) if config.results and is_whole else None
         asked = {row.name: min(row.asked, config.seeds or row.asked) for row in rows if "keras" in row.entry}
         workers = config.workers
         if config.keras and not workers:  # Keras takes one of the cores
@@ -47,7 +49,7 @@ def reproduce(config: DictConfig, folder: Path) -> None:
             with beside(config.keras, asked, folder):
                 launcher = make_launcher(train, context)
                 launch(todo, launcher, True, workers, " s of a core", lambda: _count_ended(rows))
-        except UserError:  # interrupted: the table marks what has not run
+        except (UserError, KeyboardInterrupt):  # the table marks what has not run
             report(rows, table, folder, results)
             raise
         report(rows, table, folder, results)

@@ -16,7 +16,7 @@ from lab.config.overrides import OF_SWEEPS
 from lab.config.schema import Train
 from lab.display.labels import name_values
 from lab.errors import UserError
-from lab.experiments.confirm import confirm
+from lab.experiments.confirm import VERDICT, confirm
 from lab.experiments.jobs import (
     Job,
     clear,
@@ -28,7 +28,7 @@ from lab.experiments.jobs import (
     make_launcher,
     name_folder,
 )
-from lab.experiments.knobs import Knob, grid_of, read_knobs
+from lab.experiments.knobs import STARTUP, Knob, grid_of, read_knobs
 from lab.experiments.trials import Plan, Trial, report, to_known
 from lab.files import write_json
 from lab.runs.folder import locked
@@ -60,14 +60,17 @@ def _search(knobs: Sequence[Knob], fixed: list[str], config: DictConfig, context
     recipe = Job(fixed, {}, folder / "recipe")
     identify([recipe], config, context, folder)
     launcher = make_launcher(config, context, decide=decide)
-    plan = _make_plan(knobs, fixed, config, recipe, count_at_a_time(launcher, config.search), folder)
+    workers = count_at_a_time(launcher, config.search)
+    plan = _make_plan(knobs, fixed, config, recipe, workers, folder)
     trials = [
         Trial(fixed, {}, folder / f"trial_{number:03}", epochs=recipe.epochs, work=recipe.epochs)
         for number in range(1, config.search + 1)
     ]
     todo = [trial for trial in trials if not trial.has_finished()]
     behind = f", each but the last {plan.behind} known to the next" if plan.behind else ""
-    print(f"{len(trials)} trials, {len(todo)} to run, {plan.behind // 2 + 1} at a time{behind}, in {folder}")
+    print(f"{len(trials)} trials, {len(todo)} to run, {workers} at a time{behind}, in {folder}")
+    for name in VERDICT if todo else ():  # of fewer trials, or of others
+        (folder / name).unlink(missing_ok=True)
     launch(todo, launcher, rerun=True)
     failed = report(trials, plan, folder)
     seeds = CONFIRM if config.confirm is None else config.confirm
@@ -106,7 +109,7 @@ def _make_plan(
         knobs=list(knobs),
         fixed=fixed,
         seed=config.seed,
-        behind=2 * (workers - 1),
+        behind=min(2 * (workers - 1), max(config.search - STARTUP, 0) // 2),  # the others would all be random
         bars=recipe.epochs if config.prune else 0,
         metric=f"val_{config.monitor or 'accuracy'}",
     )
@@ -128,7 +131,7 @@ def decide(config: DictConfig, folder: Path) -> DictConfig:
     It waits for all earlier trials but the last `plan.behind`: a slow one would hold up the others. It takes these for
     running even where they have ended, so that the same search proposes the same values.
     """
-    from lab.experiments.propose import STARTUP, find_bars, propose  # Optuna, in a search alone
+    from lab.experiments.propose import find_bars, propose  # Optuna, in a search alone
 
     plan = Plan.read(folder.parent)
     numbers = range(1, Trial([], {}, folder).number())

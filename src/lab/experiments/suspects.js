@@ -28,8 +28,8 @@ function show() {
   const decided = decision === undefined ? "" : " " + (decision ? fill(words.corrected, decision) : words.kept);
   at("question").textContent = fill(words.asked, now + 1, items.length, label, suggested) + decided;
   at("other").value = "";
-  const changed = [...decisions.values()].filter(Boolean).length;
-  at("progress").textContent = fill(words.judged, decisions.size, items.length, changed);
+  const judged = items.map((each) => decisions.get(each.dataset.fingerprint)).filter((each) => each !== undefined);
+  at("progress").textContent = fill(words.judged, judged.length, items.length, judged.filter(Boolean).length);
 }
 
 function go(step) {

@@ -34,7 +34,7 @@ def sweep(
         todo = [job for job in jobs if config.rerun or not _has_finished(job)]
         print(f"{len(jobs)} jobs, {len(todo)} to run, in {folder}")
         launch(todo, launcher, config.rerun)
-        failed = rank(jobs, swept, folder, bool(todo), config.show_test)
+        failed = rank(jobs, swept, folder, config.show_test)
     if failed:
         raise UserError(f"{failed} of {len(jobs)} jobs failed: the lines above say why, the same command tries again")
     return folder

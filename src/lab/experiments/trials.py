@@ -12,7 +12,7 @@ from lab.display.terminal import print_table, shorten
 from lab.errors import UserError, first_line
 from lab.experiments.jobs import Job, is_of_these_images
 from lab.experiments.knobs import Knob
-from lab.experiments.ranking import HEADINGS, scores_of
+from lab.experiments.ranking import HEADINGS, scores_of, warn_of_samples
 from lab.files import read_text, write_csv
 from lab.runs.folder import read_history
 
@@ -95,6 +95,7 @@ def report(trials: Sequence[Trial], plan: Plan, folder: Path) -> int:
         title = f"{_title(trials, plan)}: {len(rows)} trials"
         _print(scored, plan, title)
         _draw(trials, scored, plan, title, folder)
+        warn_of_samples([result for trial in trials if (result := trial.result())])
     for row in rows:
         if row.get("error"):
             print(f"failed: {row['folder']}: {row['error']}")

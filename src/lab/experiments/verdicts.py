@@ -362,7 +362,8 @@ def _medical(row: Row) -> str:
 
 def _shown(row: Row) -> dict[str, Any]:
     """What the figure shows of a row."""
-    name = row.name if row.name.startswith(row.network()) else f"{row.name} {row.network()}"  # a rung: its network's
+    has_network = row.entry["run"].startswith("model=") and not row.name.startswith(row.network())
+    name = f"{row.name} {row.network()}" if has_network else row.name  # a rung has its network's, or its option's
     known = {"name": name, "scores": row.by_seed(), "published": row.published}
     return known | {"parameters": row.parameters(), "seconds": row.seconds()}
 

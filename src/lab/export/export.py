@@ -51,11 +51,14 @@ def export(folder: Path, weights: str, root: Path | None, coverage: float, preci
         parity = check_parity(deployed, files, images)
         if abstention:
             _tell_abstention(run, abstention, parity, collect("test part", onnx_runtime(files["model.onnx"]), images))
-        write_json(parity, folder / "parity.json")
         print_parity(parity)
         written, worse = dict(files), []
         for precision in precisions:
-            file, verdict = _write_precision(run, precision, files["model.onnx"], metadata, coverage, Path(beside))
+            try:
+                file, verdict = _write_precision(run, precision, files["model.onnx"], metadata, coverage, Path(beside))
+            except UserError as error:
+                worse.append(str(error))
+                continue
             print(verdict)
             write_json(verdict.as_plain(), folder / f"precision_{precision}.json")
             if verdict.difference.is_worse and not force:
@@ -64,10 +67,20 @@ def export(folder: Path, weights: str, root: Path | None, coverage: float, preci
                 written[file.name] = file
         for name, path in written.items():
             path.replace(folder / name)
+        write_json(parity, folder / "parity.json")
+    _remove_older(folder, [precision for precision in PRECISIONS if f"model_{precision}.onnx" not in written])
     *others, last = written
     print(f"{', '.join(others)} and {last} in {folder}. On the device: python predict.py model.ts selftest")
     if worse:
         raise UserError("; ".join(worse))
+
+
+def _remove_older(folder: Path, precisions: list[str]) -> None:
+    """Remove the smaller files of an earlier export: their weights or thresholds may be others."""
+    for precision in precisions:
+        if (older := folder / f"model_{precision}.onnx").exists():
+            older.unlink()
+            print(f"{older.name} of an earlier export is removed")
 
 
 def _images(run: Run, indices: npt.NDArray[np.int64]) -> Tensor:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import struct
 import subprocess
 import warnings
@@ -57,6 +58,7 @@ class Deployed(nn.Module):
         logits = self.net.order[-1](features)
         measures = [-logits.logsumexp(1, keepdim=True)]
         if self.typical is not None:
+            features = features / (features.abs().amax(1, keepdim=True) + TINY)  # half precision has no larger squares
             length = features.square().sum(1, keepdim=True).sqrt()
             measures.append(1 - (features / (length + TINY)).matmul(self.typical.t()).amax(1, keepdim=True))
         return logits.softmax(1), torch.cat(measures, 1)
@@ -186,7 +188,8 @@ def _without_folders(node: Any) -> Any:
         return {key: _without_folders(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_without_folders(value) for value in node]
-    return Path(node).name if isinstance(node, str) and node.startswith(("/", "~", "\\")) else node
+    is_path = isinstance(node, str) and re.match(r"[/~\\]|[A-Za-z]:[\\/]", node)
+    return re.split(r"[\\/]", node.rstrip("/\\"))[-1] if is_path else node
 
 
 def _commit() -> str | None:
