@@ -69,6 +69,19 @@ def test_what_is_more_than_a_network_is_not_opened(edit, onnx_model, say, tmp_pa
     assert code == 1 and told.count("\n") == 1 and told.startswith("error: ")
 
 
+def test_a_graph_that_only_a_runtime_would_see_is_not_opened(onnx_model, say, tmp_path):  # noqa: F811
+    model = onnx.load(onnx_model)
+    graph = model.graph.SerializeToString()
+    model.ClearField("graph")
+    size = bytes([len(graph) & 127 | 128, len(graph) >> 7 & 127 | 128, len(graph) >> 14])
+    key = b"\xba\x80\x80\x80\x10"  # field 7, and beyond the 32 bits that runtimes read of it
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString() + key + size + graph)
+    _, told, code = say(tmp_path / "model.onnx", "selftest")
+    assert code == 1 and told.count("\n") == 1 and "it is no ONNX file" in told
+    (tmp_path / "model.onnx").write_bytes(b"")
+    assert "empty" in say(tmp_path / "model.onnx", "info")[1]
+
+
 def add(model, operator, *inputs, **attributes):
     """A node in front of the others, its constant inputs before it; what comes out is called like the operator."""
     names = []

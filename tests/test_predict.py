@@ -169,6 +169,8 @@ def test_the_selftest_passes_and_fails_where_answers_differ(model, say, tmp_path
     other = change(shutil.copy(model, tmp_path / "model.ts"), {"golden": golden})
     out, _, code = say(other, "selftest")
     assert code == 1 and out.startswith("FAIL")
+    out, _, code = say(change(other, {"tolerance": 0.5}), "selftest")
+    assert code == 0 and out.startswith("pass")  # as far apart as a coarser file's answers may be
 
 
 def test_pictures_of_every_kind_are_fitted_alike(tmp_path):
@@ -234,6 +236,7 @@ def test_the_plain_image_of_a_data_set_stays_as_it_is():
 def test_answers_as_text_json_and_csv_are_the_networks(model, say, tmp_path):
     seven().save(tmp_path / "one.png")
     seven().save(tmp_path / "two.jpg")
+    (tmp_path / "._two.jpg").write_bytes(b"what macOS leaves on a stick beside each picture")
     out, err, code = say(model, tmp_path)
     assert code == 0 and len(out.splitlines()) == 2 and err.count("inverted") == 2
     assert re.match(r".*one\.png: \S+ \d+\.\d\d %   \(then \S+ \d+\.\d\d %, \S+ \d+\.\d\d %\)", out.splitlines()[0])
@@ -244,6 +247,7 @@ def test_answers_as_text_json_and_csv_are_the_networks(model, say, tmp_path):
     assert one["class"] == max(one["probabilities"], key=one["probabilities"].get)
     rows = list(csv.DictReader(io.StringIO(say(model, "--csv", tmp_path / "one.png")[0])))
     assert float(rows[0]["<dog>"]) == pytest.approx(wanted[3]) and rows[0]["class"] == one["class"]
+    assert predict.cell("=cmd()") == "'=cmd()"  # which a spreadsheet would run
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_the_fastest_that_is_not_worse_wins(here, laid_out):
     told = here("compare", plain, coarse, small, broken).out
     said = " ".join(told.splitlines()[-1].split())
     assert said.startswith("small wins, the fastest that is not worse: 0.5 ms for a picture; 2 x as fast as plain")
-    assert "-0.10 points (-0.10 to +0.07) on the same 2,000 pictures" in said
+    assert "-0.10 points (-0.27 to +0.07) on the same 2,000 pictures" in said
     assert "coarse is faster, but worse: 5 x as fast as plain, the most accurate, -4.00 points" in said
     assert said.endswith("Failed the self-test, and cannot win: broken.")
     assert "FAILED" in told and "9,000 at 32" in told and "99.00%" in told
