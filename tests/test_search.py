@@ -24,7 +24,7 @@ def trials(folder):
     return {path.parent.name: json.loads(path.read_text())["values"] for path in folder.glob("trial_*/trial.json")}
 
 
-def test_a_search_ends_in_a_verdict_and_the_same_command_finishes_it_to_the_same_trials(train_here, tmp_path):
+def test_a_search_ends_in_a_verdict_and_the_same_command_finishes_it_to_the_same_trials(train_here, refused, tmp_path):
     sweep = tmp_path / "sweep"
     told = train_here(*SEARCH, "search=7", "confirm=2").out
     verdict, rows = json.loads((sweep / "verdict.json").read_text()), read_csv(sweep / "sweep.csv")
@@ -47,6 +47,8 @@ def test_a_search_ends_in_a_verdict_and_the_same_command_finishes_it_to_the_same
     assert "8 trials, 2 to run" in again
     assert (sweep / "trial_003" / "result.json").stat().st_mtime_ns == kept
     assert trials(sweep).items() > before.items() and read_result(sweep / "trial_007")["validation"] == bits
+    assert not (sweep / "verdict.json").exists()  # it was of seven
+    assert "a search: its verdict.json says what it found" in refused(sweep, sweep, command="compare")
 
 
 def test_a_trial_that_fails_is_told_and_the_others_go_on(here, capfd, tmp_path):
@@ -73,6 +75,9 @@ def test_where_the_best_trials_fail_again_the_recipe_is_not_called_the_best():
     assert told.startswith("No verdict: ") and chosen is None
     told, chosen = _judge([recipe], "accuracy", "seed", 20)
     assert "the recipe is its best" in told[0] and chosen is recipe
+    poor = Contender("lr=1", ["lr=1"], [job("2", 0.9), job("3", 0.91)], 80.0)
+    _compare([recipe, poor], "accuracy", 0.0)
+    assert "nothing better than the recipe. lr=1, on" in _judge([recipe, poor], "accuracy", "seed", 20)[0][0]
 
 
 def test_a_trial_below_the_others_stops_and_says_so(train_here, tmp_path):
