@@ -51,6 +51,16 @@ def test_a_search_ends_in_a_verdict_and_the_same_command_finishes_it_to_the_same
     assert "a search: its verdict.json says what it found" in refused(sweep, sweep, command="compare")
 
 
+def test_jobs_that_start_in_another_order_than_launched_take_the_trials_in_theirs(tmp_path):
+    from lab.experiments.search import take_next
+
+    with take_next(tmp_path / "trial_005") as first, take_next(tmp_path / "trial_006") as second:
+        assert (first.name, second.name) == ("trial_001", "trial_002")
+        (first / "trial.json").write_text("{}")  # it has begun
+    with take_next(tmp_path / "trial_001") as third:
+        assert third == second
+
+
 def test_a_trial_that_fails_is_told_and_the_others_go_on(here, capfd, tmp_path):
     with pytest.raises(SystemExit, match="jobs failed"):
         here("train", *SEARCH[:-2], "model.optimizer.lr=0.001,1e30", "model.batch_size=32,64", "search=3", "confirm=0")
@@ -168,8 +178,9 @@ def test_optuna_is_imported_in_a_search_alone():
 
 @pytest.mark.slow
 def test_a_search_killed_ten_times_ends_in_the_trials_of_one_that_was_not(data_root, tmp_path):
-    script, rates = PROJECT / "src" / "train.py", random.Random(1)
-    command = [sys.executable, script, "-m", *TINY, "model=small_conv", "model.epochs=2", RATES, SIZES, "search=12"]
+    script, moments = PROJECT / "src" / "train.py", random.Random(1)
+    rates = RATES.replace(",1)", ",0.1)")  # none of them diverges
+    command = [sys.executable, script, "-m", *TINY, "model=small_conv", "model.epochs=2", rates, SIZES, "search=12"]
     command += ["confirm=2", "hydra.launcher.n_jobs=2"]
     environment = os.environ | {"LAB_DATA": str(data_root), "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
@@ -183,7 +194,7 @@ def test_a_search_killed_ten_times_ends_in_the_trials_of_one_that_was_not(data_r
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(rates.uniform(0.1, 0.6) * took)
+        time.sleep(moments.uniform(0.1, 0.6) * took)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         time.sleep(1.5)  # its workers end with it

@@ -91,26 +91,33 @@ def is_of_sample(result: dict[str, Any]) -> bool:
     return result["data"]["name"].endswith("_sample")
 
 
+@contextlib.contextmanager
+def take(folder: Path) -> Iterator[Path]:
+    """The `folder` that a job was launched for, locked."""
+    with FileLock(folder / ".lock"):
+        yield folder
+
+
 def run_job(
     config: DictConfig,
     tested: str = "test",
     turns: int = 0,
+    take: Callable[[Path], contextlib.AbstractContextManager[Path]] = take,
     decide: Callable[[DictConfig, Path], DictConfig] | None = None,
 ) -> None:
     """Train one job. What it prints goes to train.log in its folder; an error becomes one line in error.txt.
 
-    So many as `turns` of the jobs in one folder train at the same time; 0: all of them. `decide` makes the config when
-    the job starts: a search launches its jobs before their values are known.
+    So many as `turns` of the jobs in one folder train at the same time; 0: all of them. A search launches its jobs
+    before their values are known: it says which folder they `take` when they start, and `decide` makes the config.
     """
     from lab.training.train import train  # torch, in the job's process alone
     from lab.training.trainer import Turns
 
-    folder = run_folder()
     if was_interrupted():  # at the end of the job before, which did not notice
         raise KeyboardInterrupt
     if multiprocessing.current_process().name != "MainProcess":
         threading.Thread(target=end_with_parent, daemon=True).start()
-    with FileLock(folder / ".lock"), (folder / "train.log").open("w", buffering=1, encoding="utf-8") as log:
+    with take(run_folder()) as folder, (folder / "train.log").open("w", buffering=1, encoding="utf-8") as log:
         try:
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                 if decide:

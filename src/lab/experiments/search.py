@@ -1,10 +1,13 @@
 """A search of train.py: trials side by side, each with values that those before it suggest; then what it has found."""
 
+import contextlib
 import dataclasses
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
@@ -59,7 +62,7 @@ def search(overrides: Sequence[Override], fixed: Sequence[str], config: DictConf
 def _search(knobs: Sequence[Knob], fixed: list[str], config: DictConfig, context: HydraContext, folder: Path) -> None:
     recipe = Job(fixed, {}, folder / "recipe")
     identify([recipe], config, context, folder)
-    launcher = make_launcher(config, context, decide=decide)
+    launcher = make_launcher(config, context, take=take_next, decide=decide)
     workers = count_at_a_time(launcher, config.search)
     plan = _make_plan(knobs, fixed, config, recipe, workers, folder)
     trials = [
@@ -123,6 +126,29 @@ def _make_plan(
         clear(Job([], {}, left), rerun=config.rerun)
     write_json(dataclasses.asdict(plan), path)
     return plan
+
+
+@contextlib.contextmanager
+def take_next(folder: Path) -> Iterator[Path]:
+    """The folder of the first trial that has not begun, locked; `folder` is any trial's.
+
+    A launcher may start its jobs in another order: were a trial to wait for one whose job is not started, none would
+    ever be.
+    """
+    for number in itertools.count(1):
+        trial = Trial([], {}, folder.parent / f"trial_{number:03}")
+        trial.folder.mkdir(exist_ok=True)
+        lock = FileLock(trial.folder / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:  # it is running
+            continue
+        try:
+            if not trial.has_begun():
+                yield trial.folder
+                return
+        finally:
+            lock.release()
 
 
 def decide(config: DictConfig, folder: Path) -> DictConfig:
