@@ -251,4 +251,4 @@ def test_changed_test_images_are_noticed(trained, refused, data_root, tmp_path):
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
     run = trained("conv", "model=small_pool")
-    assert "not those that it was tested on" in refused(run, "--root", root, command="evaluate")
+    assert "are not those of this run" in refused(run, "--root", root, command="evaluate")

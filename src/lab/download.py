@@ -35,13 +35,14 @@ def download(urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
             if not _is_there(path, known_hash):
                 _fetch(urls, path, known_hash)
         except OfflineError:
-            lock.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # another process is at it
+                lock.unlink(missing_ok=True)
                 for folder in made:
                     folder.rmdir()
             raise
         finally:
-            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows removes no file that is open
+                lock.unlink()
     return path
 
 

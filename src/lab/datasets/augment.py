@@ -70,7 +70,8 @@ def _move(images: Tensor, rotation: float, shift: float, flip: bool, crop: float
 def _cut(n: int, least: float, device: torch.device) -> Tensor:
     """Matrices [n, 3, 3] that enlarge a part of an image to the whole; the part's area, shape and place are random."""
     share, shape, right, down = torch.rand(4, n, device=device).unbind()
-    area, ratio = least + (1 - least) * share, ASPECT ** (shape * 2 - 1)
+    area = least + (1 - least) * share
+    ratio = (ASPECT ** (shape * 2 - 1)).clamp(area, 1 / area)  # neither side is longer than the image's
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     nothing = torch.zeros_like(width)
     rows = [width, nothing, (right * 2 - 1) * (1 - width), nothing, height, (down * 2 - 1) * (1 - height)]

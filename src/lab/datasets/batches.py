@@ -166,11 +166,11 @@ def _count_evaluated(images: Tensor) -> int:
 
 
 def _reserve(size: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-    """Zeros in memory, or in a file without a name; None where the disk has too little."""
+    """Zeros in memory, or in a file without a name; None where the disk has too little, and on Windows."""
     numbers = prod(size)
     if numbers * dtype.itemsize <= MOST_BYTES_IN_MEMORY:
         return torch.zeros(size, dtype=dtype)
-    if numbers * dtype.itemsize > shutil.disk_usage(tempfile.gettempdir()).free * MOST_OF_DISK:
+    if os.name == "nt" or numbers * dtype.itemsize > shutil.disk_usage(tempfile.gettempdir()).free * MOST_OF_DISK:
         return None
     with tempfile.NamedTemporaryFile() as file:
         if hasattr(os, "posix_fallocate"):  # a full disk ends the run here, in a line

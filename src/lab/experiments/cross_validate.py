@@ -1,5 +1,6 @@
 """Cross-validation: which folds are still to train, and what all of them add up to."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import Sequence
@@ -52,7 +53,8 @@ def cross_validate(config: DictConfig, folder: Path) -> None:
             _sum_up(jobs, folder)
         except UserError:
             if not (folder / "config.yaml").exists():  # an empty folder is removed
-                (folder / ".lock").unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # Windows removes no file that is open
+                    (folder / ".lock").unlink()
             raise
 
 

@@ -27,11 +27,13 @@ TRUSTED = r"(lab\.models(?!\.own$)|lab\.datasets|lab\.training\.optimizers|torch
 # options of Lightning's Trainer, and their values, that a folder may name
 OPTIONS = {"accelerator", "accumulate_grad_batches", "benchmark", "check_val_every_n_epoch", "detect_anomaly"}
 OPTIONS |= {"deterministic", "devices", "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val"}
-OPTIONS |= {"inference_mode"}
+OPTIONS |= {"enable_model_summary", "enable_progress_bar", "inference_mode", "limit_predict_batches"}
+OPTIONS |= {"reload_dataloaders_every_n_epochs", "use_distributed_sampler"}
 OPTIONS |= {"limit_test_batches", "limit_train_batches", "limit_val_batches", "log_every_n_steps", "max_epochs"}
 OPTIONS |= {"max_steps", "max_time", "min_epochs", "min_steps", "num_nodes", "overfit_batches", "precision", "profiler"}
 OPTIONS |= {"strategy", "sync_batchnorm", "val_check_interval"}
 PLAIN = r"None|True|False|auto|cpu|gpu|cuda|mps|ddp\w*|simple|advanced|norm|value|warn|bf16[\w-]*|\d[\w:.+-]*|-1"
+PLAIN += r"|\[?\d+(, ?\d+)*,?\]?"  # a list of GPUs
 NEEDED_OF_EPOCH = {"epoch", "train_loss", "train_accuracy"}
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
 MOST_CONFIG, MOST_NODES, MOST_DEPTH = 2**18, 10_000, 20  # bytes, values, levels: more would take long to read
@@ -75,7 +77,8 @@ def occupied(folder: Path) -> Iterator[None]:
             if re.fullmatch(LEFT_OVER, path.name):
                 path.unlink(missing_ok=True)
         yield
-        (folder / ".running").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            (folder / ".running").unlink()
 
 
 def read_config(folder: Path, schema: type[Train] = Train, builds: bool = True) -> DictConfig:

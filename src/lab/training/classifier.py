@@ -166,6 +166,9 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log("train", self.train_score)
+        for config in self.trainer.lr_scheduler_configs:  # here: Lightning would do it after the checkpoint is written
+            if isinstance(config.scheduler, ReduceLROnPlateau) and self.validated:
+                config.scheduler.step(self.trainer.callback_metrics["val_loss"])
 
     def on_validation_epoch_end(self) -> None:
         self.validated = True
@@ -196,11 +199,9 @@ class Classifier(LightningModule):
         return self.trainer.estimated_stepping_batches
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any = None) -> None:
-        """Step the schedule; ReduceLROnPlateau only after an epoch that was validated."""
+        """Step the schedule; ReduceLROnPlateau is stepped at the end of an epoch."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
-        elif self.validated:
-            scheduler.step(self.trainer.callback_metrics["val_loss"])
 
 
 # the Trainer's options that count batches, look at each or change a step, with the values that leave them off

@@ -31,6 +31,9 @@ def load(folder: Path, weights: str = "last", root: Path | None = None) -> Run:
         hint = "this run kept its last epoch's weights only" if weights == "best" else "it is gone"
         raise UserError(f"{path}: there is no such file: {hint}")
     run = _prepare_again(config, folder, result["data"]["name"], root)
+    if result["data"].get("sha256", run.dataset.sha256) != run.dataset.sha256:  # images were added, say
+        place = data_folder(config.data.root)
+        raise UserError(f"{folder}: the images in {place}, or their split, are not those of this run")
     load_weights(run, path)
     run.classifier.eval()
     return run

@@ -8,6 +8,7 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.tuner import Tuner, lr_finder
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from lab.config.overrides import command_line
@@ -30,6 +31,14 @@ def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
     endless = OmegaConf.merge(config, changes)
     trainer = make_trainer(endless, folder, [], keeps_best=False)
     claim(folder, config)
+    shares = [group["lr"] / config.model.optimizer.lr for group in run.classifier.optimizer.param_groups]
+
+    def share_out(optimizer: Optimizer, *_: object) -> None:  # Lightning gives all layers the same rate
+        rate = optimizer.param_groups[0]["lr"]
+        for group, share in zip(optimizer.param_groups, shares, strict=True):
+            group["lr"] = rate * share
+
+    run.classifier.optimizer.register_step_pre_hook(share_out)
     lr_finder.tqdm = functools.partial(tqdm, disable=None, leave=False)  # Lightning's fills a file with its steps
     try:
         found = Tuner(trainer).lr_find(run.classifier, datamodule=run.data(), update_attr=False, **RANGE)
