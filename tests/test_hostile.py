@@ -275,6 +275,16 @@ def test_a_network_that_is_left_open_is_refused(run, tmp_path):
         read_config(folder)
 
 
+def test_weights_in_a_strangers_run_folder_are_not_read(run, refused, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    for name in ("result.json", "last.ckpt"):
+        (folder / name).unlink()
+    config = OmegaConf.load(folder / "config.yaml")
+    config.weights = str(folder / "bomb.pth")
+    OmegaConf.save(config, folder / "config.yaml")
+    assert "lie in the folder itself: they are not read" in refused(f"resume={folder}")
+
+
 def test_a_strangers_run_folder_downloads_nothing(run, tmp_path):
     """It names an address, a sum that fits, and a place that is not for data."""
     from lab.training.load import load

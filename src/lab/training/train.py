@@ -88,6 +88,8 @@ def resume(folder: Path) -> None:
         return
     if is_of_folds(folder):  # and is not to be tested on the test part
         raise UserError(f"{folder}: a fold: the command that began the cross-validation goes on with it")
+    if config.weights and Path(config.weights).expanduser().absolute().is_relative_to(folder):  # a stranger's, perhaps
+        raise UserError(f"{folder}: its weights={config.weights} lie in the folder itself: they are not read")
     place_data(config)
     train(config, folder, resumes=True)
 
