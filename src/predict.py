@@ -1266,7 +1266,8 @@ def tell(path, answer, doubts, as_json, writer):
         elif answer["unknown"]:
             word = "perhaps"
         else:
-            word, named = "of them", named[: len(answer["set"])]
+            word = "of them"
+            named = ["%s %.2f %%" % (shown(name), 100 * probabilities[name]) for name in answer["set"][:3]]
         print("%s: %s%s" % (shown(path), said, "   (%s %s)" % (word, ", ".join(named)) if named else ""))
 
 

@@ -233,7 +233,7 @@ def test_the_plain_image_of_a_data_set_stays_as_it_is():
     assert np.array_equal(np.asarray(fitted), pixels)
 
 
-def test_answers_as_text_json_and_csv_are_the_networks(model, say, tmp_path):
+def test_answers_as_text_json_and_csv_are_the_networks(model, say, capfd, tmp_path):
     seven().save(tmp_path / "one.png")
     seven().save(tmp_path / "two.jpg")
     (tmp_path / "._two.jpg").write_bytes(b"what macOS leaves on a stick beside each picture")
@@ -248,6 +248,15 @@ def test_answers_as_text_json_and_csv_are_the_networks(model, say, tmp_path):
     rows = list(csv.DictReader(io.StringIO(say(model, "--csv", tmp_path / "one.png")[0])))
     assert float(rows[0]["<dog>"]) == pytest.approx(wanted[3]) and rows[0]["class"] == one["class"]
     assert predict.cell("=cmd()") == "'=cmd()"  # which a spreadsheet would run
+    capfd.readouterr()
+    predict.tell(
+        "a.png",
+        {"class": "ant", "probabilities": {"ant": 0.6, "bee": 0.4}, "set": ["bee"], "unknown": False},
+        [],
+        False,
+        None,
+    )
+    assert capfd.readouterr().out == "a.png: bee   (of them bee 40.00 %)\n"  # ants need more than 60 %
 
 
 @pytest.mark.parametrize(

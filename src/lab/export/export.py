@@ -52,27 +52,25 @@ def export(folder: Path, weights: str, root: Path | None, coverage: float, preci
         if abstention:
             _tell_abstention(run, abstention, parity, collect("test part", onnx_runtime(files["model.onnx"]), images))
         print_parity(parity)
-        written, worse = dict(files), []
+        written, refused = dict(files), []
         for precision in precisions:
             try:
                 file, verdict = _write_precision(run, precision, files["model.onnx"], metadata, coverage, Path(beside))
-            except UserError as error:
-                worse.append(str(error))
-                continue
-            print(verdict)
-            write_json(verdict.as_plain(), folder / f"precision_{precision}.json")
-            if verdict.difference.is_worse and not force:
-                worse.append(f"model_{precision}.onnx is not written, for it is worse: --force writes it")
-            else:
+                print(verdict)
+                write_json(verdict.as_plain(), folder / f"precision_{precision}.json")
+                if verdict.difference.is_worse and not force:
+                    raise UserError(f"model_{precision}.onnx is not written, for it is worse: --force writes it")
                 written[file.name] = file
+            except UserError as error:  # the float files are right nevertheless
+                refused.append(str(error))
         for name, path in written.items():
             path.replace(folder / name)
         write_json(parity, folder / "parity.json")
     _remove_older(folder, [precision for precision in PRECISIONS if f"model_{precision}.onnx" not in written])
     *others, last = written
     print(f"{', '.join(others)} and {last} in {folder}. On the device: python predict.py model.ts selftest")
-    if worse:
-        raise UserError("; ".join(worse))
+    if refused:
+        raise UserError("; ".join(refused))
 
 
 def _remove_older(folder: Path, precisions: list[str]) -> None:

@@ -19,6 +19,8 @@ from lab.export.formats import OPSET
 
 CALIBRATION = 512  # training images that tell the range of every number within the network
 IR_VERSION = 7  # the oldest that opset 13 is in
+INT8_OPTIONS = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+INT8_OPTIONS |= {"OpTypesToExcludeOutputQuantization": ["MatMul"]}  # cosines, see Deployed.answer
 BATCHES = (1, 32)
 ROUNDS = 40
 
@@ -102,12 +104,7 @@ def to_int8(model: Path, images: Tensor, work: Path) -> onnx.ModelProto:
                 weight_type=QuantType.QInt8,
                 reduce_range=True,
                 nodes_to_exclude=_last_nodes(onnx.load(prepared)),
-                extra_options={
-                    "ActivationSymmetric": True,
-                    "WeightSymmetric": True,
-                    "QuantizeBias": False,
-                    "OpTypesToExcludeOutputQuantization": ["MatMul"],  # cosines
-                },
+                extra_options=INT8_OPTIONS,
             )
     finally:
         logging.getLogger().setLevel(level)
