@@ -1,6 +1,7 @@
 """Sweeps of train.py: the table they end in, what the same command does again, where their jobs run."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
@@ -321,6 +323,25 @@ def test_the_winner_is_tested_against_the_second_seed_by_seed():
         scores["val_accuracy"] += 0.02 * (-1) ** number
     (told,) = _doubt(best, second, "val_accuracy")
     assert "of 6 runs, paired" in told and "undecided" in told
+
+
+def test_the_winner_is_tested_against_the_second_image_by_image(train_here, tmp_path):
+    """Two rates that differ by nothing, on the same validation images; without the answers the interval is wider."""
+    words = (*HERE, *FAST, "model.optimizer.lr=0.001,0.001001")
+    told = train_here(*words).out
+    files = list((tmp_path / "sweep").glob("*/predictions_validation.npz"))
+    answers = [np.load(path, allow_pickle=False) for path in files]
+    right = [each["logits"].argmax(1) == each["labels"] for each in answers]
+    for row in rows(tmp_path / "sweep"):
+        assert float(row["val_accuracy"]) in [pytest.approx(each.mean()) for each in right]
+    within = r"chance makes of {} \(± (\d+\.\d+)\): {}"
+    (paired,) = re.findall(within.format(f"{len(right[0])} images, paired", "add seed=1,2,3"), told)
+    for path in files:
+        path.unlink()  # as an older version leaves it
+    (unpaired,) = re.findall(within.format(f"{len(right[0])} images", "add seed=1,2,3"), train_here(*words).out)
+    assert float(paired) < float(unpaired)
+    told = train_here(*words, "seed=1,2").out
+    assert re.search(within.format(rf"2 runs and {len(right[0])} images, paired", "undecided: more seeds"), told)
 
 
 def test_folds_are_runs_of_a_setting_of_which_none_wins_and_they_tell_less_than_seeds(monkeypatch):

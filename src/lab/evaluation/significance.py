@@ -88,6 +88,26 @@ def corrected_t(differences: Sequence[float], test_per_train: float, confidence:
     return Estimate(mean, mean, mean, p) if p < 1 - confidence else Estimate(mean, min(mean, 0.0), max(mean, 0.0), p)
 
 
+def crossed_t(differences: npt.ArrayLike) -> Estimate:
+    """The mean of `differences`, [runs, images], with its interval and p, were other runs and other images drawn.
+
+    Each run is scored on the same images: a two-way analysis of variance with random effects, t with Satterthwaite's
+    degrees of freedom (1946).
+    """
+    table = np.asarray(differences, float)
+    of_runs, of_images, mean = table.mean(1), table.mean(0), float(table.mean())
+    runs, images = table.shape
+    rest = table - of_runs[:, None] - of_images + mean
+    both = float((rest**2).sum()) / ((runs - 1) * (images - 1) * table.size)  # is a part of each of the others
+    parts = np.array([np.var(of_runs, ddof=1) / runs, np.var(of_images, ddof=1) / images, both])
+    variance = float(max(parts[0] + parts[1] - both, parts[0], parts[1]))
+    if variance < 1e-24:  # all alike
+        return corrected_t(of_runs.tolist(), 0.0)
+    freedom = variance**2 / (parts**2 / [runs - 1, images - 1, (runs - 1) * (images - 1)]).sum()
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance)
+    return Estimate(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / math.sqrt(variance), freedom)))
+
+
 def _corrected_error(values: Sequence[float], test_per_train: float) -> float:
     return float(np.std(values, ddof=1) * np.sqrt(1 / len(values) + test_per_train))
 

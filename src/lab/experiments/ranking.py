@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.config.overrides import command_line
 from lab.datasets.pitfalls import largest_class
@@ -16,6 +16,13 @@ from lab.display.terminal import print_notes, print_table, warn
 from lab.experiments.jobs import Job, is_of_sample
 from lab.experiments.knobs import DRAWS
 from lab.files import write_csv
+from lab.runs.predictions import load_predictions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lab.evaluation.significance import Estimate
 
 HEADINGS = {  # of the last epoch's scores
     "val_accuracy": "validation\naccuracy %",
@@ -183,32 +190,27 @@ def conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
 
 
 def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
-    """A sentence where the gap to the second may be chance, that of the runs, of single ones that of the images."""
-    gap = best.mean(metric) - second.mean(metric)
-    if len(pairs := _pair(best, second, metric)) > 1:
-        from lab.evaluation.significance import corrected_t
-
-        estimate = corrected_t(pairs, best.held_out())
+    """A sentence where the gap to the second may be chance, that of the runs or that of the images."""
+    gap, is_single = best.mean(metric) - second.mean(metric), len(best.jobs) == len(second.jobs) == 1
+    if paired := _compare_in_pairs(best, second, metric, is_single):
+        estimate, source = paired
         gap, within = estimate.value, estimate.value - estimate.low
-        source = say("{runs} runs, paired", runs=len(pairs))
-        if estimate.low > 0:
-            return []
-        advice = say("undecided: more seeds would tell")
     elif min(len(best.jobs), len(second.jobs)) > 1:
         from scipy.stats import t
 
         error = math.hypot(*(one.spread(metric) / math.sqrt(len(one.jobs)) for one in (best, second)))
         within = error * float(t.ppf(0.975, len(best.jobs) + len(second.jobs) - 2))
-        source, advice = say("the runs"), say("more seeds would tell")
+        source = say("the runs")
     elif metric != "val_accuracy":  # no plain share of the images
         return []
     else:
         images = best.jobs[0].result()["validation"]["last"]["images"]
         shares = [one.mean("val_accuracy") for one in (best, second)]
         within = 1.96 * math.sqrt(sum(share * (1 - share) for share in shares) / images)
-        source, advice = say("{images:,} images", images=images), say("add seed=1,2,3")
+        source = say("{images:,} images", images=images)
     if gap > within:
         return []
+    advice = say("add seed=1,2,3") if is_single else say("undecided: more seeds would tell")
     told = {"second": str(second), "gap": gap * 100, "source": source, "within": within * 100, "advice": advice}
     return [
         say(
@@ -218,13 +220,41 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
     ]
 
 
-def _pair(best: Setting, second: Setting, metric: str) -> list[float]:
-    """By how much the best exceeds the second, for each seed, fold and split that both have."""
-    ours, theirs = (
-        {tuple(map(job.values.get, DRAWS)): of[metric] for job, of in zip(one.jobs, one.scores, strict=True)}
-        for one in (best, second)
-    )
-    return [ours[draw] - theirs[draw] for draw in ours if draw in theirs]
+def _compare_in_pairs(best: Setting, second: Setting, metric: str, is_single: bool) -> "tuple[Estimate, str] | None":
+    """By how much the best exceeds the second, on the same seeds or folds and the same images; and what was paired."""
+    from lab.evaluation.significance import corrected_t, crossed_t, mcnemar
+
+    numbers = [{tuple(map(job.values.get, DRAWS)): n for n, job in enumerate(one.jobs)} for one in (best, second)]
+    pairs = [(number, numbers[1][draw]) for draw, number in numbers[0].items() if draw in numbers[1]]
+    images = []
+    if metric == "val_accuracy" and not best.held_out():
+        images = _pair_images([(best.jobs[ours], second.jobs[theirs]) for ours, theirs in pairs])
+    told = {"runs": len(pairs), "images": len(images[0][0]) if images else 0}
+    if is_single:
+        return (mcnemar(*images[0]), say("{images:,} images, paired", **told)) if images else None
+    if len(pairs) < 2:
+        return None
+    if images:
+        estimate = crossed_t([ours.astype(float) - theirs for ours, theirs in images])
+        return estimate, say("{runs} runs and {images:,} images, paired", **told)
+    differences = [best.scores[ours][metric] - second.scores[theirs][metric] for ours, theirs in pairs]
+    return corrected_t(differences, best.held_out()), say("{runs} runs, paired", **told)
+
+
+def _pair_images(pairs: Sequence[tuple[Job, Job]]) -> "list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]":
+    """Which validation images the two jobs of each pair answer right; [] where the images are not all the same.
+
+    An older version did not keep them.
+    """
+    answers, name = [], "predictions_validation.npz"
+    for job in (job for pair in pairs for job in pair):
+        if not (job.folder / name).exists():
+            return []
+        answers.append(load_predictions(job.folder, name))
+    if len({str(each.sha256) for each in answers}) > 1:
+        return []
+    right = [each.correct() for each in answers]
+    return list(zip(right[::2], right[1::2], strict=True))
 
 
 def beyond_the_edge(values: Sequence[str], best: str) -> str | None:

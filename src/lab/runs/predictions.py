@@ -48,11 +48,11 @@ class Predictions:
         return self.logits.argmax(1) == self.labels
 
 
-def load_predictions(folder: Path) -> Predictions:
+def load_predictions(folder: Path, name: str = "predictions.npz") -> Predictions:
     """The predictions of a finished run for its test part, or of a fold for the images held out."""
-    path = folder / "predictions.npz"
+    path = folder / name
     if not path.exists():
-        raise UserError(f"{folder}: made by an older version, without predictions.npz: evaluate.py writes it")
+        raise UserError(f"{folder}: made by an older version, without {name}: evaluate.py writes it")
     try:
         arrays = read_arrays(path)
         predictions = Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})

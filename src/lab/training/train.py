@@ -159,7 +159,7 @@ def _test(
         for which, row in rows.items():
             if row["epoch"] not in tested:
                 tested[row["epoch"]], predictions[part] = predict(run, part, trainer, folder / f"{which}.ckpt")
-        if part == "test" and len(run.dataset.classes) == 2 and len(run.dataset.parts["validation"]):
+        if part == "test" and len(run.dataset.parts["validation"]):
             predictions["validation"] = predict(run, "validation", trainer, folder / "last.ckpt")[1]
     scores = {which: {"epoch": row["epoch"]} | tested[row["epoch"]] for which, row in rows.items()}
     return summarise(rows) | {"test" if part == "test" else "held_out": scores}, predictions
@@ -183,9 +183,11 @@ def _write(
     }
     if fell_below(run.config, epochs.rows):
         result["pruned"] = True
-    answered = predictions["test" if "test" in scores else "validation"]
+    answered = predictions.pop("test" if "test" in scores else "validation")
     answered.save(folder / "predictions.npz")
-    evaluation = evaluate(answered, predictions.get("validation") if "test" in scores else None)
+    for part, others in predictions.items():
+        others.save(folder / f"predictions_{part}.npz")
+    evaluation = evaluate(answered, predictions.get("validation"))
     result |= {key: evaluation[key] for key in ("auc", "threshold") if key in evaluation}
     if "test" in scores:
         name, test = f"{result['model']} on {result['data']['name']}", result["test"]["last"]
