@@ -17,6 +17,8 @@ import torch
 from conftest import PROJECT, SMALL_MNIST, read_csv, read_result
 from filelock import FileLock
 
+from lab.training.checkpoint import AtomicCheckpoints
+
 EPOCHS = 12
 RECIPE = (*SMALL_MNIST, "model=dropout", f"model.epochs={EPOCHS}", "model.batch_size=50", "model.optimizer.lr=0.001")
 RECIPE += ("model.augment.rotation=10", "model.augment.shift=0.1", "schedule=one_cycle", "threads=1")
@@ -118,6 +120,29 @@ def test_a_signal_ends_a_run_with_the_command_that_goes_on(
     assert line, told
     train_here(*shlex.split(line[1])[2:])
     assert_same_run(uninterrupted, tmp_path / "r, é=1")
+
+
+@pytest.mark.parametrize("options", [(), ("trainer.gradient_clip_val=1",)], ids=["whole epochs", "batch by batch"])
+def test_a_schedule_that_watches_the_loss_loses_no_step_at_a_resume(train_here, tmp_path, monkeypatch, options):
+    recipe = (*SMALL_MNIST, "model=small_dense", "model.epochs=6", "model.optimizer.lr=0.1", "schedule=plateau", *options)
+    recipe += ("model.schedule.patience=1", "+model.schedule.threshold=1")  # no loss is low enough
+    train_here(*recipe, "hydra.run.dir=whole")
+    save, written = AtomicCheckpoints.save_checkpoint, []
+
+    def stop_after_the_third(plugin, checkpoint, path, storage_options=None):
+        save(plugin, checkpoint, path)
+        written.append(path)
+        if sum("last" in str(each) for each in written) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as interrupted, pytest.raises(SystemExit, match="interrupted after epoch 3"):
+        interrupted.setattr("lab.errors._interrupts", [])
+        interrupted.setattr(AtomicCheckpoints, "save_checkpoint", stop_after_the_third)
+        train_here(*recipe, "hydra.run.dir=cut")
+    train_here("resume=cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    (schedule,) = torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["lr_schedulers"]
+    assert schedule["_last_lr"] == [0.0125]
 
 
 @pytest.fixture
