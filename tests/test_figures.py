@@ -69,7 +69,7 @@ def test_seeds_are_points_with_their_spread_and_no_trend(drawn, tmp_path):
     assert points.get_linestyle() == "None" and set(mean.get_ydata()) == {98.0}
     assert "mean 98.00" in texts(drawn["seeds.png"]) and "± standard deviation 1.00" in texts(drawn["seeds.png"])
     figures.response({0.1: [97, 98], 0.2: [96, 97]}, "x", False, SCORE, "title", tmp_path / "swept.png")
-    assert "a seed each" in texts(drawn["swept.png"]) and "their mean ± standard deviation" in texts(drawn["swept.png"])
+    assert "a run each" in texts(drawn["swept.png"]) and "their mean ± standard deviation" in texts(drawn["swept.png"])
 
 
 def test_a_ranking_explains_its_bars_and_has_none_of_single_scores(drawn, tmp_path):
@@ -77,7 +77,7 @@ def test_a_ranking_explains_its_bars_and_has_none_of_single_scores(drawn, tmp_pa
     single = drawn["single.png"]
     assert {line.get_color() for line in single.axes[0].get_lines()} == {figures.BLUE} and not single.legends
     figures.ranking({"one": [97.0, 98.0], "two": [96.0]}, SCORE, "title", tmp_path / "seeds.png")
-    assert "a seed each their mean" in texts(drawn["seeds.png"]) and "97.50" in texts(drawn["seeds.png"])
+    assert "a run each their mean" in texts(drawn["seeds.png"]) and "97.50" in texts(drawn["seeds.png"])
 
 
 def test_a_confusion_matrix_has_counts_and_shares_and_tells_its_scale(drawn, tmp_path):

@@ -17,9 +17,9 @@ from jinja2 import Environment, nodes
 from test_older import older  # noqa: F401
 
 from lab.config.again import command_again
-from lab.config.schema import CrossValidate
+from lab.config.schema import CONF, CrossValidate
 from lab.datasets.dataset import Dataset
-from lab.display.labels import CALLED
+from lab.display.labels import CALLED, label
 from lab.display.language import FILES, LANGUAGES, number, retell, say, speaking
 from lab.display.page import Sheet, render
 from lab.experiments.ranking import HEADINGS
@@ -84,6 +84,14 @@ def words_of_the_code():
     return found
 
 
+def words_of_recipes():
+    """What pages call the keys of conf/model and conf/schedule."""
+    files = [path for folder in ("model", "schedule") for path in (CONF / folder).glob("*.yaml")]
+    contents = [content for content in (yaml.safe_load(path.read_text()) for path in files) if content]
+    groups = [value for content in contents for value in content.values() if isinstance(value, dict)]
+    return {label(key) for group in (*contents, *groups) for key in group if key not in ("defaults", "_target_")}
+
+
 def test_every_language_has_every_text_with_its_fields():
     def fields(text):
         return {(name, form) for _, name, form, _ in string.Formatter().parse(text) if name}
@@ -92,7 +100,7 @@ def test_every_language_has_every_text_with_its_fields():
     assert len(words) > 150 and ("en", *FILES) == LANGUAGES
     for language, path in FILES.items():
         known = yaml.safe_load(path.read_text(encoding="utf-8"))
-        assert not words - known.keys(), f"{language} lacks these"
+        assert not (words | words_of_recipes()) - known.keys(), f"{language} lacks these"
         for english, other in (known | known.pop("told")).items():
             assert fields(english) == fields(other), english
 
@@ -174,14 +182,14 @@ def test_a_run_leaves_its_page_and_the_matrix_counts_what_it_predicted(run):
     assert f"small_pool on mnist: accuracy {accuracy:.2%}" in text
     assert "model=small_pool data=mnist model.epochs=1 model.batch_size=50" in text
     named = predictions.logits.argmax(1)
-    for label, read_as in {*zip(predictions.labels.tolist(), named.tolist(), strict=True)}:
-        times = int(((predictions.labels == label) & (named == read_as)).sum())
-        if label != read_as:
+    for true, read_as in {*zip(predictions.labels.tolist(), named.tolist(), strict=True)}:
+        times = int(((predictions.labels == true) & (named == read_as)).sum())
+        if true != read_as:
             told = "once" if times == 1 else f"{times} times"
-            assert f"{label} read as {read_as}: {told}" in text
+            assert f"{true} read as {read_as}: {told}" in text
     assert "Grad-CAM" in text and "default-src 'none'" in page.policy and "unsafe" not in page.policy
     assert all(address.startswith(("#", "data:image/")) for address in page.addresses)
-    assert {f"#{label}" for label in re.findall(r'id="([\w-]+)"', (run / "report.html").read_text())} >= {
+    assert {f"#{name}" for name in re.findall(r'id="([\w-]+)"', (run / "report.html").read_text())} >= {
         address for address in page.addresses if address.startswith("#")
     }
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -76,7 +77,7 @@ def test_where_the_best_trials_fail_again_the_recipe_is_not_called_the_best():
     def job(seed, accuracy):
         scores = {"last": {"accuracy": accuracy}}
         result = accuracy and {"validation": scores, "test": scores}
-        return SimpleNamespace(values={"seed": seed}, result=lambda: result)
+        return SimpleNamespace(values={"seed": seed}, folder=Path("nowhere"), result=lambda: result)
 
     recipe = Contender("the recipe", [], [job("2", 0.9), job("3", 0.9)])
     failed = Contender("lr=1", ["lr=1"], [job("2", 0.95), job("3", None)], 99.0)

@@ -306,23 +306,40 @@ def test_images_that_were_replaced_in_their_place_are_noticed(train_here, refuse
     assert "2 jobs, 2 to run" in train_here(*jobs, "rerun=true").out
 
 
+def a_job(values, accuracy, **parts):
+    scores = {"last": {"accuracy": accuracy, "loss": 1.0, "images": 100}}
+    result = {"validation": scores, "test": scores, "seconds": 1.0, "data": {"images": parts}}
+    return SimpleNamespace(values=values, folder=Path("nowhere"), result=lambda: result)
+
+
+def conclude(jobs):
+    from lab.experiments.ranking import conclusion, group_by_setting
+
+    return conclusion(group_by_setting([(job, job.result()) for job in jobs], "val_accuracy"), "val_accuracy")
+
+
 def test_the_winner_is_tested_against_the_second_seed_by_seed():
     """The seeds lie far apart, each one's two scores do not: only pairs tell."""
-    from pathlib import Path
 
-    from lab.experiments.jobs import Job
-    from lab.experiments.ranking import Setting, _doubt
+    def jobs(noise):
+        for seed in range(6):
+            score = 0.6 + 0.05 * seed
+            yield a_job({"model": "dense", "seed": str(seed)}, score)
+            yield a_job({"model": "deep", "seed": str(seed)}, score + 0.01 + 0.001 * (seed % 2) + noise * (-1) ** seed)
 
-    def setting(lead):
-        scores = [{"val_accuracy": 0.6 + 0.05 * seed + lead + 0.001 * (seed % 2)} for seed in range(6)]
-        return Setting({"model": str(lead)}, [Job([], {"seed": str(seed)}, Path()) for seed in range(6)], scores)
-
-    best, second = setting(0.01), setting(0.0)
-    assert _doubt(best, second, "val_accuracy") == []
-    for number, scores in enumerate(best.scores):
-        scores["val_accuracy"] += 0.02 * (-1) ** number
-    (told,) = _doubt(best, second, "val_accuracy")
+    assert len(conclude(jobs(0.0))) == 1
+    _, told = conclude(jobs(0.02))
     assert "of 6 runs, paired" in told and "undecided" in told
+
+
+def test_a_setting_whose_runs_failed_does_not_win_by_those_that_are_left():
+    def failed(seed):
+        return SimpleNamespace(values={"model": "deep", "seed": seed}, folder=Path("nowhere"), result=lambda: None)
+
+    jobs = [a_job({"model": "dense", "seed": seed}, 0.98) for seed in "123"]
+    jobs += [a_job({"model": "deep", "seed": "1"}, 0.99), failed("2"), failed("3")]
+    best, lucky, *_ = conclude(jobs)
+    assert "model=dense, 98.00%" in best and lucky == "Of model=deep 2 of 3 runs failed: its mean is of the others."
 
 
 def test_the_winner_is_tested_against_the_second_image_by_image(train_here, tmp_path):
@@ -344,24 +361,33 @@ def test_the_winner_is_tested_against_the_second_image_by_image(train_here, tmp_
     assert re.search(within.format(rf"2 runs and {len(right[0])} images, paired", "undecided: more seeds"), told)
 
 
-def test_folds_are_runs_of_a_setting_of_which_none_wins_and_they_tell_less_than_seeds(monkeypatch):
+def test_single_runs_and_another_score_than_accuracy_tell_of_no_lead(train_here):
+    told = train_here(*HERE, *FAST, RATES, "monitor=macro_f1").out
+    assert "Single runs do not tell whether its lead is chance: add seed=1,2,3." in told
+
+
+def test_a_last_epoch_that_is_not_validated_on_its_way_is_at_the_end(train_here, tmp_path):
+    told = train_here(*HERE, *FAST, RATES, "model.epochs=3", "trainer.check_val_every_n_epoch=2").out
+    assert "Best by validation accuracy" in told and "no validation part" not in told
+    for row in rows(tmp_path / "sweep"):
+        validated = read_result(tmp_path / "sweep" / row["folder"])["validation"]
+        assert [validated[which]["epoch"] for which in ("best", "last")] == [2, 3]
+        assert validated["last"]["accuracy"] == float(row["val_accuracy"])
+
+
+def test_folds_are_runs_of_a_setting_of_which_none_wins_and_they_tell_less_than_seeds():
     """Folds share images to train on."""
-    from pathlib import Path
 
-    from lab.experiments.jobs import Job
-    from lab.experiments.ranking import conclusion, group_by_setting
+    def told(key):
+        leads = enumerate([0.0015, 0.0055, 0.0095, 0.0135, 0.0175])
+        return conclude(
+            [
+                a_job({"model": model, key: str(draw)}, 0.7 + 0.05 * draw + more, validation=100, train=400)
+                for draw, lead in leads
+                for model, more in (("dense", 0.0), ("deep", lead))
+            ]
+        )
 
-    def conclude(key):
-        finished = []
-        for draw, lead in enumerate([0.0015, 0.0055, 0.0095, 0.0135, 0.0175]):
-            for model, more in (("dense", 0.0), ("deep", lead)):
-                scores = {"last": {"accuracy": 0.7 + 0.05 * draw + more, "loss": 1.0}}
-                result = {"validation": scores, "test": scores, "seconds": 1.0}
-                result["data"] = {"images": {"validation": 100, "train": 400}}
-                finished.append((Job([], {"model": model, key: str(draw)}, Path()), result))
-        monkeypatch.setattr(Job, "result", lambda job: result)
-        return conclusion(group_by_setting(finished, "val_accuracy"), "val_accuracy")
-
-    (of_seeds,), (of_folds, doubt) = conclude("seed"), conclude("data.fold")
+    (of_seeds,), (of_folds, doubt) = told("seed"), told("data.fold")
     assert of_seeds == of_folds and "validation accuracy: model=deep, 80.95%; on the test part 80.95%" in of_seeds
     assert "model=dense is 0.95 points behind" in doubt and "of 5 runs, paired (± 1.18)" in doubt

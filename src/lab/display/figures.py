@@ -231,7 +231,7 @@ def filters(weights: npt.NDArray, total: int, title: str, path: Path) -> None:
 def response(
     scores: Mapping[float, Sequence[float]], xlabel: str, log: bool, ylabel: str, title: str, path: Path
 ) -> None:
-    """What a swept value does: a point for each score, a seed each; a line joins their means, with their spread."""
+    """What a swept value does: a point for each score, a run each; a line joins their means, with their spread."""
     figure, axis = plt.subplots(figsize=(6.5, 4.2))
     values = sorted(scores)
     means = [float(np.mean(scores[value])) for value in values]
@@ -239,7 +239,7 @@ def response(
     if len(points) > len(values):
         deviations = [float(np.std(scores[value], ddof=1)) if len(scores[value]) > 1 else 0.0 for value in values]
         ring = {"color": GREY, "mec": "black", "mew": 0.5, "ms": 5, "zorder": 3}
-        axis.plot(places, points, "o", **ring, label=say("a seed each"))
+        axis.plot(places, points, "o", **ring, label=say("a run each"))
         label = say("their mean ± standard deviation")
         axis.errorbar(values, means, deviations, fmt="-", color=BLUE, lw=1.8, capsize=4, label=label)
         axis.legend()
@@ -282,9 +282,9 @@ def heat_map(
     name: str,
     title: str,
     path: Path,
-    frames_best: bool = True,
+    best: tuple[int, int] | None = None,
 ) -> None:
-    """Scores [rows, columns] of two swept keys, the best framed; `rows` and `columns` are a label and the values."""
+    """Scores [rows, columns] of two swept keys, the `best` framed; `rows` and `columns` are a label and the values."""
     table, (ylabel, rows), (xlabel, columns) = np.array(values, float), rows, columns
     figure, axis = plt.subplots(figsize=(max(4.5, 0.9 * len(columns) + 2.5), max(3.5, 0.6 * len(rows) + 1.8)))
     shown = axis.imshow(table, cmap="cividis", aspect="auto")
@@ -293,14 +293,14 @@ def heat_map(
     for (row, column), score in np.ndenumerate(table):
         text, colour = "-" if np.isnan(score) else number(score, ".2f"), "white" if score <= middle else "black"
         axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-    if frames_best:
-        row, column = np.unravel_index(np.nanargmax(table), table.shape)
+    if best:
+        row, column = best
         frame = {"fill": False, "edgecolor": "black", "lw": 3, "clip_on": False}
         axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
     axis.set_yticks(range(len(rows)), [_clip(row) for row in rows])
     _name_columns(axis, [_clip(column) for column in columns], 0.8)
     axis.set(ylabel=ylabel, xlabel=xlabel)
-    _save(figure, f"{title}\nframed: the best" if frames_best else title, path)
+    _save(figure, f"{title}\nframed: the best" if best else title, path)
 
 
 def ranking(scores: Mapping[str, Sequence[float]], xlabel: str, title: str, path: Path) -> None:
@@ -463,7 +463,7 @@ def _draw_points(scores: Mapping[str, Sequence[float]], axis: Axes) -> None:
         if several:
             (bar,) = axis.plot(np.mean(values), place, "|", color=ORANGE, ms=14, mew=3)
     if several:
-        axis.figure.legend([points, bar], [say("a seed each"), say("their mean")], **BELOW)
+        axis.figure.legend([points, bar], [say("a run each"), say("their mean")], **BELOW)
     axis.set_yticks(range(len(scores)), [textwrap.fill(name, 2 * LONG) for name in scores])
 
 

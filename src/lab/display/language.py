@@ -14,6 +14,7 @@ import yaml
 FILES = {path.stem: path for path in sorted(Path(__file__).parent.glob("??.yaml"))}  # fr.yaml: English to French
 LANGUAGES = ("en", *FILES)
 THIN = "\u202f"  # a narrow space that does not break
+MOST_RETOLD = 500  # letters
 
 _spoken = ContextVar("spoken", default="en")
 
@@ -46,8 +47,10 @@ def translate(text: str) -> str:
 def retell(text: str) -> str:
     """What a file has kept in English, in the language of the moment, by the texts that its file calls `told`.
 
-    Figures, and what is none of these, as `localise` and as it is.
+    Figures, and what is none of these, as `localise` and as it is; a longer text, which may be a stranger's, too.
     """
+    if len(text) > MOST_RETOLD:
+        return text
     for english, other in _words(spoken()).get("told", {}).items():
         pieces = string.Formatter().parse(english)
         pattern = "".join(re.escape(words) + (f"(?P<{name}>.+?)" if name else "") for words, name, *_ in pieces)

@@ -73,8 +73,8 @@ class Sheet:
         self.tiles: list[Image.Image] = []
 
     def add(self, image: npt.NDArray[np.uint8]) -> str:
-        """Take an image [h, w, 1 or 3]; the class of the element that is to show it."""
-        pixels = image[..., 0] if image.shape[-1] == 1 else image
+        """Take an image [h, w, c], in colour where c is 3, else grey; the class of the element that is to show it."""
+        pixels = image if image.shape[-1] == 3 else image.mean(-1).astype(np.uint8)
         tile = Image.fromarray(pixels)
         self.tiles.append(tile if tile.size == self.size else tile.resize(self.size, Image.Resampling.BOX))
         return f"tile i{len(self.tiles) - 1}"

@@ -88,7 +88,7 @@ def corrected_t(differences: Sequence[float], test_per_train: float, confidence:
     return Estimate(mean, mean, mean, p) if p < 1 - confidence else Estimate(mean, min(mean, 0.0), max(mean, 0.0), p)
 
 
-def crossed_t(differences: npt.ArrayLike) -> Estimate:
+def crossed_t(differences: npt.ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
     """The mean of `differences`, [runs, images], with its interval and p, were other runs and other images drawn.
 
     Each run is scored on the same images: a two-way analysis of variance with random effects, t with Satterthwaite's
@@ -102,9 +102,9 @@ def crossed_t(differences: npt.ArrayLike) -> Estimate:
     parts = np.array([np.var(of_runs, ddof=1) / runs, np.var(of_images, ddof=1) / images, both])
     variance = float(max(parts[0] + parts[1] - both, parts[0], parts[1]))
     if variance < 1e-24:  # all alike
-        return corrected_t(of_runs.tolist(), 0.0)
+        return corrected_t(of_runs.tolist(), 0.0, confidence)
     freedom = variance**2 / (parts**2 / [runs - 1, images - 1, (runs - 1) * (images - 1)]).sum()
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance)
+    half = stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(variance)
     return Estimate(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / math.sqrt(variance), freedom)))
 
 

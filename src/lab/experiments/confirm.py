@@ -12,8 +12,9 @@ from lab.config.overrides import command_line
 from lab.display.figures import ranking
 from lab.display.labels import name_values, short
 from lab.display.terminal import print_table
-from lab.evaluation.significance import CONFIDENCE, Estimate, corrected_t, holm, holm_levels
+from lab.evaluation.significance import CONFIDENCE, Estimate, holm, holm_levels
 from lab.experiments.jobs import Job, identify, is_current, launch, make_launcher
+from lab.experiments.pairs import estimate_lead
 from lab.experiments.trials import Plan, Trial, ranked
 from lab.files import write_csv, write_json
 
@@ -30,13 +31,16 @@ class Contender:
     overrides: list[str]  # empty for the recipe
     jobs: list[Job]
     searched: float | None = None  # its score in the search, in %
-    lead: Estimate | None = None  # over the recipe, in points; its interval is corrected as `p` is
+    lead: Estimate | None = None  # over the recipe, a fraction; its interval is corrected as `p` is
     p: float = 1.0  # of the lead, by Holm for all contenders
 
     def scores(self, metric: str, part: str = "validation") -> dict[str, float]:
         """In %, by seed or fold."""
-        results = {again: job.result() for job in self.jobs for again in job.values.values()}
-        return {again: result[part]["last"][metric] * 100 for again, result in results.items() if result}
+        return {again: job.result()[part]["last"][metric] * 100 for again, job in self.finished().items()}
+
+    def finished(self) -> dict[str, Job]:
+        """By seed or fold."""
+        return {again: job for job in self.jobs for again in job.values.values() if job.result()}
 
     def mean(self, metric: str, part: str = "validation") -> float:
         return mean(self.scores(metric, part).values())
@@ -96,15 +100,14 @@ def _list_jobs(name: str, overrides: Sequence[str], again: Sequence[str], folder
 
 def _compare(contenders: Sequence[Contender], metric: str, ratio: float) -> None:
     """Set each one's lead over the recipe, in pairs of the same seed or fold; p and intervals are Holm's."""
-    recipe, pairs = contenders[0].scores(metric), {}
+    recipe, compared = contenders[0].finished(), {}
     for number, one in enumerate(contenders[1:], 1):
-        scores = one.scores(metric)
-        differences = [scores[again] - recipe[again] for again in scores if again in recipe]
-        if len(differences) > 1:
-            pairs[number] = differences
-    p_values = [corrected_t(differences, ratio).p for differences in pairs.values()]
-    for (number, differences), p, level in zip(pairs.items(), holm(p_values), holm_levels(p_values), strict=True):
-        contenders[number].lead, contenders[number].p = corrected_t(differences, ratio, level), p
+        pairs = [(job, recipe[again]) for again, job in one.finished().items() if again in recipe]
+        if len(pairs) > 1:
+            compared[number] = pairs
+    p_values = [estimate_lead(pairs, metric, ratio)[0].p for pairs in compared.values()]
+    for (number, pairs), p, level in zip(compared.items(), holm(p_values), holm_levels(p_values), strict=True):
+        contenders[number].lead, contenders[number].p = estimate_lead(pairs, metric, ratio, level)[0], p
 
 
 def _show(
@@ -143,7 +146,7 @@ def _line(one: Contender, metric: str) -> list[str]:
     """Its row in the table."""
     scores, lead = list(one.scores(metric).values()), one.lead
     spread = f" ± {stdev(scores):.2f}" if len(scores) > 1 else ""
-    against = f"{lead.value:+.2f} ({lead.low:+.2f} to {lead.high:+.2f})" if lead else "-"
+    against = "{:+.2f} ({:+.2f} to {:+.2f})".format(*_points(lead)) if lead else "-"
     searched = "-" if one.searched is None else f"{one.searched:.2f}"
     return [one.name, searched, f"{mean(scores):.2f}{spread}", against]
 
@@ -152,7 +155,7 @@ def _entry(one: Contender, metric: str) -> dict[str, object]:
     """What verdict.json has of it, in % and points."""
     known = {"name": one.name, "searched": one.searched, "confirmed": one.mean(metric)}
     if lead := one.lead:
-        known |= {"lead": lead.value, "low": lead.low, "high": lead.high, "corrected_p": one.p}
+        known |= dict(zip(("lead", "low", "high"), _points(lead), strict=True)) | {"corrected_p": one.p}
     return known
 
 
@@ -189,5 +192,9 @@ def _tell_lead(one: Contender, pairs: int) -> str:
     """Its lead over the recipe in words."""
     corrected = f", corrected for {pairs} comparisons" if pairs > 1 else ""
     p = "p < 0.0001" if one.p < 1e-4 else f"p = {one.p:.2g}"
-    lead = one.lead
-    return f"{lead.value:.2f} points, 95 % interval {lead.low:.2f} to {lead.high:.2f} ({p}{corrected})"
+    return "{:.2f} points, 95 % interval {:.2f} to {:.2f} ({}{})".format(*_points(one.lead), p, corrected)
+
+
+def _points(lead: Estimate) -> tuple[float, float, float]:
+    """The lead and its interval, in points."""
+    return 100 * lead.value, 100 * lead.low, 100 * lead.high

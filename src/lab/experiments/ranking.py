@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab.config.overrides import command_line
 from lab.datasets.pitfalls import largest_class
@@ -16,13 +16,6 @@ from lab.display.terminal import print_notes, print_table, warn
 from lab.experiments.jobs import Job, is_of_sample
 from lab.experiments.knobs import DRAWS
 from lab.files import write_csv
-from lab.runs.predictions import load_predictions
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from lab.evaluation.significance import Estimate
 
 HEADINGS = {  # of the last epoch's scores
     "val_accuracy": "validation\naccuracy %",
@@ -39,11 +32,12 @@ HEADINGS = {  # of the last epoch's scores
 
 @dataclass
 class Setting:
-    """The jobs with the same values but for their DRAWS, seeds and folds, and the scores of each."""
+    """The finished jobs with the same values but for their DRAWS, seeds and folds, and the scores of each."""
 
     values: dict[str, str]
     jobs: list[Job]
     scores: list[dict[str, float]]
+    failed: int = 0  # jobs
 
     def mean(self, name: str) -> float:
         return mean(scores[name] for scores in self.scores)
@@ -90,7 +84,7 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, shows_test: bo
         rows.append(job.values | told | {"folder": job.folder.name})
     write_csv(rows, folder / "sweep.csv")
     metric = f"val_{finished[0][1].get('monitor', 'accuracy')}" if finished else ""
-    if settings := group_by_setting(finished, metric):
+    if settings := group_by_setting(results, metric):
         data, title = finished[0][1]["data"], title_of(finished[0][1], swept)
         shows_test = shows_test or metric not in common(settings) or set(swept) <= set(DRAWS)
         columns, lines = tabulate(settings, metric, shows_test)
@@ -127,20 +121,24 @@ def title_of(result: Mapping[str, Any], swept: Sequence[str]) -> str:
     return say("{model} on {data}", model=fixed[0], data=fixed[1]) if len(fixed) == 2 else (fixed or [say("sweep")])[0]
 
 
-def group_by_setting(finished: Sequence[tuple[Job, Mapping[str, Any]]], metric: str) -> list[Setting]:
-    """The `finished` jobs by setting, whatever their DRAWS; the best by `metric` first, then the smallest loss.
+def group_by_setting(results: Sequence[tuple[Job, Mapping[str, Any] | None]], metric: str) -> list[Setting]:
+    """The settings of which jobs have finished, whatever their DRAWS; the best by `metric` first, then the least loss.
 
-    Without a validation part they keep the order of the command line.
+    Those of which a job has failed come last: the mean of what is left is of the lucky ones. Without a validation part
+    they keep the order of the command line.
     """
     settings: dict[str, Setting] = {}
-    for job, result in finished:
+    for job, result in results:
         values = {key: value for key, value in job.values.items() if key not in DRAWS}
         setting = settings.setdefault(repr(values), Setting(values, [], []))
-        setting.jobs.append(job)
-        setting.scores.append(scores_of(result))
-    found = list(settings.values())
+        if result is None:
+            setting.failed += 1
+        else:
+            setting.jobs.append(job)
+            setting.scores.append(scores_of(result))
+    found = [setting for setting in settings.values() if setting.jobs]
     if metric in common(found):
-        found.sort(key=lambda setting: (-setting.mean(metric), setting.mean("val_loss")))
+        found.sort(key=lambda setting: (setting.failed > 0, -setting.mean(metric), setting.mean("val_loss")))
     return found
 
 
@@ -179,6 +177,10 @@ def conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
     test, name = best.mean(metric.replace("val_", "test_")), translate(metric.removeprefix("val_").replace("_", " "))
     told = {"name": name, "best": str(best), "score": best.mean(metric), "test": test}
     lines = [say("Best by validation {name}: {best}, {score:.2%}; on the test part {test:.2%}.", **told)]
+    if better := [setting for setting in settings if setting.failed and setting.mean(metric) >= best.mean(metric)]:
+        lucky = max(better, key=lambda setting: setting.mean(metric))
+        told = {"setting": str(lucky), "failed": lucky.failed, "runs": lucky.failed + len(lucky.jobs)}
+        lines.append(say("Of {setting} {failed} of {runs} runs failed: its mean is of the others.", **told))
     if len(settings) > 1:
         lines += _doubt(best, settings[1], metric)
     for key, value in best.values.items():
@@ -191,10 +193,20 @@ def conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
 
 def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
     """A sentence where the gap to the second may be chance, that of the runs or that of the images."""
+    from lab.experiments.pairs import estimate_lead
+
     gap, is_single = best.mean(metric) - second.mean(metric), len(best.jobs) == len(second.jobs) == 1
-    if paired := _compare_in_pairs(best, second, metric, is_single):
-        estimate, source = paired
+    pairs = _pair(best, second) if is_single or min(len(best.jobs), len(second.jobs)) > 1 else []
+    if lead := estimate_lead(pairs, metric.removeprefix("val_"), best.held_out()):
+        estimate, images = lead
         gap, within = estimate.value, estimate.value - estimate.low
+        told = {"runs": len(pairs), "images": images}
+        if is_single:
+            source = say("{images:,} images, paired", **told)
+        elif images:
+            source = say("{runs} runs and {images:,} images, paired", **told)
+        else:
+            source = say("{runs} runs, paired", **told)
     elif min(len(best.jobs), len(second.jobs)) > 1:
         from scipy.stats import t
 
@@ -202,7 +214,7 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
         within = error * float(t.ppf(0.975, len(best.jobs) + len(second.jobs) - 2))
         source = say("the runs")
     elif metric != "val_accuracy":  # no plain share of the images
-        return []
+        return [say("Single runs do not tell whether its lead is chance: {advice}.", advice=say("add seed=1,2,3"))]
     else:
         images = best.jobs[0].result()["validation"]["last"]["images"]
         shares = [one.mean("val_accuracy") for one in (best, second)]
@@ -220,41 +232,10 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
     ]
 
 
-def _compare_in_pairs(best: Setting, second: Setting, metric: str, is_single: bool) -> "tuple[Estimate, str] | None":
-    """By how much the best exceeds the second, on the same seeds or folds and the same images; and what was paired."""
-    from lab.evaluation.significance import corrected_t, crossed_t, mcnemar
-
-    numbers = [{tuple(map(job.values.get, DRAWS)): n for n, job in enumerate(one.jobs)} for one in (best, second)]
-    pairs = [(number, numbers[1][draw]) for draw, number in numbers[0].items() if draw in numbers[1]]
-    images = []
-    if metric == "val_accuracy" and not best.held_out():
-        images = _pair_images([(best.jobs[ours], second.jobs[theirs]) for ours, theirs in pairs])
-    told = {"runs": len(pairs), "images": len(images[0][0]) if images else 0}
-    if is_single:
-        return (mcnemar(*images[0]), say("{images:,} images, paired", **told)) if images else None
-    if len(pairs) < 2:
-        return None
-    if images:
-        estimate = crossed_t([ours.astype(float) - theirs for ours, theirs in images])
-        return estimate, say("{runs} runs and {images:,} images, paired", **told)
-    differences = [best.scores[ours][metric] - second.scores[theirs][metric] for ours, theirs in pairs]
-    return corrected_t(differences, best.held_out()), say("{runs} runs, paired", **told)
-
-
-def _pair_images(pairs: Sequence[tuple[Job, Job]]) -> "list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]":
-    """Which validation images the two jobs of each pair answer right; [] where the images are not all the same.
-
-    An older version did not keep them.
-    """
-    answers, name = [], "predictions_validation.npz"
-    for job in (job for pair in pairs for job in pair):
-        if not (job.folder / name).exists():
-            return []
-        answers.append(load_predictions(job.folder, name))
-    if len({str(each.sha256) for each in answers}) > 1:
-        return []
-    right = [each.correct() for each in answers]
-    return list(zip(right[::2], right[1::2], strict=True))
+def _pair(best: Setting, second: Setting) -> list[tuple[Job, Job]]:
+    """The jobs of both with the same seed, fold and split."""
+    ours, theirs = ({tuple(map(job.values.get, DRAWS)): job for job in one.jobs} for one in (best, second))
+    return [(ours[draw], theirs[draw]) for draw in ours if draw in theirs]
 
 
 def beyond_the_edge(values: Sequence[str], best: str) -> str | None:
@@ -322,7 +303,8 @@ def draw(settings: Sequence[Setting], swept: Sequence[str], title: str, metric: 
         means = {tuple(setting.values[key] for key in keys): setting.mean(metric) * 100 for setting in settings}
         table = [[means.get((row, column), math.nan) for column in columns] for row in rows]
         told = [(label(key), list(map(_tell, of))) for key, of in zip(keys, (rows, columns), strict=True)]
-        heat_map(table, *told, shown, title, path, frames_best=metric.startswith("val_"))
+        best = rows.index(settings[0].values[keys[0]]), columns.index(settings[0].values[keys[1]])
+        heat_map(table, *told, shown, title, path, best if metric.startswith("val_") else None)
     else:
         points = {setting.name(): [scores[metric] * 100 for scores in setting.scores] for setting in settings}
         ranking(points, shown, title, path)

@@ -26,7 +26,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], None]:
         raise UserError(f"{folder}: none of its jobs has finished")
     first = finished[0][1]
     metric = f"val_{first.get('monitor', 'accuracy')}"
-    settings = ranking.group_by_setting(finished, metric)
+    settings = ranking.group_by_setting([(job, job.result()) for job in jobs], metric)
     has_winner = metric in ranking.common(settings)
     columns, rows = ranking.tabulate(settings, metric, shows_test=not has_winner or set(swept) <= set(ranking.DRAWS))
     title = ranking.title_of(first, swept)
@@ -55,7 +55,8 @@ def _read_jobs(folder: Path) -> tuple[list[Job], list[str]]:
         with open_plain(path, MOST_TEXT, "r") as file:
             rows = list(csv.DictReader(file))
         swept = [name for name in rows[0] if name not in SCORES]
-        places = [folder / Path(row["folder"]).name for row in rows]  # a stranger's table names none outside
+        names = [Path(row["folder"]).name for row in rows]  # a stranger's table names none outside
+        places = [folder / name for name in names if name != ".."]
         return [
             Job([], {key: row[key] or "" for key in swept}, place) for row, place in zip(rows, places, strict=True)
         ], swept

@@ -99,9 +99,12 @@ def _check_validation(run: Run) -> None:
     config = run.config
     watches = {"early_stopping": config.early_stopping, "stop_below": config.stop_below}
     watches |= {"schedule=plateau": "Plateau" in str(config.model.schedule)}
-    validates = len(run.dataset.parts["validation"]) and config.trainer.limit_val_batches != 0
-    if unfit := [key for key, value in watches.items() if value and not validates]:
+    if unfit := [key for key, value in watches.items() if value and not _validates(run)]:
         raise UserError(f"{unfit[0]} looks at the validation part: there is no validation part, give data.validation")
+
+
+def _validates(run: Run) -> bool:
+    return len(run.dataset.parts["validation"]) > 0 and run.config.trainer.limit_val_batches != 0
 
 
 def _fit(run: Run, trainer: Trainer, epochs: Epochs, last: Path) -> None:
@@ -159,8 +162,10 @@ def _test(
         for which, row in rows.items():
             if row["epoch"] not in tested:
                 tested[row["epoch"]], predictions[part] = predict(run, part, trainer, folder / f"{which}.ckpt")
-        if part == "test" and len(run.dataset.parts["validation"]):
-            predictions["validation"] = predict(run, "validation", trainer, folder / "last.ckpt")[1]
+        if part == "test" and _validates(run):
+            validated, predictions["validation"] = predict(run, "validation", trainer, folder / "last.ckpt")
+            if "val_loss" not in rows["last"]:  # check_val_every_n_epoch has left it out
+                rows["last"] = rows["last"] | {f"val_{name}": value for name, value in validated.items()}
     scores = {which: {"epoch": row["epoch"]} | tested[row["epoch"]] for which, row in rows.items()}
     return summarise(rows) | {"test" if part == "test" else "held_out": scores}, predictions
 
