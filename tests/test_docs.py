@@ -3,14 +3,18 @@
 import re
 import shlex
 
+import numpy as np
 import pytest
 from conftest import PROJECT, read_csv
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 import predict
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"python3?\s+(?:src/)?(\w+)\.py((?: [^`|#\n]+)?)")
 BY_HYDRA = ("train", "cross_validate", "benchmark", "reproduce")
+LADDERS = [("Ladder", "ladder"), ("Ladder of photographs", "ladder_photos"), ("Precision", "precision")]
 MINE = """
 from torch.nn import Flatten, LazyLinear, Sequential
 
@@ -70,9 +74,7 @@ def test_the_readme_is_short_and_its_first_command_comes_first():
     assert next(line for line in lines if "python" in line).endswith("src/train.py model=deep data=mnist")
 
 
-@pytest.mark.parametrize(
-    ("section", "name"), [("Published figures", "published"), ("Ladder", "ladder"), ("Precision", "precision")]
-)
+@pytest.mark.parametrize(("section", "name"), [("Published figures", "published"), *LADDERS])
 def test_each_accuracy_in_the_results_is_that_of_the_csv_file_beside_it(section, name):
     text = (PROJECT / "RESULTS.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     (head, *rows) = (line for line in text.splitlines() if line.startswith("| "))
@@ -89,3 +91,19 @@ def test_each_accuracy_in_the_results_is_that_of_the_csv_file_beside_it(section,
         folds = max(map(len, scores.values()))
         means = [sum(of) / len(of) for of in scores.values() if len(of) == folds]
         assert told[row].partition(" ")[0] == f"{sum(means) / len(means):.2f}", row
+
+
+@pytest.mark.parametrize(("section", "name"), LADDERS)
+def test_what_a_rung_buys_is_judged_by_the_csv_file_beside_it_and_by_holm(section, name):
+    text = (PROJECT / "RESULTS.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    scores = {}
+    for line in read_csv(PROJECT / "docs" / f"{name}.csv"):
+        scores.setdefault(line["row"], []).append(100 * float(line["accuracy"]))
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    rungs = {row[0]: (row[4], row[5]) for row in cells if row[4] in scores}
+    differences = {row: np.subtract(scores[row], scores[against]) for row, (against, _) in rungs.items()}
+    p_values = [stats.ttest_1samp(of, 0).pvalue for of in differences.values()]
+    for row, p in zip(differences, multipletests(p_values, method="holm")[1], strict=True):
+        told = re.fullmatch(r"(\S+) \((\S+) to (\S+), p = (\S+): (real|undecided)\)", rungs[row][1])
+        assert told[1] == f"{differences[row].mean():+.2f}" and told[4] == f"{p:.2g}", row
+        assert (told[5] == "real") == (p < 0.05) == (float(told[2]) * float(told[3]) > 0), row

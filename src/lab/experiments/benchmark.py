@@ -58,7 +58,10 @@ def _list_blocks(config: DictConfig) -> list[list[Job]]:
         stacks = [stack for stack in stacks if stack not in KERAS]
     blocks = itertools.product(config.tasks, config.recipes, config.neighbours)
     blocks = [block for block in blocks if block[2] != "late" or block[0] in WARM]  # of the others no epoch is told
-    return [[Job(*block, stack) for stack in stacks if stack not in TASKS[block[0]][1]] for block in blocks]
+    jobs = [[Job(*block, stack) for stack in stacks if stack not in TASKS[block[0]][1]] for block in blocks]
+    if not any(jobs):
+        raise UserError("nothing is left to measure: none of these stacks has any of these tasks")
+    return [block for block in jobs if block]
 
 
 def _compare(block: Sequence[Job], rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 from lab.display.figures import published, rungs
 from lab.display.markdown import replace_section, table
 from lab.display.terminal import print_table
-from lab.evaluation.significance import corrected_t, holm
+from lab.evaluation.significance import corrected_t, holm, holm_levels
 from lab.experiments.jobs import Job, is_of_sample
 from lab.experiments.protocol import Comparison, compare_all, tell
 from lab.files import atomic_write, write_csv, write_text
@@ -86,8 +86,8 @@ class Row:
         return [mean(values) for values in self.by_whole_seed().values()]
 
     def is_told(self) -> bool:
-        """Whether findings may speak of it: a seed at least has run, on the real data."""
-        return bool(self.by_seed()) and not self.is_sampled()
+        """Whether findings may speak of it: all seeds that were asked for have run, on the real data."""
+        return len(self.by_seed()) >= self.asked and not self.is_sampled()
 
     def is_sampled(self) -> bool:
         """Whether a run had only a sample of the data."""
@@ -132,7 +132,8 @@ class Row:
         if self.error():
             return f"not run; {self.error()}"
         done = len(self.by_seed())
-        return "no figure" if self.published is None and done else f"not yet run ({done} of {self.asked} seeds)"
+        is_done = self.published is None and done >= self.asked
+        return "no figure" if is_done else f"not yet run ({done} of {self.asked} seeds)"
 
 
 def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, results: Path | None) -> None:
@@ -290,45 +291,47 @@ def _rung_line(row: Row, effects: "Effects") -> dict[str, str]:
 
 
 class Effects:
-    """All differences between rows that a table speaks of, by seed and fold; Holm's correction counts all of them."""
+    """All differences between rows that a table speaks of, by seed and fold.
+
+    p and intervals are Holm's for all of them, run or not: what runs later changes no verdict from undecided to real.
+    """
 
     def __init__(self, content: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
-        asked = [(name, row.against) for name, row in rows.items() if row.against]
+        asked = [(name, entry["against"]) for name, entry in content["rows"].items() if "against" in entry]
         for text in content.get("findings", ()):
             asked += re.findall(r"\{(\S+) minus (\S+)\}", text)
-        self.known = {pair: _paired(*(rows[name] for name in pair)) for pair in asked if rows.keys() >= set(pair)}
-        several = {pair: corrected_t(of, shared) for pair, (of, shared) in self.known.items() if len(of) > 1}
-        p_values = holm([estimate.p for estimate in several.values()]) if several else []
-        self.estimates = dict(zip(several, zip(several.values(), p_values, strict=True), strict=True))
+        self.known = {pair: _paired(*map(rows.get, pair)) for pair in dict.fromkeys(asked)}
+        p_values = [corrected_t(*known).p if len(known[0]) > 1 else 1.0 for known in self.known.values()]
+        self.corrected = dict(zip(self.known, zip(holm(p_values), holm_levels(p_values), strict=True), strict=True))
 
     def tell(self, one: str, other: str) -> str:
-        """The mean difference with its 95 % interval, and whether it is more than chance makes."""
-        differences = self.known.get((one, other), ([], 0))[0]
+        """The mean difference with its interval, and whether it is more than chance makes."""
+        differences, held_out = self.known[one, other]
         if len(differences) < 2:
             return f"{differences[0]:+.2f} (one pair)" if differences else "-"
-        estimate, p = self.estimates[one, other]
-        word = "real" if p < 0.05 else "undecided"
+        p, level = self.corrected[one, other]
+        estimate, word = corrected_t(differences, held_out, level), "real" if p < 0.05 else "undecided"
         return f"{estimate.value:+.2f} ({estimate.low:+.2f} to {estimate.high:+.2f}, p = {p:.2g}: {word})"
 
 
-def _paired(one: Row, other: Row) -> tuple[list[float], float]:
+def _paired(one: Row | None, other: Row | None) -> tuple[list[float], float]:
     """The differences by seed and fold, and how many images were held out for each that was trained on."""
-    ours, theirs = one.scores(), other.scores()
+    ours, theirs = (row.scores() if row else {} for row in (one, other))
     folds = len({fold for _, fold in ours})
     return [ours[key] - theirs[key] for key in ours if key in theirs], 1 / (folds - 1) if folds > 1 else 0
 
 
 def _find(content: Mapping[str, Any], rows: Mapping[str, Row], effects: Effects) -> list[str]:
-    """The findings of the table with their figures; those whose rows have not all run are only counted."""
+    """The findings of the table with their figures; those whose rows have not run whole are only counted."""
     findings = content.get("findings", ())
     told = [f"- {finding}" for finding in (_fill(text, rows, effects) for text in findings) if finding]
     if left_out := len(findings) - len(told):
-        told.append(f"- Left out, as a row of theirs has not run: {left_out} of {len(findings)} findings.")
+        told.append(f"- Left out, as a row of theirs has not yet run: {left_out} of {len(findings)} findings.")
     return told
 
 
 def _fill(text: str, rows: Mapping[str, Row], effects: Effects) -> str | None:
-    """`text` with its {E1}, {E1 range}, {A2 minus A1}, {D10 medical} filled; None where a row has not run."""
+    """`text` with its {E1}, {E1 range}, {A2 minus A1}, {D10 medical} filled; None where a row has not run whole."""
     asked = [words.split() for words in re.findall(r"\{([^}]+)\}", text)]
     names = {word for words in asked for word in words if word not in ("range", "minus", "medical")}
     if not all(name in rows and rows[name].is_told() for name in names):
