@@ -168,6 +168,8 @@ def test_a_preset_searches_the_usual_three_and_has_no_page(train_here, refused, 
     (folder,) = (tmp_path / "outputs").iterdir()
     assert folder.name.startswith("search_weight_decay_batch_size_lr_small_dense-mnist_")
     assert "a search has no page" in refused(folder, command="report")
+    given = ("search=2", "confirm=0", "+model.optimizer.weight_decay=0.001")
+    assert "weight decay" not in train_here("+sweep=search", *small, "model=small_dense", *given).out
 
 
 def test_optuna_is_imported_in_a_search_alone():

@@ -29,7 +29,7 @@ class LabSweeper(BasicSweeper):
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        last = {override.get_key_element(): override for override in overrides}  # the command line wins over a preset
+        last = {override.key_or_group: override for override in overrides}  # the command line wins over a preset
         if self.config.search is not None:
             plain = [override for override in last.values() if not override.is_sweep_override()]
             ((fixed,),) = self.split_arguments(plain, None)
@@ -37,7 +37,7 @@ class LabSweeper(BasicSweeper):
             return
         refuse_ranges(overrides)
         refuse_without_search(self.config)
-        swept = [key for key, override in last.items() if override.is_sweep_override()]
+        swept = [override.get_key_element() for override in last.values() if override.is_sweep_override()]
         (jobs,) = self.split_arguments(overrides, None)
         folder = sweep(jobs, swept, self.config, self.hydra_context, self.launcher)
         if self.config.report:

@@ -101,7 +101,7 @@ def _line(job: Job, rows: Sequence[dict[str, Any]], ratios: Sequence[float]) -> 
 
 def tell_ratio(ratios: Sequence[float]) -> tuple[str, str]:
     """The median of the rounds' ratios with its interval, and what that shows: nothing where the interval holds 1."""
-    value, low, high = median_interval(ratios)
+    value, low, high = (round(figure, 2) for figure in median_interval(ratios))  # as it is told
     shows = "faster" if low > 1 else "slower" if high < 1 else "no difference shown"
     return f"{value:.2f} ({low:.2f} to {high:.2f})", shows if len(ratios) >= LEAST_ROUNDS else "too few rounds"
 
