@@ -170,6 +170,7 @@ def _judge(contenders: Sequence[Contender], metric: str, kind: str, trials: int)
     if better:
         sentences = [f"{chosen.name} beats the recipe by {_tell_lead(chosen, len(compared))}."]
         confirmed = f"{chosen.mean(metric):.2f} % on {len(chosen.scores(metric))} fresh {kind}s"
+        confirmed += ", the validation images are those that it was chosen by" if kind == "seed" else ""
         sentences.append(
             f"Its figure: {confirmed}; the search's own, {chosen.searched:.2f} %, is of {trials} the luckiest's."
         )
