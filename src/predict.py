@@ -95,13 +95,14 @@ OPERATORS = """
 # which of their inputs say how much they make, and which attributes of any operator do;
 SIZES = {"Pad": slice(1, 2), "Resize": slice(1, 4), "Expand": slice(1, 2), "Tile": slice(1, 2)}
 SIZES["ConstantOfShape"] = slice(0, 1)
-SIZE_ATTRIBUTES = ("pads", "strides", "output_padding", "output_shape")
+SIZE_ATTRIBUTES = ("pads", "strides", "dilations", "output_padding", "output_shape")
 # what such sizes may be computed by: of the first input alone, and these keep their order; of each number of all
 AS_MANY = "Cast Ceil Floor Identity Reshape Slice Squeeze Transpose Unsqueeze".split()
 IN_PLACE = AS_MANY[:4]
+ROUNDING = AS_MANY[:3]
 BY_EACH = "Add Div Equal Max Min Mul Sub Where".split()
 INFINITE = float("inf")
-UNKNOWN = INFINITE, None
+UNKNOWN = INFINITE, None, ()
 MOST_NUMBERS = 64  # that tell sizes
 MOST_GROWTH = 2**22  # times as much as goes in
 MOST_ONNX_BYTES = 2**31 - 1  # what ONNX itself allows
@@ -331,56 +332,78 @@ def check_growth(path, nodes, tensors):
     """UserError where a single operator may make too much of a picture: of gigabytes a small file can tell.
 
     Of each name the most that what it stands for multiplies sizes by, as its numbers are in the file or computed from
-    such, and how many numbers it has; a shape is that of what was bounded before. What is not known is infinite, and
-    None. ONNX sorts nodes: none comes before its inputs.
+    such; how many numbers it has; and what they are: ("", number) of the file's own, (tensor, place) of a tensor's
+    shape, which was bounded before, with None for all places. What is not known is infinite, None and (). ONNX sorts
+    nodes: none comes before its inputs.
     """
     known = {word(parts(tensor)[8][-1]): numbers(tensor) for tensor in tensors}
     for node in map(parts, nodes):
         operator, names = word(node[4][-1]), [word(name) for name in node.get(1, ())]
         inputs = [known.get(name, UNKNOWN) for name in names]
         attributes = {word(each[1][-1]): each for each in map(parts, node.get(5, ()))}
-        told = [most for name, (most, _) in list(zip(names, inputs))[SIZES.get(operator, slice(0))] if name]
+        sizes = [each for name, each in list(zip(names, inputs))[SIZES.get(operator, slice(0))] if name]
         growth = [product(map(signed, attributes[name].get(8, ()))) for name in SIZE_ATTRIBUTES if name in attributes]
-        if not all(each <= MOST_GROWTH for each in growth + [multiplied(told)]):
+        growth.append(together(multiplied(most for most, _, _ in sizes), None, [told for _, _, told in sizes])[0])
+        if not all(each <= MOST_GROWTH for each in growth):
             raise UserError("%s: not opened: its %s may make too much of a picture" % (path, operator))
-        value = numbers(attributes["value"][5][-1]) if "value" in attributes else (1, 1)
-        made = computed(operator, inputs, value)
-        known.update((word(name), made) for name in node.get(2, ()))
+        value = numbers(attributes["value"][5][-1]) if "value" in attributes else None
+        for made in map(word, node.get(2, ())):
+            known[made] = computed(operator, inputs, value, names, made)
 
 
-def computed(operator, inputs, value):
-    """Of an operator's output the most that it multiplies sizes by, and how many numbers it has; see check_growth."""
-    mosts, counts = [most for most, _ in inputs], [count for _, count in inputs]
+def computed(operator, inputs, value, names, made):
+    """What check_growth knows of the output `made` of an operator, whose inputs have these names."""
+    mosts, counts, told = zip(*inputs) if inputs else ((), (), ())
     if operator == "Constant":
-        return value
+        return value or UNKNOWN
     if operator == "Shape":
-        return 1, None
+        return 1, None, ((names[0], None),)
     if operator == "Concat":
-        return multiplied(mosts), None if None in counts else sum(counts)
-    if operator == "ConstantOfShape" and counts[0] == 1 and mosts[0] <= MOST_NUMBERS:
-        return multiplied([value[0]] * int(mosts[0])), int(mosts[0]) - 1
-    if operator == "ConstantOfShape" and value[0] == 1:  # zeros
-        return 1, None
+        return together(multiplied(mosts), None if None in counts else sum(counts), told)
+    if operator == "ConstantOfShape":
+        most, many = value[0] if value else 1, dict(told[0]).get("") if counts[0] == 1 else None
+        if many is not None and many <= MOST_NUMBERS:
+            return multiplied([most] * many), many, ()
+        return (1, None, ()) if most == 1 else UNKNOWN  # zeros
+    whole = len(told[0]) == 1 and told[0][0][1] is None
     if operator == "Gather" and counts[1] is not None:  # the same one many times, perhaps
-        return multiplied([mosts[0]] * min(counts[1], MOST_NUMBERS)), counts[1]
+        picked, many = [told[0]] * min(counts[1], MOST_NUMBERS), multiplied([mosts[0]] * min(counts[1], MOST_NUMBERS))
+        places = [place for source, place in told[1] if source == "" and isinstance(place, int) and place >= 0]
+        if whole and len(places) == counts[1]:
+            picked = [[(told[0][0][0], place)] for place in places]
+        return together(many, counts[1], picked)
     if operator in AS_MANY:
-        return mosts[0], counts[0] if counts[0] == 1 or operator in IN_PLACE else None
+        kept = [each for each in told[0] if each[0] or operator not in ROUNDING]
+        count = counts[0] if counts[0] == 1 or operator in IN_PLACE else None
+        return mosts[0], count, ((made, None),) if whole and operator == "Slice" else kept
     if operator in BY_EACH and None not in counts and max(counts) <= MOST_NUMBERS:
-        taken = {"Where": inputs[1:], "Equal": [(2, 1)]}.get(operator, inputs)
-        return multiplied(most for most, count in taken for _ in range(max(counts) // (count or 1))), max(counts)
+        taken = {"Where": inputs[1:], "Equal": [(2, 1, ())]}.get(operator, inputs)
+        taken = [each for each in taken for _ in range(max(counts) // (each[1] or 1))]
+        return together(multiplied(most for most, _, _ in taken), max(counts), [each for _, _, each in taken])
     return UNKNOWN
 
 
+def together(most, count, told):
+    """Of several values one; unknown where it has a size twice, or sizes of three tensors: much, multiplied."""
+    found = {}
+    for source, place in (each for some in told for each in some if each[0]):
+        places = found.setdefault(source, set())
+        if place in places or None in places or place is None and places or len(found) > 2:
+            return UNKNOWN
+        places.add(place)
+    return most, count, tuple((source, place) for source, places in found.items() for place in places)
+
+
 def numbers(tensor):
-    """The most that those of a small one multiply by, and how many they are, None of a table; unknown of others."""
+    """What check_growth knows of a small one, whose count is None where it is a table; unknown of others."""
     found = parts(tensor)
-    kind, raw = {1: "<%df", 6: "<%di", 7: "<%dq"}.get(found.get(2, [0])[-1]), found.get(9, [0])[-1]
+    kind, raw = {1: "<%df", 6: "<%di", 7: "<%dq", 10: "<%de"}.get(found.get(2, [0])[-1]), found.get(9, [0])[-1]
     size = struct.calcsize(kind % 1) if kind else 1
     if not kind or isinstance(raw, int) or len(raw) > 8 * MOST_NUMBERS or len(raw) % size:  # as no exporter does
         return UNKNOWN
     values = struct.unpack(kind % (len(raw) // size), raw)
     is_row = [type(each) for each in found.get(1, ())] in ([], [int])
-    return product(values), len(values) if is_row else None
+    return product(values), len(values) if is_row else None, tuple(("", each) for each in values)
 
 
 def product(sizes):
@@ -876,7 +899,7 @@ def unpack(picture, size):
             picture.draft(None, (side, side))
         picture.load()
         with contextlib.suppress(Exception):  # damaged notes do not spoil the picture
-            if picture.getexif().get(ORIENTATION, 1) != 1:
+            if picture.format != "TIFF" and picture.getexif().get(ORIENTATION, 1) != 1:  # which Pillow itself turns
                 picture = ImageOps.exif_transpose(picture) or picture
         return grey_or_colour(picture, Image)
 
