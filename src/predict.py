@@ -160,9 +160,14 @@ def main(words=None):
 
 
 def exported(run):
-    """The model.ts of a run's folder, made by export.py where there is none of the run's last weights."""
+    """The model.ts of a run's folder, made by export.py where there is none.
+
+    One that is older than the run's weights is used, and that said: what options it was exported with nobody knows.
+    """
     model, weights = os.path.join(run, "model.ts"), os.path.join(run, "last.ckpt")
-    if os.path.exists(model) and not (os.path.exists(weights) and os.path.getmtime(weights) > os.path.getmtime(model)):
+    if os.path.exists(model):
+        if os.path.exists(weights) and os.path.getmtime(weights) > os.path.getmtime(model):
+            print("%s: older than last.ckpt beside it: export.py makes a new one" % shown(model), file=sys.stderr)
         return model
     export = os.path.join(os.path.dirname(os.path.abspath(__file__)), "export.py")
     if not os.path.exists(export):
@@ -207,6 +212,8 @@ def check_metadata(metadata):
             raise TypeError("%s is %.40r" % (path, value))
     size, golden, classes = metadata["input"], metadata["golden"], metadata["classes"]
     shape = size["channels"], size["height"], size["width"]
+    if size["colour"] != {1: "grey", 3: "RGB"}.get(shape[0], "raw"):
+        raise ValueError("input.colour")
     sample = len(base64.b64decode(golden["images"]))
     if min(shape) < 1 or sample != len(golden["probabilities"]) * shape[0] * shape[1] * shape[2] or not sample:
         raise ValueError("input and golden sample disagree")
@@ -221,7 +228,9 @@ def check_metadata(metadata):
     if "abstention" in metadata:
         how = metadata["abstention"]
         numbers = [how["coverage"], how["temperature"]] + how["least"] + how["most_strange"]
-        if not all(isinstance(each, (int, float)) for each in numbers) or not 0.001 < how["temperature"] < 1000:
+        if not all(isinstance(each, (int, float)) for each in numbers) or not 0 < how["coverage"] < 1:
+            raise ValueError("abstention")
+        if not 0.001 < how["temperature"] < 1000:
             raise ValueError("abstention")
         if len(how["least"]) != len(classes) or not how["most_strange"]:
             raise ValueError("abstention and classes disagree")
@@ -388,7 +397,7 @@ def together(most, count, told):
     found = {}
     for source, place in (each for some in told for each in some if each[0]):
         places = found.setdefault(source, set())
-        if place in places or None in places or place is None and places or len(found) > 2:
+        if place in places or None in places or (place is None and places) or len(found) > 2:
             return UNKNOWN
         places.add(place)
     return most, count, tuple((source, place) for source, places in found.items() for place in places)
@@ -501,7 +510,7 @@ class Model:
         One image at a time, all together, again: a runtime optimises after some calls, and for shapes that it has seen.
         """
         images, wanted = self.golden()
-        tolerance = self.metadata.get("tolerance", self.tolerance)
+        tolerance = max(self.tolerance, self.metadata.get("tolerance", 0))
         one_by_one = [([image], [row]) for image, row in zip(images, wanted)]
         same, largest = True, 0.0
         for part, rows in one_by_one * (1 + CALLS // len(images)) + [(images, wanted)] * CALLS + one_by_one:
@@ -536,7 +545,7 @@ class TorchModel(Model):
 
     @staticmethod
     def needs(metadata):
-        return "torch %s or newer" % metadata["min_torch"]
+        return "torch %s or newer" % metadata.get("min_torch", "1.7")
 
     def words(self):
         return "torch %s on %s" % (self.torch.__version__, self.device)
@@ -547,7 +556,7 @@ class TorchModel(Model):
             import torch
         except Exception as error:  # whatever a wheel for another machine raises
             raise UserError("torch cannot be imported (%s): install the device's own" % first_line(error))
-        self.torch, least = torch, self.metadata["min_torch"]
+        self.torch, least = torch, self.metadata.get("min_torch", "1.7")
         if version(torch.__version__) < version(least):
             raise UserError("%s needs torch %s or newer, this is %s" % (self.path, least, torch.__version__))
         if self.device.startswith("cuda") and not torch.cuda.is_available():
@@ -618,7 +627,9 @@ class OnnxModel(Model):
         except Exception as error:
             raise UserError("onnxruntime cannot be imported (%s): pip install onnxruntime" % first_line(error))
         self.numpy, self.onnxruntime = numpy, onnxruntime
-        provider = {"cpu": "CPUExecutionProvider"}.get(self.device, "CUDAExecutionProvider")
+        if not re.fullmatch("cpu|cuda(:[0-9]{1,3})?", self.device):
+            raise UserError("--device %s: onnxruntime knows cpu, cuda, and cuda:1 for the second GPU" % self.device)
+        provider = "CPUExecutionProvider" if self.device == "cpu" else "CUDAExecutionProvider"
         if provider not in onnxruntime.get_available_providers():
             raise UserError(
                 "--device %s: this onnxruntime sees no CUDA device; leave it out to use the CPU" % self.device
@@ -626,8 +637,9 @@ class OnnxModel(Model):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised, too
         self.most = memory_limit() if self.device == "cpu" else None
+        which = {"provider_options": [{"device_id": self.device[5:]}]} if self.device[5:] else {}
         with bounded(self.most):
-            self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider])
+            self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider], **which)
         if provider not in self.session.get_providers():  # it would go on with the CPU
             raise UserError("--device %s: onnxruntime cannot load CUDA; leave it out to use the CPU" % self.device)
 
@@ -688,6 +700,8 @@ class EngineModel(Model):
         return "as built"  # an engine does not tell
 
     def open(self):
+        if self.device not in ("cpu", "cuda", "cuda:0"):  # cpu is what nobody asked for
+            raise UserError("--device %s: an engine runs on the first GPU: leave it out" % self.device)
         try:
             import tensorrt
         except Exception as error:
@@ -1232,10 +1246,11 @@ def told_of_abstention(metadata):
 
 
 def worded(answer):
-    """The class, those that it may be, or `unknown`."""
+    """The class, those that it may be, or `unknown`; `none of the classes` where one of them is called so."""
     if "set" not in answer:
         return answer["class"]
-    return "unknown" if answer["unknown"] else " or ".join(answer["set"])
+    none = "none of the classes" if "unknown" in answer["probabilities"] else "unknown"
+    return none if answer["unknown"] else " or ".join(answer["set"])
 
 
 # ---- commands
@@ -1425,7 +1440,23 @@ def receipt(given):
     metadata = read_metadata(given.model)
     pictures = [each for word in given.images[1:] for each in labelled(word, metadata["classes"])]
     model = load(given.model, given.device, metadata)
-    os.makedirs(folder or ".", exist_ok=True)  # before all that takes long
+    os.makedirs(folder or ".", exist_ok=True)
+    beside = "%s.%s" % (given.out, os.urandom(8).hex())  # a name that nobody has planted a link under
+    try:
+        with open(beside, "x") as file:  # before all that takes long
+            content = measured(model, pictures, given)
+            json.dump(finite(content), file, indent=2, allow_nan=False)
+        os.replace(beside, given.out)
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(beside)  # of a disk that is full
+    print("receipt: %s" % shown(given.out))
+    return 0 if content["selftest"]["passed"] else 1
+
+
+def measured(model, pictures, given):
+    """What a receipt says."""
+    metadata = model.metadata
     content = {"receipt": FORMAT, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     content.update(file=os.path.basename(given.model), file_bytes=os.path.getsize(given.model))
     content.update((key, metadata[key]) for key in ("model", "data", "classes"))
@@ -1435,16 +1466,7 @@ def receipt(given):
     content["accuracy"] = score(model, pictures, given.raw) if pictures else None
     content.update(time_batches(model, given))
     content.update(temperature=metadata.get("abstention", {}).get("temperature"), degrees=degrees())
-    beside = "%s.%s" % (given.out, os.urandom(8).hex())  # a name that nobody has planted a link under
-    try:
-        with open(beside, "x") as file:
-            json.dump(finite(content), file, indent=2, allow_nan=False)
-        os.replace(beside, given.out)
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(beside)  # of a disk that is full
-    print("receipt: %s" % shown(given.out))
-    return 0 if content["selftest"]["passed"] else 1
+    return content
 
 
 def labelled(folder, classes):
@@ -1909,14 +1931,14 @@ def parse(words):
             sys.exit(2)
 
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="model.ts, which export.py wrote; or a run's folder, which is exported first")
+    parser.add_argument("model", help="model.ts, which export.py wrote; or a run's folder, exported if it is not yet")
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help="pictures, folders, patterns; or info, selftest, bench, receipt"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a line of JSON for each picture")
     form.add_argument("--csv", action="store_true", help="a row for each picture")
-    parser.add_argument("--device", default="cpu", help="cuda, for example; else cpu")
+    parser.add_argument("--device", default="cpu", help="cuda, or cuda:1 for the second GPU; else cpu")
     parser.add_argument("--raw", action="store_true", help="feed the pixels as they are")
     parser.add_argument("--batch", type=int, default=32, help="of bench; else 32")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row of bench; else 2")
