@@ -124,7 +124,14 @@ def test_a_signal_ends_a_run_with_the_command_that_goes_on(
 
 @pytest.mark.parametrize("options", [(), ("trainer.gradient_clip_val=1",)], ids=["whole epochs", "batch by batch"])
 def test_a_schedule_that_watches_the_loss_loses_no_step_at_a_resume(train_here, tmp_path, monkeypatch, options):
-    recipe = (*SMALL_MNIST, "model=small_dense", "model.epochs=6", "model.optimizer.lr=0.1", "schedule=plateau", *options)
+    recipe = (
+        *SMALL_MNIST,
+        "model=small_dense",
+        "model.epochs=6",
+        "model.optimizer.lr=0.1",
+        "schedule=plateau",
+        *options,
+    )
     recipe += ("model.schedule.patience=1", "+model.schedule.threshold=1")  # no loss is low enough
     train_here(*recipe, "hydra.run.dir=whole")
     save, written = AtomicCheckpoints.save_checkpoint, []
