@@ -95,13 +95,14 @@ OPERATORS = """
 # which of their inputs say how much they make, and which attributes of any operator do;
 SIZES = {"Pad": slice(1, 2), "Resize": slice(1, 4), "Expand": slice(1, 2), "Tile": slice(1, 2)}
 SIZES["ConstantOfShape"] = slice(0, 1)
-SIZE_ATTRIBUTES = ("pads", "strides", "output_padding", "output_shape")
+SIZE_ATTRIBUTES = ("pads", "strides", "dilations", "output_padding", "output_shape")
 # what such sizes may be computed by: of the first input alone, and these keep their order; of each number of all
 AS_MANY = "Cast Ceil Floor Identity Reshape Slice Squeeze Transpose Unsqueeze".split()
 IN_PLACE = AS_MANY[:4]
+ROUNDING = AS_MANY[:3]
 BY_EACH = "Add Div Equal Max Min Mul Sub Where".split()
 INFINITE = float("inf")
-UNKNOWN = INFINITE, None
+UNKNOWN = INFINITE, None, ()
 MOST_NUMBERS = 64  # that tell sizes
 MOST_GROWTH = 2**22  # times as much as goes in
 MOST_ONNX_BYTES = 2**31 - 1  # what ONNX itself allows
@@ -159,9 +160,14 @@ def main(words=None):
 
 
 def exported(run):
-    """The model.ts of a run's folder, made by export.py where there is none of the run's last weights."""
+    """The model.ts of a run's folder, made by export.py where there is none.
+
+    One that is older than the run's weights is used, and that said: what options it was exported with nobody knows.
+    """
     model, weights = os.path.join(run, "model.ts"), os.path.join(run, "last.ckpt")
-    if os.path.exists(model) and not (os.path.exists(weights) and os.path.getmtime(weights) > os.path.getmtime(model)):
+    if os.path.exists(model):
+        if os.path.exists(weights) and os.path.getmtime(weights) > os.path.getmtime(model):
+            print("%s: older than last.ckpt beside it: export.py makes a new one" % shown(model), file=sys.stderr)
         return model
     export = os.path.join(os.path.dirname(os.path.abspath(__file__)), "export.py")
     if not os.path.exists(export):
@@ -206,6 +212,8 @@ def check_metadata(metadata):
             raise TypeError("%s is %.40r" % (path, value))
     size, golden, classes = metadata["input"], metadata["golden"], metadata["classes"]
     shape = size["channels"], size["height"], size["width"]
+    if size["colour"] != {1: "grey", 3: "RGB"}.get(shape[0], "raw"):
+        raise ValueError("input.colour")
     sample = len(base64.b64decode(golden["images"]))
     if min(shape) < 1 or sample != len(golden["probabilities"]) * shape[0] * shape[1] * shape[2] or not sample:
         raise ValueError("input and golden sample disagree")
@@ -220,7 +228,9 @@ def check_metadata(metadata):
     if "abstention" in metadata:
         how = metadata["abstention"]
         numbers = [how["coverage"], how["temperature"]] + how["least"] + how["most_strange"]
-        if not all(isinstance(each, (int, float)) for each in numbers) or not 0.001 < how["temperature"] < 1000:
+        if not all(isinstance(each, (int, float)) for each in numbers) or not 0 < how["coverage"] < 1:
+            raise ValueError("abstention")
+        if not 0.001 < how["temperature"] < 1000:
             raise ValueError("abstention")
         if len(how["least"]) != len(classes) or not how["most_strange"]:
             raise ValueError("abstention and classes disagree")
@@ -331,56 +341,78 @@ def check_growth(path, nodes, tensors):
     """UserError where a single operator may make too much of a picture: of gigabytes a small file can tell.
 
     Of each name the most that what it stands for multiplies sizes by, as its numbers are in the file or computed from
-    such, and how many numbers it has; a shape is that of what was bounded before. What is not known is infinite, and
-    None. ONNX sorts nodes: none comes before its inputs.
+    such; how many numbers it has; and what they are: ("", number) of the file's own, (tensor, place) of a tensor's
+    shape, which was bounded before, with None for all places. What is not known is infinite, None and (). ONNX sorts
+    nodes: none comes before its inputs.
     """
     known = {word(parts(tensor)[8][-1]): numbers(tensor) for tensor in tensors}
     for node in map(parts, nodes):
         operator, names = word(node[4][-1]), [word(name) for name in node.get(1, ())]
         inputs = [known.get(name, UNKNOWN) for name in names]
         attributes = {word(each[1][-1]): each for each in map(parts, node.get(5, ()))}
-        told = [most for name, (most, _) in list(zip(names, inputs))[SIZES.get(operator, slice(0))] if name]
+        sizes = [each for name, each in list(zip(names, inputs))[SIZES.get(operator, slice(0))] if name]
         growth = [product(map(signed, attributes[name].get(8, ()))) for name in SIZE_ATTRIBUTES if name in attributes]
-        if not all(each <= MOST_GROWTH for each in growth + [multiplied(told)]):
+        growth.append(together(multiplied(most for most, _, _ in sizes), None, [told for _, _, told in sizes])[0])
+        if not all(each <= MOST_GROWTH for each in growth):
             raise UserError("%s: not opened: its %s may make too much of a picture" % (path, operator))
-        value = numbers(attributes["value"][5][-1]) if "value" in attributes else (1, 1)
-        made = computed(operator, inputs, value)
-        known.update((word(name), made) for name in node.get(2, ()))
+        value = numbers(attributes["value"][5][-1]) if "value" in attributes else None
+        for made in map(word, node.get(2, ())):
+            known[made] = computed(operator, inputs, value, names, made)
 
 
-def computed(operator, inputs, value):
-    """Of an operator's output the most that it multiplies sizes by, and how many numbers it has; see check_growth."""
-    mosts, counts = [most for most, _ in inputs], [count for _, count in inputs]
+def computed(operator, inputs, value, names, made):
+    """What check_growth knows of the output `made` of an operator, whose inputs have these names."""
+    mosts, counts, told = zip(*inputs) if inputs else ((), (), ())
     if operator == "Constant":
-        return value
+        return value or UNKNOWN
     if operator == "Shape":
-        return 1, None
+        return 1, None, ((names[0], None),)
     if operator == "Concat":
-        return multiplied(mosts), None if None in counts else sum(counts)
-    if operator == "ConstantOfShape" and counts[0] == 1 and mosts[0] <= MOST_NUMBERS:
-        return multiplied([value[0]] * int(mosts[0])), int(mosts[0]) - 1
-    if operator == "ConstantOfShape" and value[0] == 1:  # zeros
-        return 1, None
+        return together(multiplied(mosts), None if None in counts else sum(counts), told)
+    if operator == "ConstantOfShape":
+        most, many = value[0] if value else 1, dict(told[0]).get("") if counts[0] == 1 else None
+        if many is not None and many <= MOST_NUMBERS:
+            return multiplied([most] * many), many, ()
+        return (1, None, ()) if most == 1 else UNKNOWN  # zeros
+    whole = len(told[0]) == 1 and told[0][0][1] is None
     if operator == "Gather" and counts[1] is not None:  # the same one many times, perhaps
-        return multiplied([mosts[0]] * min(counts[1], MOST_NUMBERS)), counts[1]
+        picked, many = [told[0]] * min(counts[1], MOST_NUMBERS), multiplied([mosts[0]] * min(counts[1], MOST_NUMBERS))
+        places = [place for source, place in told[1] if source == "" and isinstance(place, int) and place >= 0]
+        if whole and len(places) == counts[1]:
+            picked = [[(told[0][0][0], place)] for place in places]
+        return together(many, counts[1], picked)
     if operator in AS_MANY:
-        return mosts[0], counts[0] if counts[0] == 1 or operator in IN_PLACE else None
+        kept = [each for each in told[0] if each[0] or operator not in ROUNDING]
+        count = counts[0] if counts[0] == 1 or operator in IN_PLACE else None
+        return mosts[0], count, ((made, None),) if whole and operator == "Slice" else kept
     if operator in BY_EACH and None not in counts and max(counts) <= MOST_NUMBERS:
-        taken = {"Where": inputs[1:], "Equal": [(2, 1)]}.get(operator, inputs)
-        return multiplied(most for most, count in taken for _ in range(max(counts) // (count or 1))), max(counts)
+        taken = {"Where": inputs[1:], "Equal": [(2, 1, ())]}.get(operator, inputs)
+        taken = [each for each in taken for _ in range(max(counts) // (each[1] or 1))]
+        return together(multiplied(most for most, _, _ in taken), max(counts), [each for _, _, each in taken])
     return UNKNOWN
 
 
+def together(most, count, told):
+    """Of several values one; unknown where it has a size twice, or sizes of three tensors: much, multiplied."""
+    found = {}
+    for source, place in (each for some in told for each in some if each[0]):
+        places = found.setdefault(source, set())
+        if place in places or None in places or (place is None and places) or len(found) > 2:
+            return UNKNOWN
+        places.add(place)
+    return most, count, tuple((source, place) for source, places in found.items() for place in places)
+
+
 def numbers(tensor):
-    """The most that those of a small one multiply by, and how many they are, None of a table; unknown of others."""
+    """What check_growth knows of a small one, whose count is None where it is a table; unknown of others."""
     found = parts(tensor)
-    kind, raw = {1: "<%df", 6: "<%di", 7: "<%dq"}.get(found.get(2, [0])[-1]), found.get(9, [0])[-1]
+    kind, raw = {1: "<%df", 6: "<%di", 7: "<%dq", 10: "<%de"}.get(found.get(2, [0])[-1]), found.get(9, [0])[-1]
     size = struct.calcsize(kind % 1) if kind else 1
     if not kind or isinstance(raw, int) or len(raw) > 8 * MOST_NUMBERS or len(raw) % size:  # as no exporter does
         return UNKNOWN
     values = struct.unpack(kind % (len(raw) // size), raw)
     is_row = [type(each) for each in found.get(1, ())] in ([], [int])
-    return product(values), len(values) if is_row else None
+    return product(values), len(values) if is_row else None, tuple(("", each) for each in values)
 
 
 def product(sizes):
@@ -478,7 +510,7 @@ class Model:
         One image at a time, all together, again: a runtime optimises after some calls, and for shapes that it has seen.
         """
         images, wanted = self.golden()
-        tolerance = self.metadata.get("tolerance", self.tolerance)
+        tolerance = max(self.tolerance, self.metadata.get("tolerance", 0))
         one_by_one = [([image], [row]) for image, row in zip(images, wanted)]
         same, largest = True, 0.0
         for part, rows in one_by_one * (1 + CALLS // len(images)) + [(images, wanted)] * CALLS + one_by_one:
@@ -513,7 +545,7 @@ class TorchModel(Model):
 
     @staticmethod
     def needs(metadata):
-        return "torch %s or newer" % metadata["min_torch"]
+        return "torch %s or newer" % metadata.get("min_torch", "1.7")
 
     def words(self):
         return "torch %s on %s" % (self.torch.__version__, self.device)
@@ -524,7 +556,7 @@ class TorchModel(Model):
             import torch
         except Exception as error:  # whatever a wheel for another machine raises
             raise UserError("torch cannot be imported (%s): install the device's own" % first_line(error))
-        self.torch, least = torch, self.metadata["min_torch"]
+        self.torch, least = torch, self.metadata.get("min_torch", "1.7")
         if version(torch.__version__) < version(least):
             raise UserError("%s needs torch %s or newer, this is %s" % (self.path, least, torch.__version__))
         if self.device.startswith("cuda") and not torch.cuda.is_available():
@@ -595,7 +627,9 @@ class OnnxModel(Model):
         except Exception as error:
             raise UserError("onnxruntime cannot be imported (%s): pip install onnxruntime" % first_line(error))
         self.numpy, self.onnxruntime = numpy, onnxruntime
-        provider = {"cpu": "CPUExecutionProvider"}.get(self.device, "CUDAExecutionProvider")
+        if not re.fullmatch("cpu|cuda(:[0-9]{1,3})?", self.device):
+            raise UserError("--device %s: onnxruntime knows cpu, cuda, and cuda:1 for the second GPU" % self.device)
+        provider = "CPUExecutionProvider" if self.device == "cpu" else "CUDAExecutionProvider"
         if provider not in onnxruntime.get_available_providers():
             raise UserError(
                 "--device %s: this onnxruntime sees no CUDA device; leave it out to use the CPU" % self.device
@@ -603,8 +637,9 @@ class OnnxModel(Model):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised, too
         self.most = memory_limit() if self.device == "cpu" else None
+        which = {"provider_options": [{"device_id": self.device[5:]}]} if self.device[5:] else {}
         with bounded(self.most):
-            self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider])
+            self.session = onnxruntime.InferenceSession(self.path, options, providers=[provider], **which)
         if provider not in self.session.get_providers():  # it would go on with the CPU
             raise UserError("--device %s: onnxruntime cannot load CUDA; leave it out to use the CPU" % self.device)
 
@@ -665,6 +700,8 @@ class EngineModel(Model):
         return "as built"  # an engine does not tell
 
     def open(self):
+        if self.device not in ("cpu", "cuda", "cuda:0"):  # cpu is what nobody asked for
+            raise UserError("--device %s: an engine runs on the first GPU: leave it out" % self.device)
         try:
             import tensorrt
         except Exception as error:
@@ -876,7 +913,7 @@ def unpack(picture, size):
             picture.draft(None, (side, side))
         picture.load()
         with contextlib.suppress(Exception):  # damaged notes do not spoil the picture
-            if picture.getexif().get(ORIENTATION, 1) != 1:
+            if picture.format != "TIFF" and picture.getexif().get(ORIENTATION, 1) != 1:  # which Pillow itself turns
                 picture = ImageOps.exif_transpose(picture) or picture
         return grey_or_colour(picture, Image)
 
@@ -1209,10 +1246,11 @@ def told_of_abstention(metadata):
 
 
 def worded(answer):
-    """The class, those that it may be, or `unknown`."""
+    """The class, those that it may be, or `unknown`; `none of the classes` where one of them is called so."""
     if "set" not in answer:
         return answer["class"]
-    return "unknown" if answer["unknown"] else " or ".join(answer["set"])
+    none = "none of the classes" if "unknown" in answer["probabilities"] else "unknown"
+    return none if answer["unknown"] else " or ".join(answer["set"])
 
 
 # ---- commands
@@ -1402,7 +1440,23 @@ def receipt(given):
     metadata = read_metadata(given.model)
     pictures = [each for word in given.images[1:] for each in labelled(word, metadata["classes"])]
     model = load(given.model, given.device, metadata)
-    os.makedirs(folder or ".", exist_ok=True)  # before all that takes long
+    os.makedirs(folder or ".", exist_ok=True)
+    beside = "%s.%s" % (given.out, os.urandom(8).hex())  # a name that nobody has planted a link under
+    try:
+        with open(beside, "x") as file:  # before all that takes long
+            content = measured(model, pictures, given)
+            json.dump(finite(content), file, indent=2, allow_nan=False)
+        os.replace(beside, given.out)
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(beside)  # of a disk that is full
+    print("receipt: %s" % shown(given.out))
+    return 0 if content["selftest"]["passed"] else 1
+
+
+def measured(model, pictures, given):
+    """What a receipt says."""
+    metadata = model.metadata
     content = {"receipt": FORMAT, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     content.update(file=os.path.basename(given.model), file_bytes=os.path.getsize(given.model))
     content.update((key, metadata[key]) for key in ("model", "data", "classes"))
@@ -1412,16 +1466,7 @@ def receipt(given):
     content["accuracy"] = score(model, pictures, given.raw) if pictures else None
     content.update(time_batches(model, given))
     content.update(temperature=metadata.get("abstention", {}).get("temperature"), degrees=degrees())
-    beside = "%s.%s" % (given.out, os.urandom(8).hex())  # a name that nobody has planted a link under
-    try:
-        with open(beside, "x") as file:
-            json.dump(finite(content), file, indent=2, allow_nan=False)
-        os.replace(beside, given.out)
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(beside)  # of a disk that is full
-    print("receipt: %s" % shown(given.out))
-    return 0 if content["selftest"]["passed"] else 1
+    return content
 
 
 def labelled(folder, classes):
@@ -1886,14 +1931,14 @@ def parse(words):
             sys.exit(2)
 
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="model.ts, which export.py wrote; or a run's folder, which is exported first")
+    parser.add_argument("model", help="model.ts, which export.py wrote; or a run's folder, exported if it is not yet")
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help="pictures, folders, patterns; or info, selftest, bench, receipt"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a line of JSON for each picture")
     form.add_argument("--csv", action="store_true", help="a row for each picture")
-    parser.add_argument("--device", default="cpu", help="cuda, for example; else cpu")
+    parser.add_argument("--device", default="cpu", help="cuda, or cuda:1 for the second GPU; else cpu")
     parser.add_argument("--raw", action="store_true", help="feed the pixels as they are")
     parser.add_argument("--batch", type=int, default=32, help="of bench; else 32")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row of bench; else 2")

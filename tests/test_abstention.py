@@ -71,6 +71,11 @@ def test_the_temperature_that_was_put_in_is_found():
     assert found["calibration_error"]["after"] < 0.02 < found["calibration_error"]["before"]
 
 
+def test_few_images_that_are_all_right_make_no_network_surer_than_it_is():
+    probabilities = softmax(np.eye(3)[np.arange(30) % 3] * 8, 1)
+    assert fit_temperature(probabilities, np.arange(30) % 3) == pytest.approx(1, abs=0.2)
+
+
 def test_typical_features_are_of_each_class_and_of_unit_length():
     random = np.random.default_rng(6)
     features, labels = random.normal(0, 1, (300, 5)), np.arange(300) % 3
@@ -100,6 +105,12 @@ def test_the_device_answers_with_a_class_several_or_unknown(probabilities, stran
     assert predict.worded(answer) == said and answer["unknown"] == (said == "unknown")
     np.testing.assert_allclose(list(answer["probabilities"].values()), soften(np.array([probabilities]), 2.0)[0])
     assert json.dumps(answer)
+
+
+def test_a_class_called_unknown_is_no_abstention():
+    metadata = {"classes": ["unknown", "b", "c"], "abstention": HOW}
+    said = [predict.worded(predict.decide(([0.98, 0.01, 0.01], [strange, 0]), [], metadata)) for strange in (0, 2)]
+    assert said == ["unknown", "none of the classes"]
 
 
 def test_of_an_older_file_it_names_one_class_as_before():

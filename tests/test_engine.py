@@ -87,6 +87,7 @@ def test_what_is_wrong_with_an_engine_is_one_line(tensorrt, engine, say, tmp_pat
         engine(onnx=write_model(tmp_path / "other.onnx", size=photo))
     )
     path = engine()
+    assert "runs on the first GPU" in say(path, "selftest", "--device", "cuda:1")[1]
     path.write_bytes(b"of another device")
     assert "build it anew on this device" in told(path)
     monkeypatch.setattr(predict, "LIBRARIES", ["no.so"])

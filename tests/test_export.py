@@ -2,9 +2,12 @@
 
 import base64
 import json
+import os
 import shutil
+import signal
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,6 +19,7 @@ from torch import nn
 
 from lab.config.schema import CONF
 from lab.errors import UserError
+from lab.export.export import _set_abstention
 from lab.export.formats import Deployed, write_onnx, write_torchscript
 from lab.export.parity import TOLERANCE, check_parity, count_other
 from lab.models.build import build
@@ -159,7 +163,8 @@ def test_files_of_another_network_are_noticed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layer", "message"), [(nn.GELU(), "no GELU"), (nn.ReflectionPad2d(1), "no torch.nn.functional.pad")]
+    ("layer", "message"),
+    [(nn.GELU(), "no GELU"), (nn.RMSNorm(8), "no RMSNorm"), (nn.ReflectionPad2d(1), "no torch.nn.functional.pad")],
 )
 def test_what_the_jetson_cannot_read_is_told_by_name(layer, message, tmp_path):
     net, _ = build(nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)), (1, 8, 8), 255, "mine")
@@ -167,6 +172,14 @@ def test_what_the_jetson_cannot_read_is_told_by_name(layer, message, tmp_path):
     with pytest.raises(UserError, match=f"model=mine cannot be exported: .*{message}"):
         write_torchscript(deployed, images, {"model": "mine"}, tmp_path / "model.ts")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("layer", "least"), [(nn.Mish(), "1.9"), (nn.PixelUnshuffle(2), "1.8"), (nn.ReLU(), "1.7")])
+def test_the_file_names_the_oldest_torch_that_reads_it(layer, least, tmp_path):
+    net, _ = build(nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(3)), (1, 8, 8), 255, "mine")
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    write_torchscript(Deployed(net).eval(), images, {"model": "mine"}, tmp_path / "model.ts")
+    assert read_metadata(tmp_path / "model.ts")["min_torch"] == least
 
 
 def test_what_is_no_run_is_refused_in_one_line(refused, tmp_path):
@@ -189,9 +202,49 @@ def test_smaller_files_come_with_a_verdict_and_what_old_runtimes_read(run, here,
         model = onnx.load(folder / f"model_{precision}.onnx")
         metadata = json.loads({p.key: p.value for p in model.metadata_props}["metadata.json"])
         assert metadata["precision"] == precision and 0.5 < metadata["abstention"]["coverage"] <= 0.9
+        assert metadata["metrics"].keys() == {"part", "epoch", "images", "accuracy"}  # no more was measured on it
         assert model.ir_version == 7 and [(each.domain, each.version) for each in model.opset_import] == [("", 13)]
     assert "model_int8.onnx of an earlier export is removed" in here("export", folder).out
-    assert not list(folder.glob("model_*.onnx"))
+    assert not list(folder.glob("model_*.onnx")) + list(folder.glob("precision_*.json"))
+
+
+def test_whatever_fails_in_a_smaller_file_the_float_files_are_there(run, here, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("the quantiser's own")
+
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "model.ts").unlink()
+    monkeypatch.setattr("lab.export.export.to_int8", fail)
+    monkeypatch.setattr("lab.export.export.DEVICE_TOLERANCE", 0)  # as of a network that rounds more than others
+    with pytest.raises(SystemExit, match="the quantiser's own"):
+        here("export", folder, "--int8")
+    assert read_metadata(folder / "model.ts")["tolerance"] == TOLERANCE
+
+
+def test_an_export_that_a_shutdown_ends_leaves_nothing(run, here, tmp_path, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run")
+    files = set(folder.iterdir())
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    monkeypatch.setattr("lab.errors._interrupts", [])
+    monkeypatch.setattr("lab.export.export.check_parity", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit, match="error: interrupted"):
+        here("export", folder)
+    assert set(folder.iterdir()) == files
+
+
+@pytest.mark.parametrize(
+    ("counts", "coverage", "always"),
+    [([200, 200, 1], 0.99, [2]), ([30, 29, 0], 29 / 30, [2]), ([99, 99, 99], 0.99, [])],
+)
+def test_a_rare_class_is_in_every_set_and_lowers_no_coverage(counts, coverage, always, capsys):
+    labels = np.repeat(np.arange(3), counts)
+    dataset = SimpleNamespace(images=np.zeros((len(labels), 8, 8, 1), np.uint8), labels=labels, classes=["a", "b", "c"])
+    dataset.parts, dataset.counts = {"validation": np.arange(len(labels))}, lambda: {"validation": np.array(counts)}
+    shares = torch.rand(len(labels), 3, generator=torch.Generator().manual_seed(1)).softmax(1).numpy()
+    answers = iter(np.split(shares, range(256, len(shares), 256)))
+    found = _set_abstention(SimpleNamespace(dataset=dataset), lambda _: ((some := next(answers)), some[:, :1]), 0.99)
+    assert found.coverage == pytest.approx(coverage) and [n for n in range(3) if found.least[n] == 0] == always
+    assert ("of 'c'" in capsys.readouterr().out) == bool(always)
 
 
 def test_a_coverage_that_nothing_has_is_refused(refused, run):

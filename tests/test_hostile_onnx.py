@@ -125,6 +125,33 @@ GREEDY = {
         add(model, "Add", [[1500], [1500]], [[0, 0]]),
         add(model, "Tile", "images", "Add"),
     ],
+    "Tile of a Constant's own numbers": lambda model: [
+        add(model, "Constant", value_ints=[1, 1, 3000, 3000]),
+        add(model, "Tile", "images", "Constant"),
+    ],
+    "ConvTranspose by dilations": lambda model: add(model, "ConvTranspose", "images", "images", dilations=[5000, 5000]),
+    "Expand to one side many times": lambda model: [
+        add(model, "Shape", "images"),
+        add(model, "Gather", "Shape", [3] * 8),
+        add(model, "Expand", "images", "Gather"),
+    ],
+    "Expand to one side in many words": lambda model: [
+        add(model, "Shape", "images"),
+        add(model, "Cast", [True, 2, 3, 4], to=onnx.TensorProto.BOOL),
+        add(model, "Gather", "Shape", "Cast"),
+        add(model, "Expand", "images", "Gather"),
+    ],
+    "Expand to one side beside itself": lambda model: [
+        add(model, "Shape", "images"),
+        add(model, "Gather", "Shape", 3),
+        add(model, "Add", "Gather", [0] * 8),
+        add(model, "Expand", "images", "Add"),
+    ],
+    "ConstantOfShape of two shapes": lambda model: [
+        add(model, "Shape", "images"),
+        add(model, "Concat", "Shape", "Shape", axis=0),
+        add(model, "ConstantOfShape", "Concat"),
+    ],
     "ConvTranspose": lambda model: add(model, "ConvTranspose", "images", "images", strides=[5000, 5000]),
     "Conv": lambda model: add(model, "Conv", "images", "images", pads=[9999] * 4),
     "AveragePool": lambda model: add(model, "AveragePool", "images", kernel_shape=[9, 9], pads=[2**40, 0, 0, 0]),
@@ -175,7 +202,9 @@ def test_what_networks_ask_for_is_opened(onnx_model, say, tmp_path):  # noqa: F8
         add(model, "Pad", "images", [0, 0, 2, 2] * 2)
         add(model, "Shape", "images")
         add(model, "Slice", "Shape", [0], [2])
-        add(model, "Concat", "Slice", [224, 224], axis=0)
+        add(model, "Gather", "Shape", [2, 3])
+        add(model, "Mul", "Gather", [8, 8])
+        add(model, "Concat", "Slice", "Mul", axis=0)
         add(model, "Resize", "images", "", "", "Concat")
 
     assert say(change(onnx_model, tmp_path, edit), "info")[2] == 0

@@ -150,6 +150,17 @@ def test_info_does_without_what_nothing_else_needs(model, say, tmp_path):
     metrics = {"part": "test", "accuracy": 0.5, "images": 10}
     out, _, code = say(change(shutil.copy(model, tmp_path / "model.ts"), {"metrics": metrics}), "info")
     assert code == 0 and "50.00 % of 10 test images" in out
+    assert predict.TorchModel.needs({}) == "torch 1.7 or newer"
+
+
+def test_a_runs_folder_is_not_exported_anew(model, say, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict.subprocess, "run", None)
+    shutil.copy(model, tmp_path / "model.ts")
+    assert say(tmp_path, "info")[1:] == ("", 0)
+    (tmp_path / "last.ckpt").touch()
+    os.utime(tmp_path / "model.ts", (0, 0))
+    _, err, code = say(tmp_path, "info")
+    assert code == 0 and "older than last.ckpt" in err and err.count("\n") == 1
 
 
 def test_an_onnx_file_is_answered_without_torch_as_the_torchscript_file_is_with_it(model, onnx_model, say, tmp_path):
@@ -195,6 +206,12 @@ def test_pictures_of_every_kind_are_fitted_alike(tmp_path):
         assert np.abs(pixels - fitted["a.png"]).mean() < 6, name
     rows, columns = np.nonzero(fitted["a.png"] > 60)
     assert 18 <= np.ptp(rows) + 1 <= 21 and rows.min() >= 4 and columns.max() < 24
+
+
+def test_a_tiff_that_pillow_has_turned_is_not_turned_again():
+    picture = Image.new("L", (2, 1))
+    picture.format, picture.getexif()[predict.ORIENTATION] = "TIFF", 6  # which Pillow 8.4 leaves in it
+    assert predict.unpack(picture, None).size == (2, 1)
 
 
 def test_thin_strokes_are_fitted_and_a_few_dots_are_no_ink():
@@ -285,12 +302,26 @@ def test_what_is_wrong_is_one_line(model, say, tmp_path, monkeypatch, words, mes
     assert code == 1 and out == "" and err.count("\n") == 1 and message in err, err
 
 
+def test_a_device_of_onnxruntime_is_the_cpu_or_a_numbered_gpu(onnx_model, say, monkeypatch):
+    import onnxruntime
+
+    asked = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **options: asked.append(options) or 1 / 0)
+    for device in ("toaster", "cuda1", "cuda:", "CPU", "gpu"):
+        assert "knows cpu, cuda, and cuda:1" in say(onnx_model, "selftest", "--device", device)[1] and not asked
+    say(onnx_model, "selftest", "--device", "cuda:1")
+    assert asked == [{"providers": ["CUDAExecutionProvider"], "provider_options": [{"device_id": "1"}]}]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"format": 2}, "has format 2, this predict.py reads 1"),
         ({"min_torch": "99.0"}, "needs torch 99.0 or newer"),
         ({"golden": 3}, "metadata is damaged"),
+        ({"input": {**DIGIT, "channels": 2, "height": 14}}, "metadata is damaged"),
+        ({"abstention": {"coverage": 10**400, "temperature": 1, "least": [0] * 4, "most_strange": [1]}}, "is damaged"),
     ],
 )
 def test_a_file_from_elsewhere_is_one_line(say, tmp_path, changes, message):

@@ -81,6 +81,12 @@ def test_what_no_receipt_can_be_written_of_is_one_line(onnx_model, capfd, tmp_pa
     assert code and told.count("\n") == 1 and message in told and not list(tmp_path.glob("*.json*"))
 
 
+def test_where_no_receipt_can_be_written_nothing_is_measured(onnx_model, say, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(predict, "test", None)
+    _, err, code = say(onnx_model, "receipt", "--out", "/proc/a.json")
+    assert code == 1 and err.count("\n") == 1 and "/proc/a.json" in err
+
+
 def test_a_full_disk_leaves_no_half_a_receipt(onnx_model, say, tmp_path, monkeypatch):  # noqa: F811
     def fail(content, file, **options):
         file.write("{")

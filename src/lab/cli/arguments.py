@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import NoReturn
 
 from lab.config.own import name_networks
 from lab.display.language import LANGUAGES
-from lab.errors import explain, printable, tell
+from lab.errors import explain, interrupt, printable, tell
 
 SHARED = {  # options of several commands
     "--weights": {"choices": ("last", "best"), "default": "last", "help": "of which epoch; else the last"},
@@ -41,6 +42,7 @@ def refuse_unprintable() -> None:
 def run_parser(parser: Parser, task: Callable[..., None]) -> None:
     """Call `task` with what the parser made of the command line, as keyword arguments."""
     refuse_unprintable()
+    signal.signal(signal.SIGTERM, interrupt)  # a machine that shuts down asks as Ctrl-C does
     words = [f"--{word}" if word.startswith("lang=") else word for word in sys.argv[1:]]  # as train.py is told it
     given = vars(parser.parse_args(words))
     try:

@@ -41,7 +41,7 @@ def _find_in_part(part: str, count: npt.NDArray, trained: npt.NDArray, classes: 
     images, values = int(count.sum()), {"part": translate(part)}
     missing = (count == 0) & ((trained > 0) | (part == "train"))  # what nothing is trained on is told once
     if images and missing.any():
-        names = _names(np.flatnonzero(missing), classes)
+        names = name_some(np.flatnonzero(missing), classes)
         yield say("no images in the {part} part of {names}", **values, names=names)
     if 0 < images < FEW:
         values |= {"images": images, "points": 100 / images}
@@ -66,6 +66,7 @@ def is_uneven(counts: Sequence[int]) -> bool:
     return max(there, default=0) > UNEVEN * min(there, default=0)
 
 
-def _names(numbers: Sequence[int], classes: Sequence[str]) -> str:
+def name_some(numbers: Sequence[int], classes: Sequence[str]) -> str:
+    """The first of the classes that have these `numbers`, and how many more there are."""
     more = say(" and {more} more classes", more=len(numbers) - MOST_NAMES) if len(numbers) > MOST_NAMES else ""
     return ", ".join(f"'{classes[number]}'" for number in numbers[:MOST_NAMES]) + more

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from lab.datasets.pitfalls import name_some
 from lab.display.terminal import make_bar, print_notes, print_table
 from lab.errors import UserError
 from lab.evaluation.abstention import Abstention, as_plain, find_typical, images_needed, judge, set_abstention
-from lab.export.formats import Deployed, describe, save_onnx, write_onnx, write_torchscript
+from lab.export.formats import DEVICE_TOLERANCE, Deployed, describe, save_onnx, write_onnx, write_torchscript
 from lab.export.parity import BATCH, Runtime, check_parity, collect, onnx_runtime, print_parity, torch_runtime
 from lab.export.precision import CALIBRATION, Verdict, compare, to_fp16, to_int8
 from lab.files import write_json
@@ -45,37 +46,37 @@ def export(folder: Path, weights: str, root: Path | None, coverage: float, preci
     if abstention:
         metadata["abstention"] = as_plain(abstention)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
-        files = {name: Path(beside) / name for name in ("model.ts", "model.onnx")}
-        write_torchscript(deployed, golden, metadata, files["model.ts"])
-        write_onnx(deployed, golden, metadata, files["model.onnx"])
+        files = _write_float(deployed, golden, metadata, Path(beside))
         parity = check_parity(deployed, files, images)
+        if parity["tolerance"] > DEVICE_TOLERANCE:  # it rounds as much there, too
+            metadata["tolerance"] = parity["tolerance"]
+            files = _write_float(deployed, golden, metadata, Path(beside))
         if abstention:
             _tell_abstention(run, abstention, parity, collect("test part", onnx_runtime(files["model.onnx"]), images))
         print_parity(parity)
-        written, refused = dict(files), []
-        for precision in precisions:
-            try:
-                file, verdict = _write_precision(run, precision, files["model.onnx"], metadata, coverage, Path(beside))
-                print(verdict)
-                write_json(verdict.as_plain(), folder / f"precision_{precision}.json")
-                if verdict.difference.is_worse and not force:
-                    raise UserError(f"model_{precision}.onnx is not written, for it is worse: --force writes it")
-                written[file.name] = file
-            except UserError as error:  # the float files are right nevertheless
-                refused.append(str(error))
-        for name, path in written.items():
+        _remove_smaller(folder)
+        for name, path in files.items():
             path.replace(folder / name)
         write_json(parity, folder / "parity.json")
-    _remove_older(folder, [precision for precision in PRECISIONS if f"model_{precision}.onnx" not in written])
-    *others, last = written
+        smaller, refused = _write_smaller(run, precisions, metadata, coverage, force, folder, Path(beside))
+    *others, last = [*files, *smaller]
     print(f"{', '.join(others)} and {last} in {folder}. On the device: python predict.py model.ts selftest")
     if refused:
         raise UserError("; ".join(refused))
 
 
-def _remove_older(folder: Path, precisions: list[str]) -> None:
-    """Remove the smaller files of an earlier export: their weights or thresholds may be others."""
-    for precision in precisions:
+def _write_float(deployed: Deployed, images: Tensor, metadata: dict[str, Any], folder: Path) -> dict[str, Path]:
+    """The two files in `folder`, by their names; traced on `images`."""
+    files = {name: folder / name for name in ("model.ts", "model.onnx")}
+    write_torchscript(deployed, images, metadata, files["model.ts"])
+    write_onnx(deployed, images, metadata, files["model.onnx"])
+    return files
+
+
+def _remove_smaller(folder: Path) -> None:
+    """Remove the smaller files of an earlier export, and their verdicts: their weights or thresholds may be others."""
+    for precision in PRECISIONS:
+        (folder / f"precision_{precision}.json").unlink(missing_ok=True)
         if (older := folder / f"model_{precision}.onnx").exists():
             older.unlink()
             print(f"{older.name} of an earlier export is removed")
@@ -95,7 +96,8 @@ def _find_typical(run: Run) -> Tensor | None:
     features = []
     with make_bar(len(some), " images") as bar, torch.no_grad():
         bar.set_description("training part")
-        for images in _images(run, some).split(BATCH):
+        for indices in np.split(some, range(BATCH, len(some), BATCH)):
+            images = _images(run, indices)
             features.append(net.last_features(images).float().numpy())
             bar.update(len(images))
     return torch.from_numpy(find_typical(np.concatenate(features), run.dataset.labels[some], run.config.seed))
@@ -108,17 +110,19 @@ def _set_abstention(run: Run, runtime: Runtime, coverage: float) -> Abstention |
         print_notes(["without a validation part nothing says when it does not know: it always names one class"])
         return None
     probabilities, strangeness = collect("validation part", runtime, _images(run, indices))
-    counts = run.dataset.counts()["validation"]
-    fewest = int(counts[counts > 0].min())  # a class without any is in every set
+    counts, notes = run.dataset.counts()["validation"], []
+    fewest = int(counts[2 * counts >= np.median(counts[counts > 0])].min())  # of a class that is not rare
     if fewest < images_needed(coverage):
         possible = fewest / (fewest + 1)
-        print_notes(
-            [
-                f"a coverage of {coverage:g} needs {images_needed(coverage):,} validation images of each class, "
-                f"the fewest are {fewest}: {possible:.4g} is what they can promise"
-            ]
+        notes.append(
+            f"a coverage of {coverage:g} needs {images_needed(coverage):,} validation images of each class, "
+            f"the fewest are {fewest}: {possible:.4g} is what they can promise"
         )
         coverage = possible
+    if (rare := np.flatnonzero(counts < images_needed(coverage))).size:
+        named = name_some(rare, run.dataset.classes)
+        notes.append(f"too few validation images of {named} for a coverage of {coverage:.4g}: in every set of classes")
+    print_notes(notes)
     return set_abstention(probabilities, strangeness, run.dataset.labels[indices], coverage)
 
 
@@ -142,6 +146,31 @@ def _tell_abstention(
     print_table(title, ["", "test part"], rows)
 
 
+def _write_smaller(
+    run: Run,
+    precisions: list[str],
+    metadata: dict[str, Any],
+    coverage: float,
+    force: bool,
+    folder: Path,
+    work: Path,
+) -> tuple[list[str], list[str]]:
+    """The names of the smaller files that are in `folder` now, beside model.onnx, and why others are not."""
+    written, refused = [], []
+    for precision in precisions:
+        try:
+            file, verdict = _write_precision(run, precision, folder / "model.onnx", metadata, coverage, work)
+            print(verdict)
+            write_json(verdict.as_plain(), folder / f"precision_{precision}.json")
+            if verdict.difference.is_worse and not force:
+                raise UserError(f"model_{precision}.onnx is not written, for it is worse: --force writes it")
+            file.replace(folder / file.name)
+            written.append(file.name)
+        except UserError as error:  # the other files are right nevertheless
+            refused.append(str(error))
+    return written, refused
+
+
 def _write_precision(
     run: Run, precision: str, model: Path, metadata: dict[str, Any], coverage: float, folder: Path
 ) -> tuple[Path, Verdict]:
@@ -161,7 +190,10 @@ def _write_precision(
     if not np.isfinite(found["this"][0]).all():
         raise UserError(f"{name}: its answers are not finite: this network's numbers are too large for it")
     metadata |= {"precision": precision, "tolerance": COARSE}
-    metadata["metrics"]["accuracy"] = float((found["this"][0].argmax(1) == run.dataset.labels[test]).mean())
+    accuracy = float((found["this"][0].argmax(1) == run.dataset.labels[test]).mean())
+    kept = ("part", "epoch", "images")  # all else was measured on the float network
+    metadata["metrics"] = {key: metadata["metrics"][key] for key in kept if key in metadata["metrics"]}
+    metadata["metrics"]["accuracy"] = accuracy
     count = len(metadata["golden"]["probabilities"])
     metadata["golden"] |= {
         "probabilities": found["this"][0][:count].astype(float).round(9).tolist(),

@@ -32,6 +32,9 @@ OPSET = 13  # TensorRT 8.2, the Nano's last, reads no newer one
 MIN_ONNXRUNTIME = "1.6"  # the first that reads it
 ALIGNMENT = 64
 TINY = 1e-6
+# what came later than torch 1.7, the newest first; everything else that a Jetson's torch loads is in 1.7
+NEWER = {b"torch.mish(": "1.9", b"_convolution_mode": "1.9", b"torch.pixel_unshuffle(": "1.8"}
+DEVICE_TOLERANCE = predict.TOLERANCE  # of its self-test, where the metadata asks for no larger one
 
 
 class Deployed(nn.Module):
@@ -119,9 +122,8 @@ def write_torchscript(deployed: Deployed, images: Tensor, metadata: dict[str, An
     if refused := find_refused(records):
         raise UserError(f"model={metadata['model']} cannot be exported: {refused}")
     top = next(iter(records)).partition("/")[0]
-    # padding="same" came with 1.9; everything else that passed is in 1.7
     code = b"".join(record for name, record in records.items() if name.endswith(".py"))
-    min_torch = "1.9" if b"_convolution_mode" in code else "1.7"
+    min_torch = next((least for part, least in NEWER.items() if part in code), "1.7")
     content = json.dumps(metadata | {"min_torch": min_torch}, allow_nan=False)
     records[f"{top}/extra/metadata.json"] = content.encode()
     with atomic_write(path) as beside:

@@ -19,6 +19,7 @@ REFUSED = {
     "prim.RaiseException": "an exception",
     'torch.device("': "a device of its own",
     "gelu(": "GELU",
+    "rms_norm(": "RMSNorm",
 }
 
 
