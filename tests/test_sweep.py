@@ -247,11 +247,6 @@ def test_a_run_without_a_last_epoch_says_why_it_ended(capsys):
     assert capsys.readouterr().out == "stopped after epoch 2: trainer.max_steps=8\n"
 
 
-def test_the_test_for_a_learning_rate_ends_where_training_diverges(train_here):
-    pixels = ("model=baseline", "model.scale=1", "tune=lr")
-    assert "Suggested learning rate" in train_here(*FAST, *pixels).out
-
-
 def test_a_learning_rate_is_suggested_and_its_curve_drawn(train_here, drawn, tmp_path, monkeypatch):
     save, written = AtomicCheckpoints.save_checkpoint, []
 
