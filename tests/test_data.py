@@ -8,6 +8,7 @@ import io
 import tarfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from conftest import squares, write_idx
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from lab.datasets import idx, medmnist, npy
-from lab.datasets.batches import Batches, ShuffledBatches
+from lab.datasets.batches import Batches, ImageData, ShuffledBatches
 from lab.datasets.dataset import make_folds, split
 from lab.datasets.make_cifar4 import CLASSES, FILES, make_cifar4
 from lab.datasets.readers import Arrays
@@ -121,6 +122,18 @@ def test_processes_share_the_evaluation_without_an_image_twice():
     shares = [list(Batches(images, labels, torch.arange(101)[rank::2], 3)) for rank in (0, 1)]
     assert [len(share) for share in shares] == [3, 3]
     assert sorted(torch.cat([y for share in shares for _, y, _ in share]).tolist()) == list(range(101))
+
+
+def test_no_process_evaluates_a_batch_without_images():
+    """Of images so large that each is a batch."""
+    large = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(5, 1600, 1600, 1)
+    for rank in (0, 1):
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=strategy)
+        parts = {"parts": {"test": torch.arange(5)}, "tested": "test", "features": None, "_release": lambda: None}
+        data = SimpleNamespace(trainer=trainer, images=large, labels=torch.arange(5), **parts)
+        batches = ImageData._evaluation_batches(data, "test")
+        assert batches.n_batches == 2 and all(len(some) for some in batches._slices())
 
 
 def test_idx_files_are_read_plain_and_gzipped(data_root, tmp_path):

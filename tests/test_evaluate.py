@@ -13,6 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lab.datasets.dataset import Dataset
+from lab.training.saliency import find_saliency
 from lab.training.show import feature_maps, first_of_each_class
 
 FAST = ("model.epochs=2", "model.batch_size=50")
@@ -155,6 +156,20 @@ def test_of_many_feature_maps_it_is_said_how_many_are_shown():
     run = SimpleNamespace(classifier=SimpleNamespace(net=torch.nn.Sequential(torch.nn.Conv2d(1, 32, 3))))
     (shown,) = feature_maps(run, np.zeros((5, 5, 1), np.float32)).items()
     assert shown[0] == "0 Conv2d: 32x3x3, 16 of 32 maps shown" and len(shown[1]) == 16
+
+
+def test_a_layer_that_overwrites_its_input_changes_no_picture():
+    torch.manual_seed(1)
+    conv, dense = torch.nn.Conv2d(1, 4, 3), torch.nn.Linear(144, 2)
+    image = np.random.default_rng(1).random((8, 8, 1), np.float32) - 0.5
+    shown = []
+    for inplace in (False, True):
+        net = torch.nn.Sequential(torch.nn.Identity(), conv, torch.nn.Flatten(), torch.nn.ReLU(inplace), dense)
+        saliency = find_saliency(net, image[None], np.array([1]))[1]
+        run = SimpleNamespace(classifier=SimpleNamespace(net=torch.nn.Sequential(conv, torch.nn.ReLU(inplace))))
+        shown.append([saliency, *feature_maps(run, image).values()])
+    for one, other in zip(*shown, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

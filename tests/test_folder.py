@@ -240,6 +240,22 @@ def test_groups_and_equal_pictures_stay_on_one_side(place):
         np.testing.assert_array_equal(held, np.sort(np.concatenate([parts["train"], parts["validation"]])))
 
 
+def test_a_part_that_few_groups_leave_empty_or_large_is_told(place, capsys):
+    for number in range(60):
+        write(place / ("cat", "dog")[number % 2] / f"person{number // 30}_{number}.png", number, size=(8, 8))
+    arrays = folder(place, size=8, group=r"(person\d+)")
+    with pytest.raises(UserError, match=r"data\.validation=0\.15 gives no image"):
+        split(arrays, 0.15, 0.15, 1, True)
+    split(arrays, 0, 0.15, 1, True)
+    assert "data.test=0.15 gives 50% of the images" in capsys.readouterr().out
+
+
+def test_a_pattern_that_would_search_for_long_is_refused(place):
+    write_classes(place, 2)
+    with pytest.raises(UserError, match="searches too long"):
+        folder(place, size=8, group=r"\w*\w*\w*\w*\w*!")
+
+
 def test_pictures_train_to_the_same_bits_as_their_arrays(train_here, place, tmp_path, data_root):
     images, labels = squares(400, 4, 32, 3)
     order = np.argsort(labels, kind="stable")

@@ -280,9 +280,22 @@ def test_weights_in_a_strangers_run_folder_are_not_read(run, refused, tmp_path):
     for name in ("result.json", "last.ckpt"):
         (folder / name).unlink()
     config = OmegaConf.load(folder / "config.yaml")
-    config.weights = str(folder / "bomb.pth")
+    weights = str(tmp_path / "other" / ".." / "run" / "bomb.pth")
+    config.model.net = {"_target_": "lab.models.resnet50", "weights": weights}
     OmegaConf.save(config, folder / "config.yaml")
     assert "lie in the folder itself: they are not read" in refused(f"resume={folder}")
+
+
+def test_a_run_of_a_larger_machine_is_read_and_not_gone_on_with(run, refused, tmp_path):
+    from lab.runs.folder import read_config
+
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "result.json").unlink()
+    config = OmegaConf.load(folder / "config.yaml")
+    config.trainer.update(devices=1000, num_nodes=2, max_time={"hours": 1, "minutes": 30}, profiler="pytorch")
+    OmegaConf.save(config, folder / "config.yaml")
+    assert read_config(folder).trainer.devices == 1000
+    assert "trainer.devices=1000: must be from 1 to" in refused(f"resume={folder}")
 
 
 def test_a_strangers_run_folder_downloads_nothing(run, tmp_path):

@@ -166,6 +166,36 @@ def test_the_faster_order_and_layout_round_no_worse_than_the_layers_as_written(n
         assert (ours - exact).abs().max() <= 2 * (written - exact).abs().max() + 1e-6 * exact.abs().max()
 
 
+class Negated(nn.ReLU):
+    def forward(self, values):
+        return -super().forward(values)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        (nn.MaxPool2d(2), nn.ReLU(inplace=True)),
+        (Negated(), nn.MaxPool2d(2)),
+        (nn.MaxPool2d(2, dilation=2),),
+        (nn.BatchNorm2d(16, affine=False),),
+        *((nn.Conv2d(16, 16, 3, padding=1, padding_mode=mode),) for mode in ("reflect", "circular")),
+    ],
+)
+def test_the_faster_order_and_layout_are_left_where_torchs_layers_have_other_options(layers):
+    torch.manual_seed(1)
+    net, _ = build(nn.Sequential(nn.Conv2d(1, 16, 3), *layers, nn.Flatten(), nn.LazyLinear(10)), MNIST, 255, "mine")
+    images = torch.randint(0, 256, (8, *MNIST), dtype=torch.uint8)
+    logits = net(images)
+    logits.logsumexp(1).sum().backward()
+    torch.testing.assert_close(logits, nn.Sequential.forward(net, images), atol=1e-5, rtol=1e-4)
+
+
+def test_batch_normalisation_that_processes_synchronise_is_what_is_computed():
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(build(models.batchnorm(10), MNIST, 255, "batchnorm")[0])
+    assert [type(layer).__name__ for layer in net.order].count("SyncBatchNorm") == 2
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_are_as_keras_counts_them(name, recipe, imagenet_weights):
     shape, classes, total, trainable = COUNTS[name]

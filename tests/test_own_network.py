@@ -3,11 +3,14 @@
 import shlex
 
 import pytest
+import torch
 import yaml
 from conftest import SMALL_MNIST, read_csv, read_result
 
 from lab.config.again import command_again
 from lab.config.overrides import resume_command
+from lab.files import hash_text
+from lab.models import own
 from lab.runs.folder import read_config
 
 FAST = (*SMALL_MNIST, "model.epochs=2", "model.batch_size=50", "threads=1")
@@ -17,6 +20,23 @@ from torch.nn import Flatten, LazyLinear, ReLU, Sequential
 
 def mine(classes, units=16):
     return Sequential(Flatten(), LazyLinear(units), ReLU(), LazyLinear(classes))
+"""
+ODD = """\ufeff
+import torch
+from torch.nn import Flatten, Linear, Sequential
+
+
+def compiled(classes):
+    return torch.compile(Sequential(Flatten(), Linear(784, classes)), backend="eager")
+
+
+class Negated(Sequential):
+    def forward(self, images):
+        return -super().forward(images)
+
+
+def negated(classes):
+    return Negated(Flatten(), Linear(784, classes))
 """
 WRONG = """
 
@@ -48,6 +68,20 @@ def test_it_trains_evaluates_resumes_and_exports_as_the_labs_do(here, refused, t
     (run / "result.json").unlink()
     here("train", *shlex.split(resume_command(run))[2:])
     assert read_result(run)["test"] == result["test"]
+
+
+def test_one_that_torch_cannot_trace_ends_with_its_result_as_others_do(here, tmp_path):
+    (tmp_path / "odd.py").write_text(ODD, encoding="utf-8")
+    told = here("train", "networks=odd.py", "model=compiled", *FAST, "hydra.run.dir=run").out
+    assert "TensorBoard has no graph of this network" in told
+    assert read_result(tmp_path / "run")["test"]["last"]["images"] == 100
+
+
+def test_a_sequence_with_a_forward_of_its_own_keeps_it(tmp_path):
+    (tmp_path / "odd.py").write_text(ODD, encoding="utf-8")
+    net = own(10, str(tmp_path / "odd.py"), "negated", hash_text(tmp_path / "odd.py"))
+    images = torch.ones(2, 1, 28, 28)
+    torch.testing.assert_close(net(images), -net[0][1](images.flatten(1)))
 
 
 def test_it_is_swept_and_cross_validated(here, tmp_path, mine):

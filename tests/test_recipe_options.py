@@ -53,6 +53,16 @@ def test_a_crop_fills_the_image_with_a_part_of_it_of_the_share_asked_for():
     assert cut.min() >= 0 and cut.max() <= 31
 
 
+def test_in_bfloat16_images_move_as_in_float32():
+    images = torch.randint(256, (20, 1, 28, 28), dtype=torch.uint8)
+    moved = []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            moved.append(augment(images, 15, 0.1, True, crop=0.5))
+    assert torch.equal(*moved)
+
+
 def test_brightness_and_contrast_keep_to_their_bounds_image_by_image():
     torch.manual_seed(1)
     images = torch.full((300, 1, 4, 4), 100, dtype=torch.uint8)
@@ -122,12 +132,21 @@ def test_with_all_of_it_a_resumed_run_has_the_same_bits(train_here, tmp_path):
             torch.testing.assert_close(resumed[key][name], weight, atol=0, rtol=0)
 
 
-def test_monitor_chooses_the_best_epoch_and_the_winner_of_a_sweep(train_here, tmp_path):
+def test_monitor_chooses_the_best_epoch(train_here, tmp_path, monkeypatch):
+    """Here the higher the one score the lower the other."""
+    compute = ClassScore.compute
+
+    def opposite(score):
+        found = compute(score)
+        return found | {"balanced_accuracy": 1 - found["accuracy"]}
+
+    monkeypatch.setattr(ClassScore, "compute", opposite)
     options = (*MNIST, "monitor=balanced_accuracy", "model.epochs=4", "model.optimizer.lr=0.003")
     train_here(*options, "hydra.run.dir=run")
-    rows = read_csv(tmp_path / "run" / "metrics.csv")
+    accuracies = [float(row["val_accuracy"]) for row in read_csv(tmp_path / "run" / "metrics.csv")]
     best = read_result(tmp_path / "run")["validation"]["best"]
-    assert best["balanced_accuracy"] == max(float(row["val_balanced_accuracy"]) for row in rows)
+    assert best["accuracy"] == min(accuracies) < max(accuracies)
+    assert weights(tmp_path / "run", "best")["epoch"] + 1 == best["epoch"]
 
 
 def test_what_misleads_is_named_at_the_start_at_the_end_and_by_check_data(here, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -103,6 +104,13 @@ def test_another_runs_folder_is_never_written_into(finished, refused):
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
+def test_a_run_whose_config_is_gone_is_not_gone_on_with(finished, refused, tmp_path):
+    folder = shutil.copytree(finished[1], tmp_path / "copy")
+    (folder / "config.yaml").unlink()
+    assert "holds another run" in refused(*FAST, "seed=2", f"hydra.run.dir={folder}")
+    assert not (folder / "config.yaml").exists()
+
+
 def test_the_same_seed_gives_the_same_bits(train_here, tmp_path):
     """With dropout and augmentation; each run gets a folder of its own."""
     for seed in (3, 3, 4):
@@ -187,11 +195,15 @@ def test_an_epoch_without_validation_has_no_figures_of_another(train_here, tmp_p
     assert read_result(tmp_path / "run")["validation"].keys() == {"best"}
 
 
-@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-def test_other_precisions_train(train_here, tmp_path, precision):
+@pytest.mark.parametrize(
+    ("precision", "ran"), [("64-true", "64-true"), ("bf16-mixed", "bf16-mixed"), ("16-mixed", "bf16-mixed")]
+)
+@pytest.mark.filterwarnings("ignore:.*AMP with fp16")  # of a CPU, which takes bfloat16
+def test_other_precisions_train(train_here, tmp_path, precision, ran):
     options = (f"trainer.precision={precision}", "trainer.gradient_clip_val=1")
     train_here(*FAST, "model.epochs=1", *options, "hydra.run.dir=run")
-    assert read_result(tmp_path / "run")["test"]["last"]["images"] == 100
+    result = read_result(tmp_path / "run")
+    assert result["test"]["last"]["images"] == 100 and result["precision"] == ran
 
 
 def test_help_lists_models_data_options_and_examples_without_torch(train):
@@ -225,6 +237,11 @@ def test_help_lists_models_data_options_and_examples_without_torch(train):
         (["++model.foo=1"], "model.foo: there is no such key"),
         (["data.fold=3"], "go with data.folds=5"),
         (["trainer.limit_test_batches=0"], "must be a number, and not 0"),
+        (["trainer.max_epochs=2.5"], "must be a whole number"),
+        (["+trainer.max_steps=0"], "must be 1 or more, or -1"),
+        (["tune=lr", "+trainer.fast_dev_run=true"], "leave one out"),
+        (["early_stopping=2", "+trainer.val_check_interval=0.2"], "early_stopping counts epochs"),
+        (["trainer.devices=1000"], "must be from 1 to"),
     ],
 )
 def test_a_wrong_option_is_one_line_and_leaves_no_folder(refused, tmp_path, arguments, message):
@@ -263,6 +280,8 @@ def test_a_wrong_option_is_told_before_torch_is_imported(train, arguments):
         (["data=cifar4", "model.net._target_=argparse.Namespace"], "must be a Sequential, or a function"),
         (["data=cifar4", "model.net._target_=builtins.dict"], "must be a Sequential, or a function"),
         (["trainer.gradient_clip_val=-1"], "must be a number above 0"),
+        (["data=cifar4", "trainer.strategy=ddp_spawn"], "trainer.strategy=ddp_spawn: is not for this program"),
+        (["data=cifar4", "trainer=ddp", "trainer.sync_batchnorm=true"], "torch has it for GPUs alone"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(refused, tmp_path, arguments, message):

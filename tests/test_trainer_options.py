@@ -8,6 +8,8 @@ import torch
 from conftest import SMALL_MNIST, read_csv, read_result
 from pytorch_lightning import Callback
 
+from lab.errors import UserError
+
 
 class Seen(Callback):
     """Writes the size of each batch."""
@@ -124,8 +126,19 @@ def test_decay_of_the_users_adds_to_the_networks_own(train_here):
     from lab.training.prepare import make_optimizer
 
     config = OmegaConf.create({"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.25})
-    optimizer = make_optimizer(config, build(models.alexnet(4), (3, 32, 32), 255, "alexnet")[0])
+    net = build(models.alexnet(4), (3, 32, 32), 255, "alexnet")[0]
+    optimizer = make_optimizer(config, net)
     assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.25, 0.251]
+    with pytest.raises(UserError, match="the network's l2 needs one with weight_decay"):
+        make_optimizer(OmegaConf.create({"_target_": "torch.optim.Rprop", "lr": 0.1}), net)
+
+
+def test_patience_is_counted_in_epochs_also_where_few_of_them_are_validated(train_here, tmp_path):
+    options = ("model=small_dense", "model.epochs=50", "model.optimizer.lr=0.1", "trainer.check_val_every_n_epoch=2")
+    told = train_here(*SMALL_MNIST, *options, "early_stopping=2", "hydra.run.dir=run").out
+    losses = [float(row["val_loss"] or "inf") for row in read_csv(tmp_path / "run" / "metrics.csv")]
+    assert len(losses) == losses.index(min(losses)) + 3
+    assert f"early_stopping=2: stopped after epoch {len(losses)} of 50" in told
 
 
 def test_a_schedule_on_the_command_line_replaces_the_recipes(trained, tmp_path):

@@ -30,6 +30,7 @@ def check(config: DictConfig, schema: type) -> None:
     if schema is CrossValidate:
         _check_folds(config)
     if issubclass(schema, Train):
+        check_start(config.trainer)
         _check_mode(config, schema)
         _check_together(config)
 
@@ -85,20 +86,24 @@ def _check_rules(node: DictConfig, schema: type, prefix: str = "") -> None:
             raise UserError(f"{prefix}{key.name}={value}: must be {rule.words}")
 
 
-def _check_devices(devices: Any, nodes: Any) -> None:
-    cores = os.cpu_count() or 1
+def check_start(trainer: Mapping[str, Any]) -> None:
+    """UserError where no run can start or go on with these options on this machine; one of another can be read here."""
+    devices, nodes, cores = trainer["devices"], trainer["num_nodes"], os.cpu_count() or 1
     if isinstance(devices, int) and devices != -1 and not 1 <= devices <= cores:
         raise UserError(f"trainer.devices={devices}: must be from 1 to {cores}, the cores of this machine")
     if isinstance(devices, str) and devices != "auto" and "," not in devices:
         raise UserError(f"trainer.devices={devices}: must be a number, auto, or a list of GPUs")
     if nodes != 1 and not {"MASTER_ADDR", "SLURM_JOB_ID"} & os.environ.keys():
         raise UserError(f"trainer.num_nodes={nodes}: the other machines are not known: set MASTER_ADDR, or leave it 1")
+    if not isinstance(trainer["max_epochs"], int | None):
+        raise UserError(f"trainer.max_epochs={trainer['max_epochs']}: must be a whole number")
+    if trainer.get("max_steps") == 0:
+        raise UserError("trainer.max_steps=0: must be 1 or more, or -1 for no end")
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
     if missing := [key for key in TRAINERS if key not in trainer]:
         raise UserError(f"trainer.{missing[0]}: is needed: leave out ~trainer.{missing[0]}")
-    _check_devices(trainer["devices"], trainer["num_nodes"])
     every = trainer["check_val_every_n_epoch"]
     if not isinstance(every, int) or every < 1:
         raise UserError(f"trainer.check_val_every_n_epoch={every}: must be 1 or more")
@@ -145,11 +150,9 @@ def _check_together(config: DictConfig) -> None:
         raise UserError(f"weights={config.weights}: model={model.name} takes none, only model=resnet50 or pretrained")
     if model.train is not None and "train" not in model.net:
         raise UserError(f"model.train={model.train}: model={model.name} trains as a whole: leave it out")
-    if isinstance(trainer.devices, int) and trainer.devices > 1 and model.batch_size % trainer.devices:
-        share = model.batch_size // trainer.devices * trainer.devices or trainer.devices
-        raise UserError(
-            f"model.batch_size={model.batch_size}: {trainer.devices} processes cannot share it, {share} they can"
-        )
+    if config.early_stopping and trainer.get("val_check_interval") is not None:
+        interval = f"trainer.val_check_interval={trainer.val_check_interval}"
+        raise UserError(f"early_stopping counts epochs: leave out {interval}, which validates at other times")
 
 
 def _check_folds(config: DictConfig) -> None:
@@ -159,7 +162,7 @@ def _check_folds(config: DictConfig) -> None:
         raise UserError("trainer.limit_test_batches is not for folds, which are scored whole")
     if config.trainer.get("fast_dev_run"):
         raise UserError("trainer.fast_dev_run is not for folds: it keeps nothing, train.py takes it")
-    if not _is_on_one_device(config):
+    if not is_on_one_device(config):
         raise UserError("trainer=ddp and other runs on several devices are not for folds: workers=N is")
     if config.early_stopping or config.stop_below or "Plateau" in str(config.model.schedule):
         raise UserError("early_stopping, stop_below and schedule=plateau would look at the fold that scores")
@@ -175,12 +178,17 @@ def _check_mode(config: DictConfig, schema: type) -> None:
         others = [word for word in typed if not word.startswith(("resume=", "networks="))]
         if others or is_multirun or schema is CrossValidate:
             raise UserError(f"resume=RUN goes on as RUN/config.yaml says: leave out {(*others, '-m')[0]}")
-    if config.tune and not _is_on_one_device(config):
+    if config.tune and not is_on_one_device(config):
         raise UserError("tune=lr takes one device")
-    if is_multirun and not _is_on_one_device(config):
+    if config.tune and config.trainer.get("fast_dev_run"):
+        raise UserError("tune=lr keeps what it finds, trainer.fast_dev_run nothing: leave one out")
+    if is_multirun and not is_on_one_device(config):
         raise UserError("trainer=ddp and other runs on several devices go one at a time: leave out -m")
     if is_multirun and config.tune:
         raise UserError("tune=lr goes one at a time: leave out -m")
+    placed = any(word.startswith("hydra.run.dir=") for word in HydraConfig.get().overrides.hydra)
+    if config.trainer.num_nodes != 1 and not placed and not config.resume:
+        raise UserError("trainer.num_nodes: the machines need one folder: give hydra.run.dir, the same to each")
     if config.rerun and not is_multirun:
         raise UserError("rerun=true is of a sweep: a single run is always new")
     if config.show_test and not is_multirun:
@@ -201,5 +209,7 @@ def refuse_without_search(config: DictConfig) -> None:
         raise UserError(f"{key} is of a search: give search=20 and a range, or leave it out")
 
 
-def _is_on_one_device(config: DictConfig) -> bool:
-    return config.trainer.devices == config.trainer.num_nodes == 1
+def is_on_one_device(config: DictConfig) -> bool:
+    """Whether one process trains it, also on a GPU that devices=[1] names."""
+    devices = config.trainer.devices
+    return config.trainer.num_nodes == 1 and (len(devices) if OmegaConf.is_list(devices) else devices) == 1

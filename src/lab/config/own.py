@@ -28,7 +28,7 @@ def name_networks(file: Path | None) -> None:
     if file.suffix != ".py":
         raise UserError(f"networks={file}: must be a Python file, mine.py say")
     try:
-        tree = ast.parse(read_text(file))
+        tree = ast.parse(read_text(file).removeprefix("\ufeff"))  # of Windows' editors
     except (SyntaxError, ValueError) as error:
         raise UserError(f"networks={file}: not Python ({error})") from None
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]

@@ -27,7 +27,8 @@ def augment(
     float pixels [n, c, h, w] from 0 to 255 in, float of the same range out. Interpolation is bilinear; the border is
     repeated, as by Keras' ImageDataGenerator.
     """
-    changed = _move(images, rotation, shift, flip, crop) if rotation or shift or flip or crop else images.float()
+    with torch.autocast(images.device.type, enabled=False):  # bfloat16 rounds places to whole pixels
+        changed = _move(images, rotation, shift, flip, crop) if rotation or shift or flip or crop else images.float()
     if not (brightness or contrast):
         return changed
     lighter, harder = (torch.rand(2, len(images), 1, 1, 1, device=images.device) * 2 - 1).unbind()

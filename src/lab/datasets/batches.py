@@ -55,14 +55,16 @@ class Batches:
         for indices in self._slices():
             there = indices.to(self.images.device)
             images, labels = self.images[there].movedim(-1, 1), self.labels[there]
-            if self.device is not None and self.device.type == "cuda" and not images.is_cuda:
+            # elsewhere the copy would read memory that is in use again already
+            no_wait = self.device is not None and self.device.type == "cuda"
+            if no_wait and not images.is_cuda:
                 images = images.pin_memory()  # else the copy waits for the GPU
                 labels = labels if labels.is_cuda else labels.pin_memory()  # beside features labels are there already
             self.advance(len(indices))
             if (read := read + images.nbytes) > MAPPED:
                 self.release()
                 read = 0
-            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True), indices
+            yield images.to(self.device, non_blocking=no_wait), labels.to(self.device, non_blocking=no_wait), indices
 
     def _slices(self) -> Sequence[Tensor]:
         return self.indices.tensor_split(self.n_batches)
@@ -249,6 +251,7 @@ class ImageData(LightningDataModule):
         """The process's share of `part`, in as many batches as the others', for they wait for one another at each."""
         indices, rank, processes = self.parts[part], self.trainer.global_rank, self.trainer.world_size
         n_batches = ceil(len(indices) / (_count_evaluated(self.images) * processes))
+        n_batches = min(n_batches, max(len(indices) // processes, 1))  # else the smallest share has an empty one
         images, device = self.features or self.images, self.trainer.strategy.root_device
         share = indices[rank::processes]
         return Batches(images, self.labels, share, n_batches, device, self._release) if n_batches else []

@@ -21,7 +21,7 @@ from lab.datasets.corrections import Corrected, correct
 from lab.datasets.pictures import blocks
 from lab.datasets.readers import Arrays
 from lab.decode import digest
-from lab.display.terminal import print_classes
+from lab.display.terminal import print_classes, print_notes
 from lab.errors import UserError
 
 MOST_FOLDS = 20  # to cut groups into, of which some are held out
@@ -186,7 +186,8 @@ def split(arrays: Arrays, validation: float | None, test: float | None, seed: in
         raise UserError("data.validation=null: this data set has no validation part of its own: give a fraction")
     if validation is not None:
         train = np.concatenate([train, own_validation])
-    n_validation, n_test = (round(len(train) * (fraction or 0)) for fraction in (validation, test))
+    images, asked = len(train), {"validation": validation, "test": test}
+    n_validation, n_test = (round(images * (fraction or 0)) for fraction in asked.values())
     held_out, drawing = train[:0], (seed, stratify, arrays.groups)
     if n_validation + n_test:
         train, held_out = _hold_out(train, arrays.labels, n_validation + n_test, *drawing)
@@ -194,7 +195,19 @@ def split(arrays: Arrays, validation: float | None, test: float | None, seed: in
         held_out, own_test = _hold_out(held_out, arrays.labels, n_test, *drawing)
     elif n_test:
         held_out, own_test = held_out[:0], held_out
-    return {"train": train, "validation": own_validation if validation is None else held_out, "test": own_test}
+    parts = {"train": train, "validation": own_validation if validation is None else held_out, "test": own_test}
+    for part, fraction in asked.items():
+        if fraction:
+            _check_share(part, fraction, len(parts[part]) / images)
+    return parts
+
+
+def _check_share(part: str, asked: float, share: float) -> None:
+    """UserError where a part has no images; a note where its `share` of all is far from what was `asked`."""
+    if not share:
+        raise UserError(f"data.{part}={asked:g} gives no image: there are too few, or too few groups of them")
+    if abs(share - asked) > asked / 2:
+        print_notes([f"data.{part}={asked:g} gives {share:.0%} of the images: a group of them is not divided"])
 
 
 def make_folds(

@@ -23,6 +23,7 @@ PARTS = {"train": "train", "validation": "validation", "val": "validation", "val
 ORDER = ("train", "validation", "test")
 LACKING = 0.15  # of the pictures, for each part that a folder lacks
 SHOWN = 10  # broken files
+MOST_REPEATS = 3  # of a pattern: each more takes as many times as long as a name has letters
 RUNS = "outputs"  # the folder of runs; it lies among the classes where a run is started there
 
 
@@ -197,6 +198,8 @@ def _group(pictures: Sequence[Picture], pattern: str | None, digests: Sequence[s
     if pattern:
         if re.search(r"(?<!\\)\)[*+{]", pattern):
             raise UserError(f"data.group={pattern}: a group that is repeated may search for ever: repeat none")
+        if len(re.findall(r"(?<!\\)(?:[*+]|\{\d*,)", pattern)) > MOST_REPEATS:
+            raise UserError(f"data.group={pattern}: searches too long: of *, + and {{1,}} {MOST_REPEATS} at most")
         try:
             found = [re.search(pattern, Path(each.file).name) for each in pictures]
         except re.error as error:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lab.errors import UserError
 from lab.models.layers import Scale
+from lab.models.normalisation import BatchNorm2d
 
 
 @dataclass
@@ -22,7 +23,8 @@ class Layer:
 
 
 PIECE = 16  # images that frozen layers take at a time on a CPU: so few that their maps stay in its cache
-KNOWN_TO_ONEDNN = (nn.ReLU, nn.MaxPool2d, nn.BatchNorm2d, nn.Flatten, nn.Linear)
+# none that derives from them: it may compute something else
+KNOWN_TO_ONEDNN = {nn.ReLU, nn.MaxPool2d, nn.BatchNorm2d, BatchNorm2d, nn.Flatten, nn.Linear}
 
 
 class Network(nn.Sequential):
@@ -37,13 +39,20 @@ class Network(nn.Sequential):
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
-        self.order = list(layers)
+        self.places = list(range(len(layers)))
         for place in range(len(layers) - 1):
-            if isinstance(self.order[place], nn.ReLU) and isinstance(self.order[place + 1], nn.MaxPool2d):
-                self.order[place : place + 2] = self.order[place + 1], self.order[place]
+            layer, after = self.order[place : place + 2]
+            if type(layer) is nn.ReLU and not layer.inplace and type(after) is nn.MaxPool2d:
+                self.places[place : place + 2] = self.places[place + 1], self.places[place]
         trains = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in self.order]
         before = self.order[: trains.index(True)] if True in trains else []
         self.frozen = max((place + 1 for place, layer in enumerate(before) if is_frozen(layer)), default=0)
+
+    @property
+    def order(self) -> list[nn.Module]:
+        """The layers as they are computed; looked up, for Lightning replaces some by others."""
+        layers = list(self)
+        return [layers[place] for place in self.places]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.answer(self.features(images))
@@ -127,10 +136,17 @@ def _lay_out(images: Tensor, layer: nn.Module) -> Tensor:
     With 3x3 kernels it is faster than channels_last, the layout of everything else; with others it is not. Dense layers
     after them gain too: oneDNN's products of few rows are faster than MKL's.
     """
-    gains = isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.out_channels % 16 == 0
+    gains = type(layer) is nn.Conv2d and layer.kernel_size == (3, 3) and layer.out_channels % 16 == 0
+    gains = gains and layer.padding_mode == "zeros"
     if images.is_mkldnn:
-        return images if gains or isinstance(layer, KNOWN_TO_ONEDNN) else images.to_dense()
+        return images if gains or (type(layer) in KNOWN_TO_ONEDNN and _is_plain(layer)) else images.to_dense()
     return images.to_mkldnn() if gains and images.dtype == torch.float32 else images
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether oneDNN has the options of `layer`, which it knows."""
+    is_dilated = getattr(layer, "dilation", 1) not in (1, (1, 1))
+    return not is_dilated and getattr(layer, "affine", True) and not getattr(layer, "inplace", False)
 
 
 def all_finite(net: nn.Module) -> bool:

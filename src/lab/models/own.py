@@ -29,4 +29,4 @@ def own(classes: int, file: str, name: str, sha256: str, **options: Any) -> Sequ
         ) from None
     if not isinstance(net, Module):
         raise UserError(f"{path}: {name} gives a {type(net).__name__}, must give a torch.nn.Module")
-    return net if isinstance(net, Sequential) else Sequential(net)
+    return net if type(net).forward is Sequential.forward else Sequential(net)

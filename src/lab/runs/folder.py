@@ -5,7 +5,7 @@ import csv
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +32,31 @@ OPTIONS |= {"reload_dataloaders_every_n_epochs", "use_distributed_sampler"}
 OPTIONS |= {"limit_test_batches", "limit_train_batches", "limit_val_batches", "log_every_n_steps", "max_epochs"}
 OPTIONS |= {"max_steps", "max_time", "min_epochs", "min_steps", "num_nodes", "overfit_batches", "precision", "profiler"}
 OPTIONS |= {"strategy", "sync_batchnorm", "val_check_interval"}
-PLAIN = r"None|True|False|auto|cpu|gpu|cuda|mps|ddp\w*|simple|advanced|norm|value|warn|bf16[\w-]*|\d[\w:.+-]*|-1"
+PLAIN = r"None|True|False|auto|cpu|gpu|cuda|mps|simple|advanced|pytorch|norm|value|warn|bf16[\w-]*|\d[\w:.+-]*|-1"
 PLAIN += r"|\[?\d+(, ?\d+)*,?\]?"  # a list of GPUs
+PLAIN += r"|ddp(_find_unused_parameters_(true|false))?"  # of other strategies no process gives its results back
+PLAIN += r"|\{'(weeks|days|hours|minutes|seconds)': [\d.]+(, '(weeks|days|hours|minutes|seconds)': [\d.]+)*\}"
 NEEDED_OF_EPOCH = {"epoch", "train_loss", "train_accuracy"}
 NEEDED = ("model.net._target_", "model.optimizer._target_", "data.source._target_", "trainer.precision")
 MOST_CONFIG, MOST_NODES, MOST_DEPTH = 2**18, 10_000, 20  # bytes, values, levels: more would take long to read
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what parsers raise for a damaged file
+LEFT = ("*.ckpt", "metrics.csv", "result.json")  # by a run
 CORRECTIONS = "corrections.csv"  # a run's copy of the table that data.corrections named
 
 
 def claim(folder: Path, config: DictConfig) -> None:
     """Write config.yaml, which makes the folder this run's: a folder that has one is another run's.
 
-    The user's callbacks are left out: what a folder names is not run.
+    The user's callbacks are left out: what a folder names is not run. UserError where it is another run's, though its
+    config.yaml is gone, and where no command could read the config.
     """
     content = OmegaConf.to_container(config, resolve=True)
     content["trainer"].pop("callbacks", None)
+    for option in _find_refused(content["trainer"]):
+        raise UserError(f"{option}: is not for this program: no command could read the run again")
     try:
+        if any(each for pattern in LEFT for each in folder.glob(pattern)):
+            raise FileExistsError
         with atomic_write(folder / "config.yaml", replaces=False) as beside:
             beside.write_text(OmegaConf.to_yaml(content), encoding="utf-8")
     except FileExistsError:
@@ -186,9 +194,8 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train], builds: bo
     for target in targets:
         if not re.fullmatch(TRUSTED, str(target)):
             raise UserError(f"{path}: _target_ {target} is none of this project's: it is not run")
-    for key, value in config.trainer.items():
-        if key not in OPTIONS or not re.fullmatch(PLAIN, str(value)):
-            raise UserError(f"{path}: trainer.{key}={printable(str(value))}: is not taken from a folder")
+    for option in _find_refused(config.trainer):
+        raise UserError(f"{path}: {option}: is not taken from a folder")
     if config.data.corrections and (path.parent / CORRECTIONS).exists():
         config.data.corrections = str(path.parent / CORRECTIONS)
     if is_own and builds:
@@ -198,6 +205,13 @@ def _check_config(saved: DictConfig, path: Path, schema: type[Train], builds: bo
     except (UserError, *DAMAGE, OmegaConfBaseException) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
     return config
+
+
+def _find_refused(trainer: Mapping[str, Any]) -> Iterator[str]:
+    """The options of Lightning's Trainer, KEY=VALUE, that no folder may name."""
+    for key, value in trainer.items():
+        if key not in OPTIONS or not re.fullmatch(PLAIN, str(value)):
+            yield f"trainer.{key}={printable(str(value))}"
 
 
 def _refuse_growth(text: str) -> None:

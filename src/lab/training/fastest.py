@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import itertools
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.nn import functional as F
 
+from lab.config.checks import is_on_one_device
 from lab.models.build import count_parameters
 from lab.training.prepare import Run
 from lab.training.trainer import Epochs
@@ -61,12 +63,14 @@ def choose_precision(run: Run) -> str:
 
     Weights, their updates, losses and batch normalisation stay in float32: only products are computed in less.
     """
-    if not run.config.trainer.devices == run.config.trainer.num_nodes == 1:
+    if not is_on_one_device(run.config):
         return "float32 as ever: several processes might measure, and choose, differently; trainer.precision chooses"
     device = _find_device(run.config)
     old_gpu = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
     short = torch.float16 if old_gpu else torch.bfloat16
-    ways = {torch.float32: contextlib.nullcontext, short: lambda: torch.autocast(device.type, short)}
+    # as Lightning has it: no cache of shortened weights, which here would serve all steps
+    shorter = functools.partial(torch.autocast, device.type, short, cache_enabled=False)
+    ways = {torch.float32: contextlib.nullcontext, short: shorter}
     speeds = _measure_speeds(run, ways)
     times, name = speeds[short] / speeds[torch.float32], str(short).removeprefix("torch.")
     if times > GAIN_OF_SHORT:

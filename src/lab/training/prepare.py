@@ -61,11 +61,11 @@ def prepare(config: DictConfig, untrusted: bool = False, has_weights: bool = Fal
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # Lightning's 1 loads the driver's library at each step of Adam
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.backends.cudnn.allow_tf32 = False  # float32 is float32
     torch.set_flush_denormal(True)  # as TensorFlow does: the tiny gradients of raw pixels take twice the time without
-    if config.speed and torch.cuda.is_available():  # also TensorFloat32 and the fastest of several convolutions
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    # of speed=fast also TensorFloat32 and the fastest of several convolutions; else float32 is float32
+    is_fast = config.speed is not None and torch.cuda.is_available()
+    torch.set_float32_matmul_precision("high" if is_fast else "highest")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = is_fast
     seed_everything(draw_seed(config), verbose=False)
     dataset = load(config.data, untrusted)
     classifier, layers = build_classifier(config, dataset.shape, len(dataset.classes), has_weights)
@@ -140,6 +140,8 @@ def make_optimizer(config: DictConfig, net: nn.Module, clips: bool = False) -> O
     optimizer = instantiate("model.optimizer", config, Optimizer, params, **({"fused": True} if fused else {}))
     for (l2, factor), group in zip(groups, optimizer.param_groups, strict=True):
         group["lr"] *= factor
+        if l2 and "weight_decay" not in optimizer.defaults:
+            raise UserError(f"model.optimizer._target_={config._target_}: the network's l2 needs one with weight_decay")
         if l2:
             group["weight_decay"] = group.get("weight_decay", 0) + 2 * l2
     return optimizer

@@ -1,6 +1,8 @@
 """What a run says of itself: at its start, at its end, in result.json, as TensorBoard's hyper-parameters."""
 
+import contextlib
 import copy
+import io
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -98,7 +100,6 @@ def describe(run: Run) -> dict[str, Any]:
             "trainable": count_parameters(run.classifier.net, trainable_only=True),
         },
         "threads": torch.get_num_threads(),
-        "precision": run.config.trainer.precision,
         "machine": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
@@ -140,7 +141,7 @@ def print_end(run: Run, rows: Sequence[Mapping[str, float]], epochs: int) -> Non
     losses = {row["epoch"]: row["val_loss"] for row in rows if "val_loss" in row}
     if patience and losses:
         lowest = min(losses, key=losses.get)
-        waited = sum(epoch > lowest for epoch in losses)
+        waited = max(losses) - lowest
         since = f"the lowest validation loss, {losses[lowest]:.4f}, was epoch {lowest}'s"
         if waited >= patience:
             if re.search("OneCycle|Cosine", str(run.config.model.schedule)):
@@ -192,5 +193,11 @@ def log_hyperparameters(run: Run, result: dict[str, Any]) -> None:
             if "last" in result[part]
         },
     )
-    classifier.logger.experiment.add_graph(classifier, classifier.example_input_array.to(classifier.device))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # torch prints what it raises
+            classifier.logger.experiment.add_graph(classifier, classifier.example_input_array.to(classifier.device))
+    except OSError:
+        raise
+    except Exception as error:  # whatever a network of the user's own does that torch cannot trace
+        print_notes([f"TensorBoard has no graph of this network: it cannot be traced ({first_line(error)})"])
     classifier.logger.save()

@@ -28,7 +28,7 @@ def find_saliency(
         for number, layer in enumerate(layers, 1):
             outputs = layer(outputs)
             if outputs.ndim == 4 and outputs.shape[1] > PICTURE and min(outputs.shape[2:]) >= LEAST_SIDE:
-                start, place = outputs, number
+                start, place = outputs.clone(), number  # the next layer may overwrite them
     gradient, start = _gradient(start, layers[place:], torch.from_numpy(classes))
     if place:
         found = (gradient.mean((2, 3), keepdim=True) * start).sum(1, keepdim=True).relu()
@@ -42,7 +42,7 @@ def find_saliency(
 def _gradient(start: Tensor, layers: list[nn.Module], classes: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient of the logits of `classes` by `start`, which `layers` turn into logits; and `start`."""
     start = start.detach().float().requires_grad_()
-    outputs = start
+    outputs = start.clone()
     for layer in layers:
         outputs = layer(outputs)
     outputs.gather(1, classes[:, None]).sum().backward()

@@ -118,7 +118,7 @@ def feature_maps(run: Run, image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArra
             break
         shape, total = "x".join(map(str, outputs.shape[1:])), outputs.shape[1]
         shown = f", {MOST_MAPS} of {total} maps shown" if total > MOST_MAPS else ""
-        maps[f"{number} {type(layer).__name__}: {shape}{shown}"] = outputs[0, :MOST_MAPS].float().numpy()
+        maps[f"{number} {type(layer).__name__}: {shape}{shown}"] = outputs[0, :MOST_MAPS].float().numpy().copy()
     return maps
 
 

@@ -1,17 +1,19 @@
 """Trains one run, from a config to a folder with its results."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
+from lab.config.checks import check_start
 from lab.config.overrides import resume_command
 from lab.config.schema import place_data
 from lab.display.figures import confusion, curves
@@ -53,6 +55,7 @@ def train(
     epochs = Epochs(folder / "metrics.csv", tqdm.write, lambda rows: fell_below(config, rows))
     keeps_best = tested == "test" and len(run.dataset.parts["validation"]) > 0
     trainer = make_trainer(config, folder, [*callbacks, epochs, ProgressBar(), Threads(run, epochs)], keeps_best)
+    _check_processes(run, trainer)
     if trainer.fast_dev_run:
         return _fast_dev_run(run, trainer, folder)
     is_first = rank_zero_only.rank == 0  # of the processes of a distributed run
@@ -65,7 +68,7 @@ def train(
             print_start(run)
             if fast:
                 print(f"speed=fast: {fast}")
-        _fit(run, trainer, epochs, folder / "last.ckpt")
+        _fit(run, trainer, epochs, folder / "last.ckpt" if resumes else None)
         if is_first:
             print_end(run, epochs.rows, trainer.max_epochs)
         scores, predictions = _test(run, trainer, epochs, folder, tested)
@@ -88,8 +91,11 @@ def resume(folder: Path) -> None:
         return
     if is_of_folds(folder):  # and is not to be tested on the test part
         raise UserError(f"{folder}: a fold: the command that began the cross-validation goes on with it")
-    if config.weights and Path(config.weights).expanduser().absolute().is_relative_to(folder):  # a stranger's, perhaps
-        raise UserError(f"{folder}: its weights={config.weights} lie in the folder itself: they are not read")
+    weights = OmegaConf.select(config, "model.net.weights")
+    place = Path(os.path.realpath(Path(str(weights)).expanduser()))  # Path.resolve raises of links in a circle
+    if weights and place.is_relative_to(folder.resolve()):  # a stranger's, perhaps
+        raise UserError(f"{folder}: its weights={weights} lie in the folder itself: they are not read")
+    check_start(config.trainer)
     place_data(config)
     train(config, folder, resumes=True)
 
@@ -103,13 +109,23 @@ def _check_validation(run: Run) -> None:
         raise UserError(f"{unfit[0]} looks at the validation part: there is no validation part, give data.validation")
 
 
+def _check_processes(run: Run, trainer: Trainer) -> None:
+    """UserError where the processes of a distributed run cannot work together."""
+    size, processes = run.config.model.batch_size, trainer.world_size
+    if size % processes:
+        share = size // processes * processes or processes
+        raise UserError(f"model.batch_size={size}: {processes} processes cannot share it, {share} they can")
+    if processes > 1 and run.config.trainer.get("sync_batchnorm") and trainer.strategy.root_device.type == "cpu":
+        raise UserError("trainer.sync_batchnorm=true: torch has it for GPUs alone")
+
+
 def _validates(run: Run) -> bool:
     return len(run.dataset.parts["validation"]) > 0 and run.config.trainer.limit_val_batches != 0
 
 
-def _fit(run: Run, trainer: Trainer, epochs: Epochs, last: Path) -> None:
-    """Train, from the checkpoint `last` on if there is one."""
-    done = _check_checkpoints(run, last) if last.exists() else None
+def _fit(run: Run, trainer: Trainer, epochs: Epochs, last: Path | None) -> None:
+    """Train; a run that goes on does so from the checkpoint `last`, if there is one."""
+    done = _check_checkpoints(run, last) if last and last.exists() else None
     if whole := fits_whole_epochs(trainer_options(run.config), trainer, run.classifier.optimizer):
         run.classifier = WholeEpochsClassifier(run.classifier)
     data = run.data(whole_epochs=whole)
@@ -122,7 +138,7 @@ def _fit(run: Run, trainer: Trainer, epochs: Epochs, last: Path) -> None:
             raise
         raise UserError(f"{last}: this run cannot go on from it ({first_line(error)})") from None
     if not epochs.rows:
-        raise UserError(f"{last}: this run cannot go on from it (it has no epochs)")
+        raise UserError("training ended before its first epoch did: see trainer.max_time, max_steps and callbacks")
 
 
 def _check_checkpoints(run: Run, last: Path) -> int:
@@ -185,6 +201,7 @@ def _write(
         "images_per_second": round(epochs.images / epochs.seconds, 1),  # of the training batches alone
         "device": str(trainer.strategy.root_device),
         "processes": trainer.world_size,
+        "precision": trainer.precision,  # of float16 a CPU makes bfloat16
     }
     if fell_below(run.config, epochs.rows):
         result["pruned"] = True

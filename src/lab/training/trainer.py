@@ -57,7 +57,8 @@ def make_trainer(config: DictConfig, folder: Path, callbacks: list[Callback], ke
     if config.model.average:
         others.append(Average(config.model.average))
     if config.early_stopping:
-        others.append(Patience("val_loss", patience=config.early_stopping, check_on_train_epoch_end=False))
+        validations = math.ceil(config.early_stopping / config.trainer.check_val_every_n_epoch)
+        others.append(Patience("val_loss", patience=validations, check_on_train_epoch_end=False))
     if config.model.schedule:
         others.append(LearningRateMonitor("epoch"))
     try:

@@ -38,13 +38,18 @@ def suggest_learning_rate(config: DictConfig, folder: Path) -> None:
         for group, share in zip(optimizer.param_groups, shares, strict=True):
             group["lr"] = rate * share
 
+    def stop(_: str) -> None:
+        trainer.should_stop = True
+
+    run.classifier.stop_diverged = stop  # that is how the test ends
     run.classifier.optimizer.register_step_pre_hook(share_out)
     lr_finder.tqdm = functools.partial(tqdm, disable=None, leave=False)  # Lightning's fills a file with its steps
     try:
         found = Tuner(trainer).lr_find(run.classifier, datamodule=run.data(), update_attr=False, **RANGE)
     except SystemExit:  # Lightning makes it of Ctrl-C, and says nothing
         raise KeyboardInterrupt from None
-    rates, losses = found.results["lr"], found.results["loss"]
+    is_finite = np.isfinite(found.results["loss"])
+    rates, losses = (np.array(found.results[key])[is_finite].tolist() for key in ("lr", "loss"))
     rate = _steepest(rates, losses)
     rows = [{"learning_rate": lr, "loss": loss} for lr, loss in zip(rates, losses, strict=True)]
     write_csv(rows, folder / "learning_rates.csv")
@@ -60,7 +65,7 @@ def _steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
 
     Lightning's own suggestion goes along a linear axis, where noise at the smallest rates wins.
     """
-    if len(rates) < SKIPPED + 10 or not np.isfinite(losses).all():
+    if len(rates) < SKIPPED + 10:
         raise UserError("tune=lr: the loss rises too soon for a curve: is model.scale right?")
     slopes = np.gradient(np.asarray(losses), np.log(rates))
     return float(rates[SKIPPED + int(np.argmin(slopes[SKIPPED:]))])
