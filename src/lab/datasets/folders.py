@@ -23,7 +23,7 @@ PARTS = {"train": "train", "validation": "validation", "val": "validation", "val
 ORDER = ("train", "validation", "test")
 LACKING = 0.15  # of the pictures, for each part that a folder lacks
 SHOWN = 10  # broken files
-MOST_REPEATS = 3  # of a pattern: each more takes as many times as long as a name has letters
+MOST_REPEATS = 4  # of a pattern: each more takes as many times as long as a name has letters
 RUNS = "outputs"  # the folder of runs; it lies among the classes where a run is started there
 
 
