@@ -177,7 +177,8 @@ def test_the_lab_and_a_plain_loop_are_measured_on_the_same_images(here, tmp_path
 
 def test_a_yardstick_that_fails_ends_the_benchmark_in_a_line(refused):
     assert "nothing is left to measure" in refused("tasks=[folds]", "stacks=[plain]", command="benchmark")
-    assert "nothing is left to measure" in refused("tasks=[start]", "neighbours=[late]", "stacks=[lab]", command="benchmark")
+    words = ("tasks=[start]", "neighbours=[late]", "stacks=[lab]")
+    assert "nothing is left to measure" in refused(*words, command="benchmark")
     assert "false -Pc: no message" in refused("stacks=[keras]", "keras=/bin/false", command="benchmark")
     assert "true: does not answer as Python does" in refused("stacks=[keras]", "keras=/bin/true", command="benchmark")
 
