@@ -151,7 +151,7 @@ def test_a_fold_that_diverges_ends_it_in_one_line_and_leaves_no_half_fold(refuse
         (["data.folds=1"], "data.folds=1: must be from 2 to 1,000"),
         (["trainer=ddp"], "workers=N is"),
         (["trainer.limit_test_batches=1"], "scored whole"),
-        (["+trainer.speed=3", "workers=1"], "Lightning's Trainer has no such option"),
+        (["+trainer.speed=3", "workers=1"], "trainer.speed=3: is not for this program"),
         (["data.folds=400"], "data.folds=400"),
     ],
 )

@@ -366,15 +366,6 @@ def test_single_runs_and_another_score_than_accuracy_tell_of_no_lead(train_here)
     assert "Single runs do not tell whether its lead is chance: add seed=1,2,3." in told
 
 
-def test_a_last_epoch_that_is_not_validated_on_its_way_is_at_the_end(train_here, tmp_path):
-    told = train_here(*HERE, *FAST, RATES, "model.epochs=3", "trainer.check_val_every_n_epoch=2").out
-    assert "Best by validation accuracy" in told and "no validation part" not in told
-    for row in rows(tmp_path / "sweep"):
-        validated = read_result(tmp_path / "sweep" / row["folder"])["validation"]
-        assert [validated[which]["epoch"] for which in ("best", "last")] == [2, 3]
-        assert validated["last"]["accuracy"] == float(row["val_accuracy"])
-
-
 def test_folds_are_runs_of_a_setting_of_which_none_wins_and_they_tell_less_than_seeds():
     """Folds share images to train on."""
 

@@ -51,7 +51,7 @@ def test_a_run_folder_holds_what_the_readme_says(finished):
     names = {path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents")}
     assert names == {
         *("config.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "result.json", "predictions.npz"),
-        *("curves.png", "confusion.png"),
+        *("predictions_validation.npz", "curves.png", "confusion.png"),
     }
     result = read_result(folder)
     assert result["model"] == "small_pool" and result["data"]["name"] == "mnist"
@@ -188,11 +188,14 @@ def test_trainers_epochs_win_over_the_recipes_and_say_so(train_here, tmp_path):
     assert result["epochs"] == 1 and result["train"]["images"] == 100
 
 
-def test_an_epoch_without_validation_has_no_figures_of_another(train_here, tmp_path):
+def test_an_epoch_without_validation_has_no_figures_of_another_but_the_last_is_validated_at_the_end(
+    train_here, tmp_path
+):
     train_here(*FAST, "model.epochs=3", "trainer.check_val_every_n_epoch=2", "hydra.run.dir=run")
     rows = read_csv(tmp_path / "run" / "metrics.csv")
     assert [bool(row["val_loss"]) for row in rows] == [False, True, False]
-    assert read_result(tmp_path / "run")["validation"].keys() == {"best"}
+    validated = read_result(tmp_path / "run")["validation"]
+    assert [validated[which]["epoch"] for which in ("best", "last")] == [2, 3]
 
 
 @pytest.mark.parametrize(
