@@ -291,10 +291,7 @@ def _rung_line(row: Row, effects: "Effects") -> dict[str, str]:
 
 
 class Effects:
-    """All differences between rows that a table speaks of, by seed and fold.
-
-    p and intervals are Holm's for all of them, run or not: what runs later changes no verdict from undecided to real.
-    """
+    """All differences between rows that a table speaks of, by seed and fold; Holm's correction counts those not run."""
 
     def __init__(self, content: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
         asked = [(name, entry["against"]) for name, entry in content["rows"].items() if "against" in entry]
