@@ -20,6 +20,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from lab.runs.predictions import Predictions
 from lab.training.checkpoint import AtomicCheckpoints
 from lab.training.result import print_end
 
@@ -330,6 +331,18 @@ def test_the_winner_is_tested_against_the_second_seed_by_seed():
     assert len(conclude(jobs(0.0))) == 1
     _, told = conclude(jobs(0.02))
     assert "of 6 runs, paired" in told and "undecided" in told
+
+
+def test_settings_with_one_seed_in_common_are_not_judged_by_that_one(tmp_path):
+    """Of that seed both have the same answers, while the means lie apart."""
+    jobs = [a_job({"model": "dense", "seed": seed}, 0.9 + 0.001 * int(seed)) for seed in "12"]
+    jobs += [a_job({"model": "deep", "seed": seed}, 0.95 + 0.001 * int(seed)) for seed in "23"]
+    logits, classes = np.zeros((100, 2), np.float32), np.array(["cat", "dog"])
+    answers = Predictions(logits, *np.zeros((2, 100), int), classes, np.array("of the same images"))
+    answers.save(tmp_path / "predictions_validation.npz")
+    for job in jobs[1:3]:
+        job.folder = tmp_path
+    assert len(conclude(jobs)) == 1
 
 
 def test_a_setting_whose_runs_failed_does_not_win_by_those_that_are_left():

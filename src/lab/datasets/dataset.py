@@ -198,15 +198,15 @@ def split(arrays: Arrays, validation: float | None, test: float | None, seed: in
     parts = {"train": train, "validation": own_validation if validation is None else held_out, "test": own_test}
     for part, fraction in asked.items():
         if fraction:
-            _check_share(part, fraction, len(parts[part]) / images)
+            _check_share(part, fraction, len(parts[part]) / images, arrays.groups is not None)
     return parts
 
 
-def _check_share(part: str, asked: float, share: float) -> None:
-    """UserError where a part has no images; a note where its `share` of all is far from what was `asked`."""
+def _check_share(part: str, asked: float, share: float, has_groups: bool) -> None:
+    """UserError where a part has no images; a note where groups make its `share` of all another than was `asked`."""
     if not share:
         raise UserError(f"data.{part}={asked:g} gives no image: there are too few, or too few groups of them")
-    if abs(share - asked) > asked / 2:
+    if has_groups and abs(share - asked) > asked / 2:
         print_notes([f"data.{part}={asked:g} gives {share:.0%} of the images: a group of them is not divided"])
 
 

@@ -263,10 +263,9 @@ def launch(
                 told = "stopped when a process of the sweep was killed (no memory left?)"
                 for job in [job for job in jobs if job.folder.exists() and not job.has_ended()]:
                     write_text(told, job.folder / "error.txt")
-                left = [job for job in jobs if not job.has_ended()]
-                if len(left) == len(jobs):
+                before, jobs = len(jobs), [job for job in jobs if not job.has_ended()]
+                if len(jobs) == before:
                     raise UserError("a process was killed before its first job (no memory left?)") from None
-                jobs = left
             except (KeyboardInterrupt, Exception) as error:  # the launcher's own: a job's is in its error.txt
                 if isinstance(error, KeyboardInterrupt) or was_interrupted():
                     raise UserError("interrupted: the same command goes on with the jobs that are missing") from None

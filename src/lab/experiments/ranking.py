@@ -196,8 +196,9 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
     from lab.experiments.pairs import estimate_lead
 
     gap, is_single = best.mean(metric) - second.mean(metric), len(best.jobs) == len(second.jobs) == 1
-    pairs = _pair(best, second) if is_single or min(len(best.jobs), len(second.jobs)) > 1 else []
-    if lead := estimate_lead(pairs, metric.removeprefix("val_"), best.held_out()):
+    pairs = _pair(best, second)
+    lead = estimate_lead(pairs, metric.removeprefix("val_"), best.held_out()) if is_single or len(pairs) > 1 else None
+    if lead:
         estimate, images = lead
         gap, within = estimate.value, estimate.value - estimate.low
         told = {"runs": len(pairs), "images": images}
