@@ -40,6 +40,14 @@ def weights(fold):
     return torch.load(fold / "last.ckpt", weights_only=True)["state_dict"]
 
 
+def test_each_fold_starts_from_weights_of_its_own(train_here, tmp_path):
+    words = (*SMALL_MNIST, "model=small_dense", "model.epochs=1", "model.optimizer.lr=1e-30", "data.folds=2")
+    for fold in (0, 1):
+        train_here(*words, f"data.fold={fold}", f"hydra.run.dir=fold_{fold}")
+    first, second = (weights(tmp_path / f"fold_{fold}") for fold in (0, 1))
+    assert not any(torch.equal(first[name], second[name]) for name in first if name.endswith("weight"))
+
+
 def test_scores_mean_and_interval_are_told_and_saved(finished):
     told, folder = finished
     scores = [read_result(folder / f"fold_{k}")["held_out"]["last"]["accuracy"] * 100 for k in range(FOLDS)]

@@ -6,14 +6,20 @@ import shlex
 import numpy as np
 import pytest
 from conftest import PROJECT, read_csv
+from omegaconf import OmegaConf
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 import predict
+from lab.config.schema import CONF
+from lab.evaluation.significance import corrected_t
+from lab.experiments.protocol import compare_all
+from lab.experiments.verdicts import data_set
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"python3?\s+(?:src/)?(\w+)\.py((?: [^`|#\n]+)?)")
 BY_HYDRA = ("train", "cross_validate", "benchmark", "reproduce")
+LABS = OmegaConf.to_container(OmegaConf.load(CONF / "table" / "labs.yaml"))
 LADDERS = [("Ladder", "ladder"), ("Ladder of photographs", "ladder_photos"), ("Precision", "precision")]
 MINE = """
 from torch.nn import Flatten, LazyLinear, Sequential
@@ -74,18 +80,30 @@ def test_the_readme_is_short_and_its_first_command_comes_first():
     assert next(line for line in lines if "python" in line).endswith("src/train.py model=deep data=mnist")
 
 
+def results(section):
+    """A section of RESULTS.md, and the cells of its tables' lines."""
+    text = (PROJECT / "RESULTS.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return text, [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:2] == "| "]
+
+
+def whole_rows():
+    """The lines of published.csv of each row all of whose runs have finished."""
+    lines = {}
+    for line in read_csv(PROJECT / "docs" / "published.csv"):
+        lines.setdefault(line["row"], []).append(line)
+    return {row: of for row, of in lines.items() if all(line["accuracy"] for line in of)}
+
+
 @pytest.mark.parametrize(("section", "name"), [("Published figures", "published"), *LADDERS])
 def test_each_accuracy_in_the_results_is_that_of_the_csv_file_beside_it(section, name):
-    text = (PROJECT / "RESULTS.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    (head, *rows) = (line for line in text.splitlines() if line.startswith("| "))
-    columns = [cell.strip() for cell in head.split("|")[1:-1]]
+    (columns, *rows) = results(section)[1]
     known = {}
     for line in read_csv(PROJECT / "docs" / f"{name}.csv"):
         if line["accuracy"]:
             known.setdefault(line["row"], {}).setdefault(line["seed"], []).append(100 * float(line["accuracy"]))
     told = {}
     for row in rows:
-        cells = dict(zip(columns, (cell.strip() for cell in row.split("|")[1:-1]), strict=False))
+        cells = dict(zip(columns, row, strict=False))
         told.setdefault(cells.get("row", cells.get("network")), cells.get("measured", cells.get("accuracy %", "-")))
     for row, scores in known.items():
         folds = max(map(len, scores.values()))
@@ -93,14 +111,59 @@ def test_each_accuracy_in_the_results_is_that_of_the_csv_file_beside_it(section,
         assert told[row].partition(" ")[0] == f"{sum(means) / len(means):.2f}", row
 
 
+def test_the_verdicts_in_the_results_follow_from_the_csv_file_by_the_protocol():
+    known, measured = whole_rows(), {}
+    for row, entry in LABS["rows"].items():
+        lines = known.get(row, [])
+        scores = {key: [float(line[key]) for line in lines] for key in ("loss", "accuracy")}
+        tails = [float(line["tail"]) for line in lines if "tail" in entry]
+        means = entry.get("folds", [0] * len(lines))
+        accuracies = [100 * score - mean for score, mean in zip(scores["accuracy"], means, strict=bool(lines))]
+        measured[row] = {"set": data_set(entry), **scores, "accuracy": accuracies, "tail": tails, "Keras": []}
+    if (beside := PROJECT / "docs" / "keras.csv").exists():
+        for line in read_csv(beside):
+            measured[line["row"]]["Keras"].append(float(line["accuracy"]))
+    compared = compare_all(measured, LABS["rows"], LABS["protocol"])
+    text, cells = results("Published figures")
+    kinds = {"test loss": "loss", "validation, last epochs": "tail", "test accuracy, Keras beside it": "Keras"}
+    told = {(row[0], kinds.get(row[1], "accuracy")): row for row in cells}
+    for one in compared:
+        if one.verdict() != "not yet run":
+            row = told[one.row, one.what]
+            numbers = [one.value, *one.interval(0.9)]
+            shown = [float(number) for number in re.findall(r"[-+][\d.]+", row[6 if one.what == "accuracy" else 4])]
+            expected = 100 * np.expm1(numbers) if one.what == "loss" else numbers
+            assert shown == pytest.approx(expected, abs=0.51 if one.what == "loss" else 0.0051), row
+            assert row[7 if one.what == "accuracy" else 6].startswith(one.verdict()), row
+    for word in ("equivalent", "different", "undecided", "not yet run"):
+        counts = [
+            sum((one.what == "accuracy") == is_main and one.verdict() == word for one in compared) for is_main in (1, 0)
+        ]
+        assert f"- **{counts[0]} {word}" in text and f"{counts[1]} {word}" in text.partition("judged the same way")[2]
+
+
+def test_the_differences_in_the_findings_follow_from_the_csv_file_by_holm():
+    known, effects = whole_rows(), []
+    asked = dict.fromkeys(re.findall(r"\{(\S+) minus ([^\s}]+)(?: (loss))?\}", " ".join(LABS["findings"])))
+    for one, other, what in asked:
+        pair = [[float(line[what or "accuracy"]) for line in known.get(row, [])] for row in (one, other)]
+        is_of_folds = "folds" in LABS["rows"][one]
+        effects.append(corrected_t(np.subtract(*pair), is_of_folds / 4) if all(pair) else None)
+    corrected = multipletests([effect.p if effect else 1 for effect in effects], method="holm")[1]
+    text = results("Published figures")[0]
+    for (one, other, what), effect, p in zip(asked, effects, corrected, strict=True):
+        if effect:
+            value = f"{effect.value:+.4f}" if what else f"{100 * effect.value:+.2f}"
+            told = re.escape(f"p = {p:.2g}: {'real' if p < 0.05 else 'undecided'})")
+            assert re.search(rf"{re.escape(value)} \([^()]*, {told}", text), (one, other, what)
+
+
 @pytest.mark.parametrize(("section", "name"), LADDERS)
 def test_what_a_rung_buys_is_judged_by_the_csv_file_beside_it_and_by_holm(section, name):
-    text = (PROJECT / "RESULTS.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     scores = {}
     for line in read_csv(PROJECT / "docs" / f"{name}.csv"):
         scores.setdefault(line["row"], []).append(100 * float(line["accuracy"]))
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
-    rungs = {row[0]: (row[4], row[5]) for row in cells if row[4] in scores}
+    rungs = {row[0]: (row[4], row[5]) for row in results(section)[1] if row[4] in scores}
     differences = {row: np.subtract(scores[row], scores[against]) for row, (against, _) in rungs.items()}
     p_values = [stats.ttest_1samp(of, 0).pvalue for of in differences.values()]
     for row, p in zip(differences, multipletests(p_values, method="holm")[1], strict=True):

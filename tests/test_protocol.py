@@ -29,6 +29,14 @@ def test_a_small_difference_with_a_small_spread_is_equivalent_a_large_one_differ
     assert words == {"close": "equivalent", "far": "different", "wide": "undecided"}
 
 
+def test_where_nothing_is_known_of_the_spread_nothing_is_decided():
+    (one,) = judge({"row": [97.0]})
+    assert one.verdict() == "undecided" and one.p() == 1
+    alike = {"set": "cifar4", "accuracy": [25.0] * 20, "loss": [], "tail": [], "Keras": [24.0] * 20}
+    (beside,) = compare_all({"E6": alike}, {"E6": {"run": "", "keras": True}}, LABS["protocol"])
+    assert beside.verdict() == "undecided"
+
+
 def test_without_enough_seeds_there_is_no_verdict():
     (one,) = judge({"row": []})
     assert one.verdict() == "not yet run" and one.p() == 1

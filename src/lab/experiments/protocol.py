@@ -25,15 +25,14 @@ class Comparison:
     ours: Sequence[float] = ()  # a figure a seed, or the difference of each fold; empty: not yet run
     theirs: Sequence[float] = ()  # a figure a seed, of Keras; empty: the published figure is one draw
     value: float = math.nan  # the difference, ours less theirs
-    freedom: float = 0.0  # degrees of freedom of its standard error
+    freedom: float = 0.0  # degrees of freedom of its standard error; nan: nothing is known of it, there is no verdict
     error: Callable[[int], float] = lambda seeds: math.nan  # its standard error, with so many seeds
     seeds: int = 0
     comparisons: int = 1  # how many are judged together
     corrected_p: float = 1.0  # by Holm, for all of these
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        half = float(t.ppf((1 + confidence) / 2, self.freedom)) * self.error(self.seeds) + self.rounding
-        return self.value - half, self.value + half
+        return self._interval(confidence, self.seeds)
 
     def p(self, seeds: int | None = None) -> float:
         """The probability of a difference as large by chance; with `seeds`, were there so many of the same spread."""
@@ -41,14 +40,19 @@ class Comparison:
             return 1.0
         beyond = max(abs(self.value) - self.rounding, 0)
         seeds = seeds or self.seeds
-        error = self.error(seeds)
-        return 2 * float(t.sf(beyond / error, self._freedom(seeds))) if error else float(beyond == 0)
+        error, freedom = self.error(seeds), self._freedom(seeds)
+        if math.isnan(freedom):
+            return 1.0
+        return 2 * float(t.sf(beyond / error, freedom)) if error else float(beyond == 0)
 
     def is_equivalent(self, seeds: int | None = None) -> bool:
         """Two one-sided tests at 5 %: the 90 % interval lies within the margin."""
-        seeds = seeds or self.seeds
-        half = float(t.ppf(0.95, self._freedom(seeds))) * self.error(seeds) + self.rounding
-        return abs(self.value) + half < self.margin
+        low, high = self._interval(0.9, seeds or self.seeds)
+        return -self.margin < low and high < self.margin
+
+    def _interval(self, confidence: float, seeds: int) -> tuple[float, float]:
+        half = float(t.ppf((1 + confidence) / 2, self._freedom(seeds))) * self.error(seeds) + self.rounding
+        return self.value - half, self.value + half
 
     def _freedom(self, seeds: int) -> float:
         return self.freedom + (seeds - self.seeds) * (2 if self.theirs else 1)
@@ -91,10 +95,9 @@ def compare_all(
         if "tail" in entry:
             found.append(Comparison(row, "tail", entry["tail"], margin, 0.005, scores["tail"]))
         if "keras" in entry:
-            theirs = scores["Keras"]
-            ours = scores["accuracy"] if len(theirs) >= len(scores["accuracy"]) > 0 else ()
-            known = mean(theirs) if theirs else math.nan
-            found.append(Comparison(row, "Keras", known, margin, 0.0, ours, theirs[: len(ours)]))
+            ours = scores["accuracy"] if len(scores["Keras"]) >= len(scores["accuracy"]) else ()
+            theirs = scores["Keras"][: len(ours)]
+            found.append(Comparison(row, "Keras", mean(theirs or [math.nan]), margin, 0.0, ours, theirs))
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for one in found:
         if one.ours:
@@ -132,11 +135,14 @@ def _compare_samples(one: Comparison) -> None:
     ours, theirs = variance(one.ours), variance(one.theirs)
     one.seeds, one.value = len(one.ours), mean(one.ours) - mean(one.theirs)
     one.error = lambda seeds: math.sqrt((ours + theirs) / seeds)
-    one.freedom = (one.seeds - 1) * (ours + theirs) ** 2 / (ours**2 + theirs**2)
+    spread = ours**2 + theirs**2
+    one.freedom = (one.seeds - 1) * (ours + theirs) ** 2 / spread if spread else math.nan
 
 
-def tell(protocol: Mapping[str, Any]) -> list[str]:
-    """The protocol in words."""
+def tell(protocol: Mapping[str, Any] | None) -> list[str]:
+    """The protocol in words, none of a table without one."""
+    if protocol is None:
+        return []
     names = {"mnist": "MNIST", "pneumonia": "chest X-rays", "cifar4": "CIFAR4", "folds": "five folds"}
     rules = []
     for kind, allowed in protocol["seeds"].items():

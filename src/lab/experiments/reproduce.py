@@ -11,6 +11,7 @@ from lab.errors import UserError
 from lab.experiments.jobs import Job, compose_train, identify, is_current, is_of_sample, launch, make_launcher
 from lab.experiments.keras_beside import beside, read_scores
 from lab.experiments.processes import count_workers
+from lab.experiments.protocol import tell
 from lab.experiments.verdicts import Row, data_set, report
 from lab.runs.folder import locked
 
@@ -25,6 +26,8 @@ def reproduce(config: DictConfig, folder: Path) -> None:
     """
     table = OmegaConf.to_container(config.table, resolve=True)
     rows = _list_rows(table, config, folder)
+    for rule in tell(table.get("protocol")):
+        print(f"- {rule}")
     # a verdict needs all seeds that a protocol asks for: then row by row, the cheap ones first; else seed by seed
     jobs = [job for row in sorted(rows, key=lambda row: sum(job.work for job in row.jobs)) for job in row.jobs]
     if "protocol" not in table:

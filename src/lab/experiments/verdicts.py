@@ -14,6 +14,7 @@ from lab.display.markdown import replace_section, table
 from lab.display.terminal import print_table
 from lab.evaluation.significance import corrected_t, holm, holm_levels
 from lab.experiments.jobs import Job, is_of_sample
+from lab.experiments.keras_beside import SCORES
 from lab.experiments.protocol import Comparison, compare_all, tell
 from lab.files import atomic_write, write_csv, write_text
 from lab.runs.folder import read_history
@@ -70,10 +71,10 @@ class Row:
         """The result.json of each run that has finished."""
         return [result for result in (job.result() for job in self.jobs) if result]
 
-    def scores(self) -> dict[tuple[str, str], float]:
-        """Accuracy in % by seed and fold, on the test part, or on the fold held out."""
+    def scores(self, what: str = "accuracy") -> dict[tuple[str, str], float]:
+        """Accuracy in %, or loss, by seed and fold, on the test part, or on the fold held out."""
         scored = {(job.values["seed"], job.values["fold"]): _score(job) for job in self.jobs}
-        return {key: score["accuracy"] * 100 for key, score in scored.items() if score}
+        return {key: score[what] * (100 if what == "accuracy" else 1) for key, score in scored.items() if score}
 
     def by_whole_seed(self) -> dict[str, tuple[float, ...]]:
         """Accuracies in % of each seed all of whose folds have run: a fold each, in order; without folds one."""
@@ -145,15 +146,16 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     by_row = {one.row: one for one in compared if one.what == "accuracy"}
     effects = Effects(content, by_name)
     lines = [_rung_line(row, effects) if is_ladder else _row_line(row, by_row.get(row.name)) for row in rows]
-    rules = "\n".join(f"- {rule}" for rule in tell(protocol)) if protocol else ""
-    print(rules)
+    rules = "\n".join(f"- {rule}" for rule in tell(protocol))
     _print(title, lines)
     if drawn := [row for row in rows if row.by_seed()]:
         (rungs if is_ladder else published)(list(map(_shown, drawn)), title, picture)
-    write_csv([_csv_line(row, job) for row in rows for job in row.jobs], picture.with_suffix(".csv"))
-    more = [_comparison_line(one) for one in compared if one.what != "accuracy" and one.ours]
+    tail = protocol["tail"] if protocol else 0
+    write_csv([_csv_line(row, job, tail) for row in rows for job in row.jobs], picture.with_suffix(".csv"))
+    others = [one for one in compared if one.what != "accuracy" and one.ours]
+    more = [_comparison_line(one, content["rows"][one.row]) for one in others]
     parts = [
-        "\n".join(_sum_up(compared)) if compared else "",
+        "\n".join(_sum_up(compared, content["rows"])) if compared else "",
         f"### The protocol\n\n{rules}\n\n### The rows" if rules else "",
         _about(rows),
         content["head"],
@@ -179,9 +181,9 @@ def _as_markdown(lines: Sequence[Mapping[str, str]]) -> str:
 
 
 def _publish(picture: Path, title: str, body: str, results: Path) -> None:
-    """Put the section into `results`, RESULTS.md; the picture and the table of its runs into docs/ beside it."""
+    """Put the section into `results`, RESULTS.md; the picture and the tables of its runs into docs/ beside it."""
     (results.parent / "docs").mkdir(exist_ok=True)
-    for path in (picture, picture.with_suffix(".csv")):
+    for path in (picture, picture.with_suffix(".csv"), *picture.parent.glob(SCORES)):
         with atomic_write(results.parent / "docs" / path.name) as beside:
             shutil.copyfile(path, beside)
     replace_section(results, title, body)
@@ -204,22 +206,31 @@ def _compare(rows: Mapping[str, Row], content: Mapping[str, Any]) -> list[Compar
     return compare_all(measured, content["rows"], protocol)
 
 
-def _sum_up(compared: Sequence[Comparison]) -> list[str]:
+def _sum_up(compared: Sequence[Comparison], entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Five lines that count the verdicts: what a teacher asks first."""
     words = [one.verdict() for one in compared if one.what == "accuracy"]
     count = {word: words.count(word) for word in ("equivalent", "different", "undecided", "not yet run")}
     others = [one.verdict() for one in compared if one.what != "accuracy"]
     more = ", ".join(f"{others.count(word)} {word}" for word in count)
+    until = " Until then all verdicts are provisional, as all rows tell of the spread." if count["not yet run"] else ""
     return [
-        f"- **{count['equivalent']} equivalent**, of {len(words)} published accuracies: any difference from ours is "
-        "within a margin that was written down before.",
-        f"- **{count['different']} different**: more than chance makes, and not within the margin.",
+        f"- **{count['equivalent']} equivalent**, of {len(words)} published accuracies: shown, at 5 % risk each, to be "
+        f"within a margin of ours that was written down before.{_reserve(compared, entries)}",
+        f"- **{count['different']} different**: by more than chance makes, and not shown to lie within the margin.",
         f"- **{count['undecided']} undecided**: too few runs, or a published figure that is itself one lucky or "
         "unlucky run, to say either.",
         f"- **{count['not yet run']} not yet run** as often as the protocol asks for, and without a verdict; "
-        "the same command goes on with them.",
+        f"the same command goes on with them.{until}",
         f"- The labs' losses, last epochs and Keras beside us, judged the same way: {more}.",
     ]
+
+
+def _reserve(compared: Sequence[Comparison], entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which of the equivalent rows say less than the others."""
+    names = [one.row for one in compared if one.what == "accuracy" and one.verdict() == "equivalent"]
+    told = {"repeat a part of another row": "continues", "are of networks that never learned": "dead"}
+    found = {text: [name for name in names if key in entries[name]] for text, key in told.items()}
+    return "".join(f" Of them {', '.join(rows)} {text}." for text, rows in found.items() if rows)
 
 
 def _row_line(row: Row, compared: Comparison | None) -> dict[str, str]:
@@ -228,8 +239,7 @@ def _row_line(row: Row, compared: Comparison | None) -> dict[str, str]:
     if row.published is not None:
         figure = f"{row.published:.2f}" + (f" ± {pstdev(row.folds):.2f}" if row.folds else "")
     if compared and compared.ours:
-        difference, verdict = _interval(compared), _verdict(compared)
-        verdict += f"; not independent of {row.entry['continues']}" if "continues" in row.entry else ""
+        difference, verdict = _interval(compared), _verdict(compared, row.entry)
     return {
         "row": row.name,
         "network": row.network(),
@@ -247,22 +257,24 @@ def _interval(one: Comparison) -> str:
     """The difference and its 90 % interval: in points; of a loss in % of the published loss."""
     numbers = (one.value, *one.interval(0.9))
     if one.what == "loss":
-        value, low, high = (f"{100 * math.expm1(number):+.0f}" for number in numbers)
+        value, low, high = (f"{100 * math.expm1(number):+z.0f}" for number in numbers)
         return f"{value} % ({low} to {high})"
-    value, low, high = (f"{number:+.2f}" for number in numbers)
+    value, low, high = (f"{number:+z.2f}" for number in numbers)
     return f"{value} ({low} to {high})"
 
 
-def _verdict(one: Comparison) -> str:
-    """The verdict; where it is undecided, with how many seeds would decide it."""
-    word = one.verdict()
-    if word != "undecided":
-        return word
-    seeds = one.seeds_to_decide()
-    return f"undecided; {'no number of seeds would decide' if seeds is None else f'{seeds} seeds would decide'}"
+def _verdict(one: Comparison, entry: Mapping[str, Any]) -> str:
+    """The verdict; where it is undecided, with how many seeds would decide it; and the row that it depends on."""
+    told = one.verdict()
+    if told == "undecided" and math.isnan(one.freedom):
+        told += "; nothing is known of its spread"
+    elif told == "undecided":
+        seeds = one.seeds_to_decide()
+        told += f"; {'no number of seeds' if seeds is None else f'{seeds} seeds'} would decide"
+    return told + (f"; not independent of {entry['continues']}" if "continues" in entry else "")
 
 
-def _comparison_line(one: Comparison) -> dict[str, str]:
+def _comparison_line(one: Comparison, entry: Mapping[str, Any]) -> dict[str, str]:
     """The line of a comparison of anything but our test accuracy."""
     theirs = f"{one.published:.4f}" if one.what == "loss" else f"{one.published:.2f}"
     names = {"loss": "test loss", "tail": "validation, last epochs", "Keras": "test accuracy, Keras beside it"}
@@ -273,7 +285,7 @@ def _comparison_line(one: Comparison) -> dict[str, str]:
         "seeds": str(one.seeds),
         "difference": _interval(one),
         "p, Holm": f"{one.corrected_p:.2g}",
-        "verdict": _verdict(one),
+        "verdict": _verdict(one, entry),
     }
 
 
@@ -294,26 +306,34 @@ class Effects:
     """All differences between rows that a table speaks of, by seed and fold; Holm's correction counts those not run."""
 
     def __init__(self, content: Mapping[str, Any], rows: Mapping[str, Row]) -> None:
-        asked = [(name, entry["against"]) for name, entry in content["rows"].items() if "against" in entry]
+        asked = [(name, entry["against"], "") for name, entry in content["rows"].items() if "against" in entry]
         for text in content.get("findings", ()):
-            asked += re.findall(r"\{(\S+) minus (\S+)\}", text)
-        self.known = {pair: _paired(*map(rows.get, pair)) for pair in dict.fromkeys(asked)}
+            asked += re.findall(r"\{(\S+) minus ([^\s}]+)(?: (loss))?\}", text)
+        self.known = {each: _paired(rows.get(each[0]), rows.get(each[1]), each[2]) for each in dict.fromkeys(asked)}
+        if "protocol" in content:  # what a row's first seeds show is not what was asked for
+            self.known = {each: known if _are_told(rows, *each[:2]) else ([], 0) for each, known in self.known.items()}
         p_values = [corrected_t(*known).p if len(known[0]) > 1 else 1.0 for known in self.known.values()]
         self.corrected = dict(zip(self.known, zip(holm(p_values), holm_levels(p_values), strict=True), strict=True))
 
-    def tell(self, one: str, other: str) -> str:
-        """The mean difference with its interval, and whether it is more than chance makes."""
-        differences, held_out = self.known[one, other]
+    def tell(self, one: str, other: str, what: str = "") -> str:
+        """The mean difference in accuracy, or in loss, with its interval, and whether it is more than chance makes."""
+        differences, held_out = self.known[one, other, what]
+        digits = 4 if what else 2
         if len(differences) < 2:
-            return f"{differences[0]:+.2f} (one pair)" if differences else "-"
-        p, level = self.corrected[one, other]
+            return f"{differences[0]:+z.{digits}f} (one pair)" if differences else "-"
+        p, level = self.corrected[one, other, what]
         estimate, word = corrected_t(differences, held_out, level), "real" if p < 0.05 else "undecided"
-        return f"{estimate.value:+.2f} ({estimate.low:+.2f} to {estimate.high:+.2f}, p = {p:.2g}: {word})"
+        value, low, high = (f"{number:+z.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
+        return f"{value} ({low} to {high}, p = {p:.2g}: {word})"
 
 
-def _paired(one: Row | None, other: Row | None) -> tuple[list[float], float]:
+def _are_told(rows: Mapping[str, Row], *names: str) -> bool:
+    return all(name in rows and rows[name].is_told() for name in names)
+
+
+def _paired(one: Row | None, other: Row | None, what: str) -> tuple[list[float], float]:
     """The differences by seed and fold, and how many images were held out for each that was trained on."""
-    ours, theirs = (row.scores() if row else {} for row in (one, other))
+    ours, theirs = (row.scores(what or "accuracy") if row else {} for row in (one, other))
     folds = len({fold for _, fold in ours})
     return [ours[key] - theirs[key] for key in ours if key in theirs], 1 / (folds - 1) if folds > 1 else 0
 
@@ -328,19 +348,19 @@ def _find(content: Mapping[str, Any], rows: Mapping[str, Row], effects: Effects)
 
 
 def _fill(text: str, rows: Mapping[str, Row], effects: Effects) -> str | None:
-    """`text` with its {E1}, {E1 range}, {A2 minus A1}, {D10 medical} filled; None where a row has not run whole."""
+    """`text` with {E1}, {E1 range}, {A2 minus A1 loss}, {D10 medical} filled; None where a row has not run whole."""
     asked = [words.split() for words in re.findall(r"\{([^}]+)\}", text)]
-    names = {word for words in asked for word in words if word not in ("range", "minus", "medical")}
-    if not all(name in rows and rows[name].is_told() for name in names):
+    names = {word for words in asked for word in words if word not in ("range", "minus", "medical", "loss")}
+    if not _are_told(rows, *names):
         return None
     return re.sub(r"\{([^}]+)\}", lambda match: _tell(rows, effects, *match[1].split()), text)
 
 
-def _tell(rows: Mapping[str, Row], effects: Effects, name: str, what: str = "mean", other: str = "") -> str:
+def _tell(rows: Mapping[str, Row], effects: Effects, name: str, what: str = "mean", *other: str) -> str:
     """What stands for {NAME WHAT OTHER} in a finding."""
     row, seeds = rows[name], rows[name].by_seed()
     if what == "minus":
-        return effects.tell(name, other) + " points"
+        return effects.tell(name, *other) + ("" if "loss" in other else " points")
     if what == "range":
         return f"{min(seeds):.2f} to {max(seeds):.2f} %" if len(seeds) > 1 else f"{seeds[0]:.2f} % (one run)"
     if what == "medical":
@@ -380,13 +400,14 @@ def _last_epochs(job: Job, epochs: int) -> float | None:
     return 100 * mean(validated[-epochs:]) if len(validated) >= epochs else None
 
 
-def _csv_line(row: Row, job: Job) -> dict[str, Any]:
-    """A run's line in the CSV file."""
+def _csv_line(row: Row, job: Job, tail: int) -> dict[str, Any]:
+    """A run's line in the CSV file: all that its row is judged by, and more."""
     line = {"row": row.name, "run": " ".join(job.overrides), **job.values, "published": row.published}
     if result := job.result():
         line |= {key: _score(job)[key] for key in ("accuracy", "loss", "images")}
         line |= {"train_accuracy": result["train"]["accuracy"], "epochs": result["epochs"]}
         line |= {"parameters": result["parameters"]["total"], "seconds": result["seconds"]}
+        line |= {"tail": _last_epochs(job, tail)} if tail and "tail" in row.entry else {}
     return line | {"error": job.error() or "", "folder": job.folder.name}
 
 
