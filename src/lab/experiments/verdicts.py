@@ -228,9 +228,10 @@ def _sum_up(compared: Sequence[Comparison], entries: Mapping[str, Mapping[str, A
 def _reserve(compared: Sequence[Comparison], entries: Mapping[str, Mapping[str, Any]]) -> str:
     """Which of the equivalent rows say less than the others."""
     names = [one.row for one in compared if one.what == "accuracy" and one.verdict() == "equivalent"]
-    told = {"repeat a part of another row": "continues", "are of networks that never learned": "dead"}
+    told = {"not independent of another row": "continues", "of a network that never learned": "dead"}
     found = {text: [name for name in names if key in entries[name]] for text, key in told.items()}
-    return "".join(f" Of them {', '.join(rows)} {text}." for text, rows in found.items() if rows)
+    more = "; ".join(f"{text}: {', '.join(rows)}" for text, rows in found.items() if rows)
+    return f" Among them, {more}." if more else ""
 
 
 def _row_line(row: Row, compared: Comparison | None) -> dict[str, str]:
