@@ -212,26 +212,19 @@ def _sum_up(compared: Sequence[Comparison], entries: Mapping[str, Mapping[str, A
     count = {word: words.count(word) for word in ("equivalent", "different", "undecided", "not yet run")}
     others = [one.verdict() for one in compared if one.what != "accuracy"]
     more = ", ".join(f"{others.count(word)} {word}" for word in count)
-    until = " Until then all verdicts are provisional, as all rows tell of the spread." if count["not yet run"] else ""
+    less = [entries[one.row] for one in compared if one.what == "accuracy" and one.verdict() == "equivalent"]
+    dead, dependent = (sum(key in entry for entry in less) for key in ("dead", "continues"))
     return [
         f"- **{count['equivalent']} equivalent**, of {len(words)} published accuracies: shown, at 5 % risk each, to be "
-        f"within a margin of ours that was written down before.{_reserve(compared, entries)}",
+        f"within a margin of ours that was written down before; {dead} of them of a network that never learned, "
+        f"{dependent} not independent of another row.",
         f"- **{count['different']} different**: by more than chance makes, and not shown to lie within the margin.",
         f"- **{count['undecided']} undecided**: too few runs, or a published figure that is itself one lucky or "
         "unlucky run, to say either.",
-        f"- **{count['not yet run']} not yet run** as often as the protocol asks for, and without a verdict; "
-        f"the same command goes on with them.{until}",
+        f"- **{count['not yet run']} not yet run** as often as the protocol asks for, and without a verdict; the same "
+        "command goes on with them. While there are any, the others are provisional, as all rows tell of the spread.",
         f"- The labs' losses, last epochs and Keras beside us, judged the same way: {more}.",
     ]
-
-
-def _reserve(compared: Sequence[Comparison], entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which of the equivalent rows say less than the others."""
-    names = [one.row for one in compared if one.what == "accuracy" and one.verdict() == "equivalent"]
-    told = {"not independent of another row": "continues", "of a network that never learned": "dead"}
-    found = {text: [name for name in names if key in entries[name]] for text, key in told.items()}
-    more = "; ".join(f"{text}: {', '.join(rows)}" for text, rows in found.items() if rows)
-    return f" Among them, {more}." if more else ""
 
 
 def _row_line(row: Row, compared: Comparison | None) -> dict[str, str]:
