@@ -17,7 +17,7 @@ if __name__ == "__main__":
         "path",
         type=Path,
         metavar="RUN",
-        help="a run's folder, or its model.ts; one fold's; all folds': the mean of their probabilities",
+        help="a run's or fold's folder, a model.ts, or a cross-validation's folder (averages its folds)",
     )
     parser.add_argument("--part", choices=("test", "validation", "train"), help="else the part that it was tested on")
     parser.add_shared("--weights", "--root", "--networks")

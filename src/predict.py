@@ -2,7 +2,7 @@
 """Class probabilities of pictures, from an exported model alone.
 
 This file and the model are all that a device needs, beside Python 3.6 or newer, Pillow 8 or newer and one runtime:
-onnxruntime 1.6 or newer for model.onnx, torch 1.7 or newer for model.ts, TensorRT 8.2 or newer for model.engine.
+onnxruntime 1.6 or newer for model.onnx, torch 1.7 or newer for model.ts, TensorRT 8.2 to 10 for model.engine.
 """
 
 import argparse
@@ -675,7 +675,7 @@ def bounded(most):
 
 
 class EngineModel(Model):
-    """What TensorRT 8.2 or newer built of model.onnx, on this very device; an engine is a program."""
+    """What TensorRT 8.2 to 10 built of model.onnx, on this very device; an engine is a program."""
 
     tolerance = 1e-2  # of half precision
 
@@ -1931,7 +1931,7 @@ def parse(words):
             sys.exit(2)
 
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="model.ts, which export.py wrote; or a run's folder, exported if it is not yet")
+    parser.add_argument("model", help="model.ts, .onnx or .engine; or a run's folder, exported if it is not yet")
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help="pictures, folders, patterns; or info, selftest, bench, receipt"
     )

@@ -182,7 +182,7 @@ def test_timms_weights_are_fetched_from_its_hub_and_without_one_it_is_told_what_
         (["model.train=body"], "must be head, all, or a number of blocks"),
         (["model.net.name=test_resnet"], "not the weights of timm's test_resnet"),
         (["weights=nothing.safetensors"], "there is no such file"),
-        (["model=cnn", "model.train=all"], "trains as a whole"),
+        (["model=cnn", "model.train=all"], "is for timm's networks, not for model=cnn"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_line(refused, tiny, wrong, message):

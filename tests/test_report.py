@@ -22,6 +22,7 @@ from lab.datasets.dataset import Dataset
 from lab.display.labels import CALLED, label
 from lab.display.language import FILES, LANGUAGES, number, retell, say, speaking
 from lab.display.page import Sheet, render
+from lab.experiments.knobs import DRAWS
 from lab.experiments.ranking import HEADINGS
 from lab.experiments.verdicts import Row, _sum_up
 from lab.report.answers import describe_answers
@@ -85,11 +86,12 @@ def words_of_the_code():
 
 
 def words_of_recipes():
-    """What pages call the keys of conf/model and conf/schedule."""
+    """What pages call the keys of conf/model and conf/schedule, what else a recipe shows, and what a sweep folds."""
     files = [path for folder in ("model", "schedule") for path in (CONF / folder).glob("*.yaml")]
     contents = [content for content in (yaml.safe_load(path.read_text()) for path in files) if content]
     groups = [value for content in contents for value in content.values() if isinstance(value, dict)]
-    return {label(key) for group in (*contents, *groups) for key in group if key not in ("defaults", "_target_")}
+    keys = {key for group in (*contents, *groups) for key in group} - {"defaults", "_target_"}
+    return {label(key) for key in (*keys, "early_stopping", "speed", "monitor", *DRAWS)}
 
 
 def test_every_language_has_every_text_with_its_fields():

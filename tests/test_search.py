@@ -145,6 +145,7 @@ def test_what_is_proposed_follows_from_what_is_known_and_avoids_what_was_bad():
         (["search=20", "model.epochs=interval(1,4)", "model.batch_size=16,32"], "there are 8 combinations only"),
         (["search=20", "model.optimizer.lr=interval(0.1,0.101)"], "there are 11 combinations only"),
         (["search=20", RATES, "confirm=1"], "confirm=1: must be 0, or from 2 to 1,000 seeds"),
+        (["search=20", RATES, "data.folds=5", "confirm=3"], "with data.folds=5 the other folds confirm"),
         (["search=20", RATES, "report=true"], "report=true: a search has no page"),
         (["search=20", RATES, "data.validation=0"], "looks at the validation part: there is none"),
         (["seed=1,2", "prune=true", "model.optimizer.lr=0.1"], "prune=true is of a search"),

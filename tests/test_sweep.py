@@ -281,6 +281,7 @@ def test_a_learning_rate_is_suggested_and_its_curve_drawn(train_here, drawn, tmp
         ("train", ["-m", "seed=1,2", "hydra/launcher=submitit_slurm"], "pip install '.[cluster]'"),
         ("train", ["schedule=cosin"], "did you mean 'cosine'?"),
         ("train", ["+sweep=learning_rates"], "did you mean 'learning_rate'?"),
+        ("train", ["+sweep=depth", "model=deep"], "model=deep: takes the place of all values that +sweep tries"),
         ("cross_validate", ["schedule=plateau"], "would look at the fold that scores"),
         ("cross_validate", ["early_stopping=3"], "would look at the fold that scores"),
     ],

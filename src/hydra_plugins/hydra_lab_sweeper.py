@@ -28,7 +28,8 @@ class LabSweeper(BasicSweeper):
         from lab.experiments.sweep import sweep
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        preset = parser.parse_overrides(self._parse_config())
+        overrides = [*preset, *parser.parse_overrides(arguments)]
         last = {override.key_or_group: override for override in overrides}  # the command line wins over a preset
         if self.config.search is not None:
             plain = [override for override in last.values() if not override.is_sweep_override()]
@@ -38,6 +39,9 @@ class LabSweeper(BasicSweeper):
         refuse_ranges(overrides)
         refuse_without_search(self.config)
         swept = [override.get_key_element() for override in last.values() if override.is_sweep_override()]
+        if preset and not swept:
+            one = last[preset[0].key_or_group].input_line
+            raise UserError(f"{one}: takes the place of all values that +sweep tries: leave it out")
         (jobs,) = self.split_arguments(overrides, None)
         folder = sweep(jobs, swept, self.config, self.hydra_context, self.launcher)
         if self.config.report:

@@ -14,7 +14,7 @@ from lab.errors import explain, interrupt, printable, tell
 
 SHARED = {  # options of several commands
     "--weights": {"choices": ("last", "best"), "default": "last", "help": "of which epoch; else the last"},
-    "--root": {"type": Path, "help": "where the data lies; else where it lay, else $LAB_DATA"},
+    "--root": {"type": Path, "help": "folder of the data; else the run's own, else $LAB_DATA"},
     "--lang": {"choices": LANGUAGES, "default": "en", "help": "language of the page and its figures"},
     "--networks": {"type": Path, "metavar": "FILE", "help": "of a run with networks=FILE: it, or its copy"},
 }

@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
-from lab.config.schema import CONF, SCHEMAS, Train
+from lab.config.overrides import OF_SWEEPS
+from lab.config.schema import CONF, SCHEMAS, CrossValidate, Train
+
+NOT_FOR_FOLDS = (*OF_SWEEPS, "threads", "tune", "early_stopping", "resume")  # see config.checks
 
 EXAMPLES = """
 Examples
@@ -11,7 +14,7 @@ Examples
   python src/train.py model=cnn data=cifar4 model.epochs=20
   python src/train.py -m model=baseline model.optimizer.lr=0.1,0.01,0.001
   python src/train.py +sweep=learning_rate model=baseline
-  python src/train.py -m 'model=glob(*)' data=cifar4 model.epochs=1 trainer.limit_train_batches=10
+  python src/train.py -m 'model=glob(small_*)' model.epochs=1
   python src/cross_validate.py model=baseline data=mnist
   python src/show.py data=cifar4"""
 
@@ -28,6 +31,9 @@ def help_text(title: str, command: str) -> str:
         option = "an option of Lightning's Trainer, e.g. trainer.limit_train_batches=10"
         keys.append(("trainer.KEY=VALUE", option))
         examples = EXAMPLES
+    if schema is CrossValidate:
+        groups.remove("trainer")  # of several devices
+        keys = [key for key in keys if not key[0].startswith(tuple(f"{name}=" for name in NOT_FOR_FOLDS))]
     keys += [("hydra.run.dir=FOLDER", "the run folder"), ("--cfg job", "print the whole config and stop")]
     lines = [f"{title}: python src/{command}.py {usage}"]
     for group in groups:

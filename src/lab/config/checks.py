@@ -147,9 +147,9 @@ def _check_together(config: DictConfig) -> None:
         if data[key] and key not in data.source:
             raise UserError(f"data.{key}={data[key]}: is for data=folder, not for data={data.name}")
     if config.weights is not None and "weights" not in model.net:
-        raise UserError(f"weights={config.weights}: model={model.name} takes none, only model=resnet50 or pretrained")
+        raise UserError(f"weights={config.weights}: model={model.name} takes none, only pretrained networks do")
     if model.train is not None and "train" not in model.net:
-        raise UserError(f"model.train={model.train}: model={model.name} trains as a whole: leave it out")
+        raise UserError(f"model.train={model.train}: is for timm's networks, not for model={model.name}")
     if config.early_stopping and trainer.get("val_check_interval") is not None:
         interval = f"trainer.val_check_interval={trainer.val_check_interval}"
         raise UserError(f"early_stopping counts epochs: leave out {interval}, which validates at other times")
@@ -199,6 +199,9 @@ def _check_mode(config: DictConfig, schema: type) -> None:
         raise UserError("report=true: a search has no page, its folder has the verdict and pictures: leave it out")
     if config.search is not None and config.show_test:
         raise UserError("show_test=true: a search shows the test accuracy of what it ends with alone")
+    if config.search is not None and config.confirm and (config.data.folds or 0) > 2:
+        told = f"with data.folds={config.data.folds} the other folds confirm"
+        raise UserError(f"confirm={config.confirm}: {told}: leave it out, or give 0 for no verdict")
     refuse_without_search(config)
 
 

@@ -95,7 +95,7 @@ class Recipe:
     train: Optional[str] = option(
         None,
         "2",
-        "of a pretrained network: head, all, or its last 2 blocks too, at a tenth of the head's rate",
+        "of timm's networks: head, all, or the last 2 blocks too, at a tenth of the head's rate",
         Rule(lambda part: part in ("head", "all") or part.isdecimal(), "head, all, or a number of blocks"),
     )
 
@@ -153,7 +153,7 @@ class Train:
     seed: int = option(
         1,
         "1",
-        "the same seed gives the same bits on the same CPU",
+        "the same seed and threads give the same bits on the same CPU",
         Rule(lambda n: 0 <= n < 2**32, "from 0 to 4294967295"),
     )
     threads: Optional[int] = option(
@@ -163,7 +163,7 @@ class Train:
         Rule(lambda n: 1 <= n <= MOST_THREADS, f"from 1 to {MOST_THREADS}"),
     )
     speed: Optional[str] = option(
-        None, "fast", "bfloat16 where it is measured to be faster; the start says what was measured", one_of("fast")
+        None, "fast", "a shorter precision where it is measured to be faster; on CUDA TF32 too", one_of("fast")
     )
     early_stopping: Optional[int] = option(
         None, "5", "stop after five epochs without a lower validation loss", AT_LEAST_1
@@ -183,10 +183,10 @@ class Train:
     search: Optional[int] = option(
         None,
         "20",
-        "with -m and ranges, lr=interval(1e-4,1): so many trials look for the best values",
+        "with -m and 'model.optimizer.lr=interval(1e-4,1)', say: so many trials look for the best",
         Rule(lambda n: 2 <= n <= 10_000, "from 2 to 10,000 trials"),
     )
-    prune: bool = option(False, "true", "of a search: stop a trial that is worse than most before it were by then")
+    prune: bool = option(False, "true", "in a search: stop trials below the median of earlier ones at that epoch")
     confirm: Optional[int] = option(
         None,
         "5",
@@ -207,7 +207,9 @@ class Train:
 class CrossValidate(Train):
     """conf/cross_validate.yaml"""
 
-    workers: Optional[int] = option(None, "2", "folds at a time, a thread each; else as many as cores", AT_LEAST_1)
+    workers: Optional[int] = option(
+        None, "2", "folds at a time, a thread each; else as many as cores, plus any left over", AT_LEAST_1
+    )
 
 
 @dataclass
@@ -232,18 +234,18 @@ class Benchmark:
 class Reproduce:
     """conf/reproduce.yaml"""
 
-    table: dict[str, Any] = MISSING
+    table: dict[str, Any] = option(example="ladder", help="what is measured: labs, ladder, ladder_photos, precision")
     rows: Optional[list[str]] = option(
         None,
         "[A1,D4]",
-        "names of conf/table/, or their beginnings; else all",
+        "names of conf/table/; A5 stands for all of A5-...; else all",
         Rule(lambda rows: len(rows), "one name at least, or left out for all"),
     )
     seeds: Optional[int] = option(None, "3", "of each row; else as many as the table's protocol asks for", AT_LEAST_1)
     workers: Optional[int] = option(
         None, "2", "runs at a time, a thread each; else as many as cores, one on a GPU", AT_LEAST_1
     )
-    weights: Optional[str] = option(None, "FILE", "torchvision's ImageNet weights for E10 and E11")
+    weights: Optional[str] = option(None, "FILE", "torchvision's ImageNet weights for E10 and E11, else downloaded")
     keras: Optional[str] = option(None, "PYTHON", "an interpreter that has Keras: E6, E8 and E9 by it too, beside ours")
     results: Optional[str] = option(
         None, "RESULTS.md", "gets the table once no row is left out, with docs/ beside it; null: no such file"
