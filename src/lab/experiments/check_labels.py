@@ -48,13 +48,10 @@ def find_wrong_labels(folder: Path, root: Path | None, language: str = "en") -> 
     if rows:
         write_csv(rows, folder / "suspects.csv")
         with speaking(language):
-            page = _draw(
-                _title(config, rows, dataset, predictions), is_poor, rows, pairs, suspects, predictions, dataset
-            )
+            page = _draw(_title(config, rows, dataset, predictions), is_poor, rows, pairs, dataset)
         write_text(page, folder / "suspects.html")
-    columns = ["label", "thought to be", "expected", "suspects"]
-    shown = [[pair["class"], pair["thought"], f"{pair['expected']:.0f}", f"{pair['suspects']:,}"] for pair in pairs]
-    if rows:
+        columns = ["label", "thought to be", "expected", "suspects"]
+        shown = [[pair["class"], pair["thought"], f"{pair['expected']:.0f}", f"{pair['suspects']:,}"] for pair in pairs]
         print_table(_title(config, rows, dataset, predictions), columns, shown[:MOST_PAIRS])
     print(f"Expected to be wrong: {expected:,.0f} of {len(predictions.labels):,} labels; suspects: {len(rows):,}")
     print(f"Of labels changed at random, to try it, {found:.0%} are suspects; of all the others {others:.1%}")
@@ -153,15 +150,7 @@ def _title(config: DictConfig, rows: list[dict[str, Any]], dataset: Dataset, pre
     return say("{model} on {data}: {suspects:,} labels of {images:,} to look at", **told)
 
 
-def _draw(
-    title: str,
-    is_poor: bool,
-    rows: list[dict[str, Any]],
-    pairs: list[dict[str, Any]],
-    suspects: Suspects,
-    predictions: Predictions,
-    dataset: Dataset,
-) -> str:
+def _draw(title: str, is_poor: bool, rows: list[dict[str, Any]], pairs: list[dict[str, Any]], dataset: Dataset) -> str:
     """The page on which they are judged."""
     sheet, shown = Sheet(dataset.images.shape[1:]), rows[:MOST_SHOWN]
     tiles = [sheet.add(dataset.images[row["image"]]) for row in shown]
@@ -177,7 +166,7 @@ def _draw(
         is_poor=is_poor,
         suspects=[row | {"tile": tile, "name": name} for row, tile, name in zip(shown, tiles, names, strict=True)],
         total=len(rows),
-        expected=float(suspects.expected.sum() - suspects.expected.trace()),
+        expected=sum(pair["expected"] for pair in pairs),
         pairs=Table([say("label"), say("thought to be"), say("expected"), say("suspects")], counts),
         classes=dataset.classes,
         sha256=dataset.sha256,
