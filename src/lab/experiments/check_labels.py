@@ -18,7 +18,7 @@ from lab.display.page import Sheet, Table, render
 from lab.display.terminal import print_table, warn
 from lab.errors import UserError, printable
 from lab.evaluation.confident import Suspects, find_suspects, probe
-from lab.evaluation.images import check_images
+from lab.evaluation.images import load_answered
 from lab.evaluation.significance import Estimate, corrected_t
 from lab.files import write_csv, write_json, write_text
 from lab.runs.folder import read_config, read_result
@@ -33,10 +33,7 @@ MOST_PAIRS = 10  # of classes, in the terminal
 def find_wrong_labels(folder: Path, root: Path | None, language: str = "en") -> None:
     """Leave suspects.csv, suspects.json and suspects.html beside the folds in `folder`; nothing is trained."""
     config, parts = _read(folder)
-    place_data(config, root)
-    dataset = load(config.data, untrusted=True)
-    for fold, part in enumerate(parts):
-        check_images(part, dataset, folder / f"fold_{fold}", data_folder(config.data.root))
+    dataset = load_answered(config, root, ((folder / f"fold_{fold}", part) for fold, part in enumerate(parts)))
     predictions = join(parts)
     suspects = find_suspects(predictions.labels, predictions.probabilities())
     rows, pairs = _list(suspects, predictions, dataset), _count(suspects, predictions)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from lab.config.checks import check_plain
-from lab.config.schema import CrossValidate, Train, data_folder, place_data
-from lab.datasets.dataset import Dataset, load
+from lab.config.schema import CrossValidate, Train
+from lab.datasets.dataset import Dataset
 from lab.display.figures import box_plot, intervals
 from lab.display.language import number, say
 from lab.display.page import Sheet, Table, draw
 from lab.errors import UserError, printable
 from lab.evaluation.compare import MOST_PAIRS, tell_difference
-from lab.evaluation.images import check_images
+from lab.evaluation.images import load_answered
 from lab.evaluation.significance import Estimate
 from lab.files import read_text
 from lab.report.answers import LETTERS, Shown
@@ -110,11 +110,7 @@ class _Answers:
 
     def load_data(self, root: Path | None) -> Dataset:
         config = read_config(self.folder, CrossValidate if self.folds else Train, builds=False)
-        place_data(config, root)
-        dataset = load(config.data, untrusted=True)
-        for place, part in self.parts:
-            check_images(part, dataset, place, data_folder(config.data.root))
-        return dataset
+        return load_answered(config, root, self.parts)
 
 
 def _sentence(pair: Mapping[str, Any], pairs: int) -> str:
