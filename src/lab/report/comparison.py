@@ -61,11 +61,8 @@ def _describe_group(
     answers = {run["name"]: _Answers(run, folder) for run in runs}
     first, second = (answers[run["name"]] for run in runs[:2])
     dataset = first.load_data(root)
-    if sheet is None or sheet.shape != dataset.images.shape[1:]:  # of another data set there is no room in it
-        shown = sheet is None
-        sheet = sheet or Sheet(dataset.images.shape[1:])
-    else:
-        shown = True
+    sheet = sheet or Sheet(dataset.images.shape[1:])
+    shown = sheet.shape == dataset.images.shape[1:]  # of another data set there is no room in it
     rows = [
         [
             run["name"],
