@@ -67,6 +67,16 @@ class Knob:
         return f"{self.key}={'|'.join(self.choices) if self.choices else f'{self.low:g}..{self.high:g}'}"
 
 
+@dataclass
+class Known:
+    """An earlier trial, as a proposal takes it into account."""
+
+    values: dict[str, str]
+    curve: dict[int, float]  # its validation score by epoch; empty: it has failed, or is running
+    is_running: bool = False
+    is_whole: bool = True  # False: it was pruned
+
+
 def read_knobs(overrides: Sequence[Override], config: DictConfig) -> list[Knob]:
     """A knob for each override with several values, or UserError; `config` is the recipe without these overrides."""
     knobs = [_read(override, config) for override in overrides if override.is_sweep_override()]

@@ -4,20 +4,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab.display import figures
 from lab.display.labels import label, name_values
 from lab.display.terminal import print_table, shorten
 from lab.errors import UserError, first_line
 from lab.experiments.jobs import Job, is_of_these_images
-from lab.experiments.knobs import Knob
+from lab.experiments.knobs import Knob, Known
 from lab.experiments.ranking import HEADINGS, scores_of, warn_of_samples
 from lab.files import read_text, write_csv
 from lab.runs.folder import read_history
-
-if TYPE_CHECKING:
-    from lab.experiments.propose import Known
 
 
 @dataclass
@@ -74,10 +71,8 @@ class Trial(Job):
         return f"trial {self.number()}" + (f", {values}" if values else "")
 
 
-def to_known(trial: Trial, plan: Plan, is_running: bool = False) -> "Known":
+def to_known(trial: Trial, plan: Plan, is_running: bool = False) -> Known:
     """What later trials know of `trial`."""
-    from lab.experiments.propose import Known  # Optuna, in a search alone
-
     values, result = trial.proposal()["values"], None if is_running else trial.result()
     if result is None:
         return Known(values, {}, is_running)
