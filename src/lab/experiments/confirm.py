@@ -61,7 +61,7 @@ def confirm(
     recipe = Contender(RECIPE, [], _list_jobs("recipe", plan.fixed, again, folder))
     others = []
     for trial, score in best:
-        values = trial.proposal()["values"]
+        values = trial.proposal()
         overrides = [f"{key}={value}" for key, value in values.items()]
         jobs = _list_jobs(trial.folder.name, [*plan.fixed, *overrides], again, folder)
         others.append(Contender(name_values(values), overrides, jobs, score * 100))
