@@ -183,10 +183,9 @@ def _write_precision(
     else:
         smaller = to_fp16(model)
     save_onnx(smaller, metadata, path)  # to be asked
-    runtime, images, metadata = onnx_runtime(path), _images(run, test), copy.deepcopy(metadata)
-    found = {
-        key: collect(f"{key} file", onnx_runtime(file), images) for key, file in (("this", path), ("float", model))
-    }
+    files, images, metadata = {"this": path, "float": model}, _images(run, test), copy.deepcopy(metadata)
+    runtimes = {key: onnx_runtime(file) for key, file in files.items()}
+    found = {key: collect(f"{key} file", runtime, images) for key, runtime in runtimes.items()}
     if not np.isfinite(found["this"][0]).all():
         raise UserError(f"{name}: its answers are not finite: this network's numbers are too large for it")
     metadata |= {"precision": precision, "tolerance": COARSE}
@@ -195,11 +194,9 @@ def _write_precision(
     metadata["metrics"] = {key: metadata["metrics"][key] for key in kept if key in metadata["metrics"]}
     metadata["metrics"]["accuracy"] = accuracy
     count = len(metadata["golden"]["probabilities"])
-    metadata["golden"] |= {
-        "probabilities": found["this"][0][:count].astype(float).round(9).tolist(),
-    }
+    metadata["golden"]["probabilities"] = found["this"][0][:count].astype(float).round(9).tolist()
     if "abstention" in metadata:
-        metadata["abstention"] = as_plain(_set_abstention(run, runtime, coverage))
+        metadata["abstention"] = as_plain(_set_abstention(run, runtimes["this"], coverage))
     save_onnx(smaller, metadata, path)
     probabilities = {key: answers[0] for key, answers in found.items()}
-    return path, compare(name, probabilities, run.dataset.labels[test], {"this": path, "float": model}, images)
+    return path, compare(name, probabilities, run.dataset.labels[test], files, images)
