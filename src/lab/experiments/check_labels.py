@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
     after = [load_predictions(out / f"fold_{fold}") for fold in range(len(before))]
     estimate, scores = _compare(before, after)
     told = _sentence(dataset.corrected.labels, estimate)
-    about = {"folds": str(folder), "corrections": dataset.corrected.plain(), **scores, "sentence": told}
+    about = {"folds": str(folder), "corrections": asdict(dataset.corrected), **scores, "sentence": told}
     interval = [estimate.low, estimate.high]
     write_json(about | {"difference": estimate.value, "interval": interval, "p": estimate.p}, out / "corrected.json")
     print(told)

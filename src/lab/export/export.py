@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from lab.datasets.pitfalls import name_some
 from lab.display.terminal import make_bar, print_notes, print_table
 from lab.errors import UserError
-from lab.evaluation.abstention import Abstention, as_plain, find_typical, images_needed, judge, set_abstention
+from lab.evaluation.abstention import Abstention, find_typical, images_needed, judge, set_abstention
 from lab.export.formats import DEVICE_TOLERANCE, Deployed, describe, save_onnx, write_onnx, write_torchscript
 from lab.export.parity import BATCH, Runtime, check_parity, collect, onnx_runtime, print_parity, torch_runtime
 from lab.export.precision import CALIBRATION, Verdict, compare, to_fp16, to_int8
@@ -44,7 +45,7 @@ def export(folder: Path, weights: str, root: Path | None, coverage: float, preci
     metadata = describe(run, read_result(folder), weights, golden.numpy(), probabilities)
     abstention = _set_abstention(run, torch_runtime(deployed), coverage)
     if abstention:
-        metadata["abstention"] = as_plain(abstention)
+        metadata["abstention"] = asdict(abstention)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
         files = _write_float(deployed, golden, metadata, Path(beside))
         parity = check_parity(deployed, files, images)
@@ -131,7 +132,7 @@ def _tell_abstention(
 ) -> None:
     """What came of it on the test part, into `report` too."""
     found = judge(abstention, *answers, run.dataset.labels[run.dataset.parts["test"]])
-    report["abstention"] = as_plain(abstention) | {"test": found}
+    report["abstention"] = asdict(abstention) | {"test": found}
     rows = [
         ["sets that hold the right class", f"{found['coverage_of_sets']:.2%}, {abstention.coverage:.2%} was asked"],
         ["of the class with the fewest", f"{found['least_coverage_of_a_class']:.2%}"],
@@ -196,7 +197,7 @@ def _write_precision(
     count = len(metadata["golden"]["probabilities"])
     metadata["golden"]["probabilities"] = found["this"][0][:count].astype(float).round(9).tolist()
     if "abstention" in metadata:
-        metadata["abstention"] = as_plain(_set_abstention(run, runtimes["this"], coverage))
+        metadata["abstention"] = asdict(_set_abstention(run, runtimes["this"], coverage))
     save_onnx(smaller, metadata, path)
     probabilities = {key: answers[0] for key, answers in found.items()}
     return path, compare(name, probabilities, run.dataset.labels[test], files, images)
