@@ -1,6 +1,5 @@
 """The page of a sweep."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from lab.display.page import Table, draw
 from lab.errors import UserError
 from lab.experiments import ranking
 from lab.experiments.jobs import Job, is_of_sample
-from lab.files import MOST_TEXT, open_plain
+from lab.files import read_csv
 from lab.runs.folder import read_config
 
 SCORES = {*ranking.HEADINGS, "error", "folder"}  # columns of sweep.csv; the others are what was swept
@@ -52,15 +51,14 @@ def _draw(settings: list[ranking.Setting], swept: list[str], name: str, metric: 
 def _read_jobs(folder: Path) -> tuple[list[Job], list[str]]:
     path = folder / "sweep.csv"
     try:
-        with open_plain(path, MOST_TEXT, "r") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(path)
         swept = [name for name in rows[0] if name not in SCORES]
         names = [Path(row["folder"]).name for row in rows]  # a stranger's table names none outside
         places = [folder / name for name in names if name != ".."]
         return [
             Job([], {key: row[key] or "" for key in swept}, place) for row, place in zip(rows, places, strict=True)
         ], swept
-    except (ValueError, KeyError, IndexError, TypeError, csv.Error):
+    except (ValueError, KeyError, IndexError, TypeError):
         raise UserError(f"{path}: damaged, or not of this version") from None
 
 
