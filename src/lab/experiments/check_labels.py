@@ -183,7 +183,7 @@ def _compare(before: list[Predictions], after: list[Predictions]) -> tuple[Estim
 
 
 def _sentence(labels: int, estimate: Estimate) -> str:
-    points, low, high = (f"{100 * x:+.2f}" for x in (estimate.value, estimate.low, estimate.high))
+    points, low, high = estimate.points()
     word = "label" if labels == 1 else "labels"
     chance = "" if estimate.p < 0.05 else f", which may be chance (p = {estimate.p:.2g})"
-    return f"{labels:,} {word} corrected: {points} points ({low} to {high}){chance}"
+    return f"{labels:,} {word} corrected: {points:+.2f} points ({low:+.2f} to {high:+.2f}){chance}"

@@ -40,7 +40,7 @@ class Verdict:
     size: float  # of the float file's
 
     def __str__(self) -> str:
-        points, low, high = (100 * x for x in (self.difference.value, self.difference.low, self.difference.high))
+        points, low, high = self.difference.points()
         margin = f"{100 * MARGIN:g}"
         if self.difference.is_equivalent:
             held = f"equivalent within {margin}"
