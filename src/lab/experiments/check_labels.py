@@ -71,7 +71,7 @@ def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
     if config.data.corrections:
         raise UserError(f"{folder}: its labels are corrected already: give the folds of before, and one table of all")
     _check_starts(folder, len(before))
-    command = command_again(config, CrossValidate)
+    command = command_again(config)
     if command is None:
         raise UserError(
             f"{folder}: no command is found that gives these folds: type yours with data.corrections={corrections}"

@@ -45,7 +45,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
     return {
         "title": say("{model} on {data}: {mean:.2%} ± {std:.2%} over {folds} folds", folds=len(rows), **about),
         "pitfalls": [baseline] if baseline else [],
-        **describe_recipe(config, result, CrossValidate),
+        **describe_recipe(config, result),
         "data": describe_data(dataset, {"held out": counts}, sheet),
         "boxes": draw(box_plot, {result["model"]: scores}, say("accuracy on the held-out fold (%)")),
         "folds": Table([say("fold"), say("images"), say("loss"), say("accuracy"), say("seconds")], rows),

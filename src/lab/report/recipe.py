@@ -8,26 +8,26 @@ import numpy.typing as npt
 from omegaconf import DictConfig, OmegaConf
 
 from lab.config.again import command_again
-from lab.config.schema import Train
 from lab.datasets.dataset import Dataset
 from lab.display.figures import counts
 from lab.display.labels import label
 from lab.display.language import number, say, translate
 from lab.display.page import Sheet, Table, draw
+from lab.experiments.jobs import is_of_sample
 from lab.report.answers import Shown
 
 PARTS = {"train": "training", "validation": "validation", "test": "test"}
 LONG = 60  # letters, of a value
 
 
-def describe_recipe(config: DictConfig, result: Mapping[str, Any], schema: type[Train] = Train) -> dict[str, Any]:
-    """The command, the recipe's values, data by class, the machine and the versions."""
+def describe_recipe(config: DictConfig, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The command, the recipe's values, the machine, the versions, and whether a sample stood in for the data."""
     return {
-        "command": command_again(config, schema),
+        "command": command_again(config),
         "recipe": _recipe(config),
         "machine": _machine(result),
         "versions": ", ".join(f"{name} {number}" for name, number in result.get("versions", {}).items()),
-        "is_sample": result["data"]["name"].endswith("_sample"),
+        "is_sample": is_of_sample(result),
     }
 
 
