@@ -8,7 +8,7 @@ import numpy.typing as npt
 from omegaconf import DictConfig, OmegaConf
 
 from lab.config.again import command_again
-from lab.datasets.dataset import Dataset
+from lab.datasets.dataset import Dataset, first_of_each_class
 from lab.display.figures import counts
 from lab.display.labels import label
 from lab.display.language import number, say, translate
@@ -33,8 +33,6 @@ def describe_recipe(config: DictConfig, result: Mapping[str, Any]) -> dict[str, 
 
 def describe_data(dataset: Dataset, by_part: Mapping[str, npt.NDArray[np.int64]], sheet: Sheet) -> dict[str, Any]:
     """Images of each class, [classes], in each part: table and figure; a few to look at go into `sheet`."""
-    from lab.training.show import first_of_each_class  # torch takes seconds
-
     shown = {PARTS.get(part, part): of_part.tolist() for part, of_part in by_part.items() if of_part.any()}
     rows = [
         [name, *(number(of_part[place]) for of_part in shown.values())] for place, name in enumerate(dataset.classes)
