@@ -15,8 +15,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.config.checks import check
-from lab.config.overrides import OF_SWEEPS
-from lab.config.schema import Train
+from lab.config.schema import OF_SWEEPS, Train
 from lab.display.labels import name_values
 from lab.errors import UserError
 from lab.experiments.confirm import VERDICT, confirm
