@@ -96,10 +96,10 @@ OPERATORS = """
 SIZES = {"Pad": slice(1, 2), "Resize": slice(1, 4), "Expand": slice(1, 2), "Tile": slice(1, 2)}
 SIZES["ConstantOfShape"] = slice(0, 1)
 SIZE_ATTRIBUTES = ("pads", "strides", "dilations", "output_padding", "output_shape")
-# what such sizes may be computed by: of the first input alone, and these keep their order; of each number of all
-AS_MANY = "Cast Ceil Floor Identity Reshape Slice Squeeze Transpose Unsqueeze".split()
-IN_PLACE = AS_MANY[:4]
-ROUNDING = AS_MANY[:3]
+# what such sizes may be computed by: of the first input alone, some of it in its order; of each number of all
+ROUNDING = "Cast Ceil Floor".split()
+IN_PLACE = ROUNDING + ["Identity"]
+AS_MANY = IN_PLACE + "Reshape Slice Squeeze Transpose Unsqueeze".split()
 BY_EACH = "Add Div Equal Max Min Mul Sub Where".split()
 INFINITE = float("inf")
 UNKNOWN = INFINITE, None, ()

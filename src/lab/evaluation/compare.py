@@ -307,4 +307,5 @@ def _print(contestants: Sequence[Contestant]) -> None:
         scores = f"{one.loss:.4f}", f"{one.accuracy:.2%}", f"{one.low:.2%} to {one.high:.2%}"
         rows.append([one.name, f"{one.parameters:,}", f"{one.seconds:,.0f} s", *scores])
     print_table(contestants[0].data, columns, rows, spare=["training time", f"{part} loss", "parameters"])
-    print_notes([baseline for baseline in [contestants[0].baseline] if baseline])
+    if baseline := contestants[0].baseline:
+        print_notes([baseline])
