@@ -345,6 +345,13 @@ def test_settings_with_one_seed_in_common_are_not_judged_by_that_one(tmp_path):
     assert len(conclude(jobs)) == 1
 
 
+def test_settings_without_a_seed_in_common_are_told_apart_by_welchs_t():
+    """The few runs of the best lie far apart, the many of the second do not: Student's t would call that a lead."""
+    jobs = [a_job({"model": "deep", "seed": seed}, score) for seed, score in (("1", 0.92), ("2", 0.96))]
+    jobs += [a_job({"model": "dense", "seed": seed}, 0.88) for seed in "34567"]
+    assert "6.00 points behind, no more than chance makes of the runs (± 25.41)" in conclude(jobs)[1]
+
+
 def test_a_setting_whose_runs_failed_does_not_win_by_those_that_are_left():
     def failed(seed):
         return SimpleNamespace(values={"model": "deep", "seed": seed}, folder=Path("nowhere"), result=lambda: None)

@@ -1,13 +1,14 @@
 """The ranking of a sweep's jobs: a table, the winner and whether it is chance, where to look next, a picture."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from scipy.stats import t
+from scipy.stats import ttest_ind
 
 from lab.config.overrides import command_line
 from lab.datasets.pitfalls import largest_class
@@ -211,8 +212,10 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
         else:
             source = say("{runs} runs, paired", **told)
     elif min(len(best.jobs), len(second.jobs)) > 1:
-        error = math.hypot(*(one.spread(metric) / math.sqrt(len(one.jobs)) for one in (best, second)))
-        within = error * float(t.ppf(0.975, len(best.jobs) + len(second.jobs) - 2))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scipy's, of scores that are all alike
+            welch = ttest_ind(*([scores[metric] for scores in one.scores] for one in (best, second)), equal_var=False)
+        within = gap - float(welch.confidence_interval().low)
         source = say("the runs")
     elif metric != "val_accuracy":  # no plain share of the images
         return [say("Single runs do not tell whether its lead is chance: {advice}.", advice=say("add seed=1,2,3"))]
