@@ -128,11 +128,11 @@ def test_another_configuration_in_the_folder_is_left_alone(refused, train_here, 
 
 def test_seeds_are_folded_and_failures_told_when_they_happen_and_at_the_end(here, capfd, tmp_path):
     with pytest.raises(SystemExit) as ended:
-        here("train", *HERE, *FAST, "model.optimizer.lr=0.001,1e30", "seed=1,2")
+        here("train", *HERE, *FAST, "model.optimizer.lr=0.001,1e30", "++seed=1,2")
     assert "2 of 4 jobs failed" in str(ended.value.code)
     told = capfd.readouterr()
     assert told.err.count(" of epoch 1, at a learning rate of ") == 2
-    assert told.out.count("failed: lr=1e+30,seed=") == 2
+    assert told.out.count("failed: lr=1e+30,++seed=") == 2
     assert " ± " in told.out and " 0.001 │    2 │" in told.out
     table = rows(tmp_path / "sweep")
     assert len(table) == 4 and [bool(row["error"]) for row in table] == [False] * 2 + [True] * 2
