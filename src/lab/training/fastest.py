@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from lab.config.checks import is_on_one_device
 from lab.models.build import count_parameters
@@ -55,7 +56,7 @@ class Threads(Callback):
         seconds = [row["seconds"] for row in self.epochs.rows]
         is_slow = not seconds or seconds[-1] > SLOWER * min(seconds)
         if is_slow and trainer.world_size == 1 and (said := choose_threads(self.run)):
-            self.epochs.show(said)
+            tqdm.write(said)
 
 
 def choose_precision(run: Run) -> str:
