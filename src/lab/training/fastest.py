@@ -108,7 +108,7 @@ def _measure_speeds(run: Run, ways: Mapping[Hashable, Callable[[], AbstractConte
     images = torch.from_numpy(run.dataset.images)[indices]
     if is_seen:  # perhaps by shorter products than those of the weights
         images = run.features[indices].to(next(net.parameters()).dtype)
-    images, answer = images.movedim(-1, 1).to(device), net.answer if is_seen else net
+    images, answer = images.movedim(-1, 1).to(device), net.head if is_seen else net
     steps, seconds = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0.0)
 
     def step() -> None:
