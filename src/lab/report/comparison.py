@@ -58,7 +58,7 @@ def _describe_group(
 ) -> tuple[dict[str, Any], Sheet | None]:
     runs, pairs = content["runs"], content["pairs"]
     told = pairs if len(pairs) <= MOST_PAIRS else pairs[: len(runs) - 1]
-    answers = {run["name"]: _Answers(run, folder) for run in runs}
+    answers = {run["name"]: _Compared(run, folder) for run in runs}
     first, second = (answers[run["name"]] for run in runs[:2])
     dataset = first.load_data(root)
     sheet = sheet or Sheet(dataset.images.shape[1:])
@@ -88,8 +88,8 @@ def _describe_group(
     }, sheet
 
 
-class _Answers:
-    """What one of the compared said: right or wrong of each image."""
+class _Compared:
+    """One of the compared: of each image whether it was right."""
 
     def __init__(self, run: Mapping[str, Any], comparison: Path) -> None:
         """The folder of `run` lies where it lay, as seen from here or from around its `comparison`, or beside that."""
@@ -116,7 +116,7 @@ def _sentence(pair: Mapping[str, Any], pairs: int) -> str:
     return tell_difference((pair["better"], pair["worse"]), estimate, float(pair["corrected_p"]), pairs, is_one)
 
 
-def _draw(runs: list[dict[str, Any]], answers: Mapping[str, "_Answers"]) -> str:
+def _draw(runs: list[dict[str, Any]], answers: Mapping[str, "_Compared"]) -> str:
     if answers[runs[0]["name"]].folds:
         scores = {name: [100 * float(part.correct().mean()) for _, part in one.parts] for name, one in answers.items()}
         return draw(box_plot, scores, say("accuracy on the held-out fold (%)"))
@@ -124,7 +124,7 @@ def _draw(runs: list[dict[str, Any]], answers: Mapping[str, "_Answers"]) -> str:
     return draw(intervals, points, say("accuracy (%), 95 % interval"))
 
 
-def _mcnemar(better: _Answers, worse: _Answers) -> dict[str, Any]:
+def _mcnemar(better: _Compared, worse: _Compared) -> dict[str, Any]:
     """Of the same images how many both read rightly, one alone, none."""
     if not np.array_equal(better.predictions.indices, worse.predictions.indices):
         raise UserError(f"{better.folder} and {worse.folder} are of other images than when they were compared")
@@ -138,7 +138,7 @@ def _mcnemar(better: _Answers, worse: _Answers) -> dict[str, Any]:
     return {"title": title, "table": Table(columns, [[head, *row] for head, row in zip(heads, rows, strict=True)])}
 
 
-def _differing(right: _Answers, wrong: _Answers, dataset: Dataset, sheet: Sheet) -> dict[str, Any]:
+def _differing(right: _Compared, wrong: _Compared, dataset: Dataset, sheet: Sheet) -> dict[str, Any]:
     """The images that `right` alone reads rightly, those first of which `wrong` is surest."""
     rows = np.flatnonzero(right.right & ~wrong.right)
     shares = wrong.predictions.probabilities()
