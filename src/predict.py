@@ -96,7 +96,7 @@ OPERATORS = """
 SIZES = {"Pad": slice(1, 2), "Resize": slice(1, 4), "Expand": slice(1, 2), "Tile": slice(1, 2)}
 SIZES["ConstantOfShape"] = slice(0, 1)
 SIZE_ATTRIBUTES = ("pads", "strides", "dilations", "output_padding", "output_shape")
-# what such sizes may be computed by: of the first input alone, some of it in its order; of each number of all
+# what such sizes may be computed by: of the first input alone (rounded, in place, as many); of each number of all
 ROUNDING = "Cast Ceil Floor".split()
 IN_PLACE = ROUNDING + ["Identity"]
 AS_MANY = IN_PLACE + "Reshape Slice Squeeze Transpose Unsqueeze".split()
