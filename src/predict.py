@@ -96,10 +96,10 @@ OPERATORS = """
 SIZES = {"Pad": slice(1, 2), "Resize": slice(1, 4), "Expand": slice(1, 2), "Tile": slice(1, 2)}
 SIZES["ConstantOfShape"] = slice(0, 1)
 SIZE_ATTRIBUTES = ("pads", "strides", "dilations", "output_padding", "output_shape")
-# what such sizes may be computed by: of the first input alone, and these keep their order; of each number of all
-AS_MANY = "Cast Ceil Floor Identity Reshape Slice Squeeze Transpose Unsqueeze".split()
-IN_PLACE = AS_MANY[:4]
-ROUNDING = AS_MANY[:3]
+# what such sizes may be computed by: of the first input alone (rounded, in place, as many); of each number of all
+ROUNDING = "Cast Ceil Floor".split()
+IN_PLACE = ROUNDING + ["Identity"]
+AS_MANY = IN_PLACE + "Reshape Slice Squeeze Transpose Unsqueeze".split()
 BY_EACH = "Add Div Equal Max Min Mul Sub Where".split()
 INFINITE = float("inf")
 UNKNOWN = INFINITE, None, ()
@@ -943,8 +943,6 @@ def grey_or_colour(picture, Image):  # noqa: N803
 
 def fit(picture, size, raw):
     """The picture as the network's images are, and what was done to it, in words."""
-    from PIL import Image
-
     done = ["%dx%d" % picture.size]
     mode = "L" if size["colour"] == "grey" else "RGB"
     if size["colour"] == "raw":
@@ -971,7 +969,13 @@ def fit(picture, size, raw):
             return fit_digit(picture, wanted, done)
     if picture.size == wanted:
         return picture, done
-    way = size.get("fit", "crop")
+    return fit_photo(picture, wanted, size.get("fit", "crop"), done)
+
+
+def fit_photo(picture, wanted, way, done):
+    """Cropped, padded on black or stretched to the `wanted` size."""
+    from PIL import Image
+
     if way == "crop":
         left, top, right, bottom = crop = centre(picture.size, wanted)
         if crop != (0, 0) + picture.size:
@@ -981,7 +985,7 @@ def fit(picture, size, raw):
     picture = picture.resize(side, Image.BILINEAR)
     done.append("scaled to %dx%d" % side)
     if side != wanted:
-        paper = Image.new(mode, wanted)
+        paper = Image.new(picture.mode, wanted)
         paper.paste(picture, ((wanted[0] - side[0]) // 2, (wanted[1] - side[1]) // 2))
         picture = paper
         done.append("put on black, %dx%d" % wanted)
@@ -1924,12 +1928,15 @@ clear();
 """
 
 
-def parse(words):
-    class Parser(argparse.ArgumentParser):
-        def error(self, message):
-            print("error: %s; see --help" % shown(message), file=sys.stderr)
-            sys.exit(2)
+class Parser(argparse.ArgumentParser):
+    """Refuses what was typed in one line."""
 
+    def error(self, message):
+        print("error: %s; see --help" % shown(message), file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(words):
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="model.ts, .onnx or .engine; or a run's folder, exported if it is not yet")
     parser.add_argument(
@@ -1950,13 +1957,12 @@ def parse(words):
         if word.startswith("-"):
             parser.error("there is no option %s" % word)
     given.images += more
-    commands = {"info": info, "selftest": selftest, "bench": bench}
+    commands = {"info": info, "selftest": selftest, "bench": bench, "receipt": receipt}
+    first = given.images[0] if given.images else None
     if given.serve is not None:
         given.run = serve
-    elif len(given.images) == 1 and given.images[0] in commands:
-        given.run = commands[given.images[0]]
-    elif given.images and given.images[0] == "receipt":
-        given.run = receipt
+    elif first == "receipt" or (first in commands and len(given.images) == 1):
+        given.run = commands[first]
     elif given.images:
         given.run = predict
     else:

@@ -13,7 +13,6 @@ def train(config: DictConfig) -> None:
     """Train a network of the labs"""
     from pytorch_lightning.utilities import rank_zero_only
 
-    from lab.runs.folder import read_config
     from lab.training.train import resume, train  # torch takes seconds: --help and wrong options answer without it
 
     folder = run_folder()
@@ -21,8 +20,7 @@ def train(config: DictConfig) -> None:
         with contextlib.suppress(OSError):
             folder.rmdir()  # Hydra made a new one
         folder = Path(config.resume).expanduser()
-        resume(folder)
-        config = read_config(folder)
+        config = resume(folder)
     elif config.tune:
         from lab.training.tune import suggest_learning_rate
 

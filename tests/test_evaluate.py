@@ -12,9 +12,9 @@ from conftest import SMALL_MNIST, read_result, texts
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lab.datasets.dataset import Dataset
+from lab.datasets.dataset import Dataset, first_of_each_class
 from lab.training.saliency import find_saliency
-from lab.training.show import feature_maps, first_of_each_class
+from lab.training.show import feature_maps
 
 FAST = ("model.epochs=2", "model.batch_size=50")
 

@@ -86,7 +86,7 @@ def test_an_images_features_do_not_depend_on_the_images_beside_it(weights):
     together = net.features(images)
     alone = torch.cat([net.features(image[None]) for image in images])
     assert torch.equal(together, alone) and together.std() > 0
-    assert torch.equal(net.train()(images), net.answer(alone))
+    assert torch.equal(net.train()(images), net.head(alone))
 
 
 def test_what_is_frozen_keeps_its_weights_and_its_statistics_and_the_rest_learns_slower(weights):

@@ -235,7 +235,7 @@ def test_the_command_on_the_page_makes_the_same_run_again(older, here):  # noqa:
     before, again = read_result(older / "run"), read_result(older / "again")
     assert again["digest"] == before["digest"]
     assert again["test"]["last"]["loss"] == pytest.approx(before["test"]["last"]["loss"], abs=1e-4)
-    folds = command_again(read_config(older / "folds", CrossValidate), CrossValidate)
+    folds = command_again(read_config(older / "folds", CrossValidate))
     assert folds.startswith("python src/cross_validate.py model=") and "workers" not in folds
 
 

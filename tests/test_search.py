@@ -92,7 +92,8 @@ def test_where_the_best_trials_fail_again_the_recipe_is_not_called_the_best():
 
 
 def test_a_trial_below_the_others_stops_and_says_so(train_here, tmp_path):
-    from lab.experiments.propose import Known, find_bars
+    from lab.experiments.knobs import Known
+    from lab.experiments.propose import find_bars
 
     known = [Known({}, {1: score, 2: score + 0.1}) for score in (0.2, 0.3, 0.4, 0.5, 0.6)]
     known += [Known({}, {1: 0.1}, is_whole=False), Known({}, {})]  # one was stopped, one has failed
@@ -104,8 +105,8 @@ def test_a_trial_below_the_others_stops_and_says_so(train_here, tmp_path):
 
 
 def test_what_is_proposed_follows_from_what_is_known_and_avoids_what_was_bad():
-    from lab.experiments.knobs import Knob
-    from lab.experiments.propose import Known, propose
+    from lab.experiments.knobs import Knob, Known
+    from lab.experiments.propose import propose
 
     knobs = [Knob("rate", 1e-4, 1.0), Knob("size", choices=("16", "32", "64")), Knob("units", 8, 64, is_whole=True)]
     known, drawn = [], {}

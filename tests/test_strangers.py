@@ -281,11 +281,7 @@ TENSORS = st.sampled_from(
 
 def spoil_a_run(folder, outside, draw):
     """What was done to it."""
-    kind = draw(
-        st.sampled_from(
-            ["bytes", "config", "config", "config", "result", "checkpoint", "checkpoint", "other", "arrays"]
-        )
-    )
+    kind = draw(st.sampled_from(["bytes", *3 * ["config"], "result", *2 * ["checkpoint"], "other", "arrays"]))
     files = ["config.yaml", "result.json", "predictions.npz", "last.ckpt", "best.ckpt"]
     name = draw(st.sampled_from(files))
     if kind == "bytes":
@@ -308,10 +304,8 @@ def spoil_a_run(folder, outside, draw):
         content[draw(st.sampled_from(sorted(content)))] = np.array(draw(NUMBERS | WORDS))
         np.savez(folder / "predictions.npz", **content)
     else:
-        name, kind = (
-            draw(st.sampled_from(files)),
-            draw(st.sampled_from(["link", "zero", "pipe", "folder", "sparse", *BOMBS])),
-        )
+        name = draw(st.sampled_from(files))
+        kind = draw(st.sampled_from(["link", "zero", "pipe", "folder", "sparse", *BOMBS]))
         (folder / name).unlink()
         if kind in BOMBS:
             pack(folder / name, BOMBS[kind], **{"0": bytes(4)})

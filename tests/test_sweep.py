@@ -128,11 +128,11 @@ def test_another_configuration_in_the_folder_is_left_alone(refused, train_here, 
 
 def test_seeds_are_folded_and_failures_told_when_they_happen_and_at_the_end(here, capfd, tmp_path):
     with pytest.raises(SystemExit) as ended:
-        here("train", *HERE, *FAST, "model.optimizer.lr=0.001,1e30", "seed=1,2")
+        here("train", *HERE, *FAST, "model.optimizer.lr=0.001,1e30", "++seed=1,2")
     assert "2 of 4 jobs failed" in str(ended.value.code)
     told = capfd.readouterr()
     assert told.err.count(" of epoch 1, at a learning rate of ") == 2
-    assert told.out.count("failed: lr=1e+30,seed=") == 2
+    assert told.out.count("failed: lr=1e+30,++seed=") == 2
     assert " ± " in told.out and " 0.001 │    2 │" in told.out
     table = rows(tmp_path / "sweep")
     assert len(table) == 4 and [bool(row["error"]) for row in table] == [False] * 2 + [True] * 2
@@ -344,6 +344,13 @@ def test_settings_with_one_seed_in_common_are_not_judged_by_that_one(tmp_path):
     for job in jobs[1:3]:
         job.folder = tmp_path
     assert len(conclude(jobs)) == 1
+
+
+def test_settings_without_a_seed_in_common_are_told_apart_by_welchs_t():
+    """The few runs of the best lie far apart, the many of the second do not: Student's t would call that a lead."""
+    jobs = [a_job({"model": "deep", "seed": seed}, score) for seed, score in (("1", 0.92), ("2", 0.96))]
+    jobs += [a_job({"model": "dense", "seed": seed}, 0.88) for seed in "34567"]
+    assert "6.00 points behind, no more than chance makes of the runs (± 25.41)" in conclude(jobs)[1]
 
 
 def test_a_setting_whose_runs_failed_does_not_win_by_those_that_are_left():

@@ -146,6 +146,15 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         writer.writerows({name: _as_text(value) for name, value in row.items()} for row in rows)
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a file of write_csv, which may be a stranger's. ValueError where it is no table."""
+    try:
+        with open_plain(path, MOST_TEXT, "r") as file:
+            return list(csv.DictReader(file))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+
+
 def _as_text(value: Any) -> Any:
     """With a ' before it where a spreadsheet would compute it: a class or a file called =cmd, say."""
     is_formula = isinstance(value, str) and re.match(r"[=@]|[+-](?![\d.]+(e[+-]?\d+)?$)", value)

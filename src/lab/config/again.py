@@ -14,19 +14,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lab.config import own
 from lab.config.overrides import flatten, quoted, read_choice
-from lab.config.schema import CONF, UNDECIDING, CrossValidate, Train, fingerprint
+from lab.config.schema import CONF, UNDECIDING, fingerprint
 
 # keys that decide no result, or that model=NAME and data=NAME say
 UNSAID = {"model.name", "model.net.file", "data.name", "resume", "tune", "histograms", "workers", *UNDECIDING}
 GROUPS = ("model", "data")
 
 
-def command_again(config: DictConfig, schema: type[Train] = Train) -> str | None:
-    """What to type for the same results as `config`, a `schema`, has given; None where no command is found.
+def command_again(config: DictConfig) -> str | None:
+    """What to type for the same results as `config` has given, a Train or a CrossValidate; None if none is found.
 
     The command names the recipe and the data set, as they are in conf/ today, and each key that `config` has otherwise.
     """
-    name = "cross_validate" if schema is CrossValidate else "train"
+    name = "cross_validate" if "workers" in config else "train"
     words = [f"{group}={config[group].name}" for group in GROUPS]
     if config.model.net.get("_target_") == own.TARGET:
         if not own.named:  # a folder may be a stranger's, and whoever types the command would run its file

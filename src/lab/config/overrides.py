@@ -12,9 +12,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.config.schema import CONF, SCHEMAS, Data, Recipe, Train
+from lab.config.schema import CONF, OF_SWEEPS, SCHEMAS, Data, Recipe, Train
 
-OF_SWEEPS = ("rerun", "show_test", "search", "prune", "confirm")
 NEAR = 0.72  # similarity, of difflib's 1, from which on a key is meant: class_weights is not weights
 # options of Lightning's Trainer that conf/trainer/default.yaml leaves out
 LIGHTNINGS = {"accumulate_grad_batches", "barebones", "callbacks", "enable_autolog_hparams", "enable_checkpointing"}

@@ -29,8 +29,8 @@ class Rule(NamedTuple):
 
 AT_LEAST_1 = Rule(lambda value: value >= 1, "1 or more")
 MOST_CLASSES = 1_000
-# keys that no result depends on
-UNDECIDING = ("rerun", "show_test", "networks", "report", "lang", "search", "prune", "confirm")
+OF_SWEEPS = ("rerun", "show_test", "search", "prune", "confirm")
+UNDECIDING = ("networks", "report", "lang", *OF_SWEEPS)  # keys that no result depends on
 MOST_THREADS = max(64, os.cpu_count() or 1)  # a run of a machine with more cores than this one can be read here too
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to 1")
 SHARE = Rule(lambda value: 0 < value <= 1, "more than 0, and 1 at most")

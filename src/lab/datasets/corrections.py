@@ -2,9 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +20,6 @@ class Corrected:
     labels: int  # changed in all parts
     test: int  # changed in the test part
     test_left: int  # in the test part, that the table would change and that were left
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
 
     def __str__(self) -> str:
         word = "label" if self.labels == 1 else "labels"

@@ -25,6 +25,7 @@ from lab.display.terminal import print_classes, print_notes
 from lab.errors import UserError
 
 MOST_FOLDS = 20  # to cut groups into, of which some are held out
+MOST_SHOWN = 40  # images, of the first of each class
 Parts = dict[str, npt.NDArray[np.int64]]  # "train", "validation", "test": indices into the data set
 
 
@@ -296,6 +297,20 @@ def print_counts(dataset: Dataset, name: str) -> None:
     """Print how many images of each class each part has."""
     shape = "x".join(map(str, dataset.shape))
     print_classes(f"{name}: {len(dataset.labels):,} images of {shape}", dataset.counts(), dataset.classes)
+
+
+def first_of_each_class(dataset: Dataset) -> npt.NDArray[np.int64]:
+    """Indices of training images, as they fit on a page: of up to 5 classes a row of five each, else columns.
+
+    Of up to 10 classes a column has three images, of more one.
+    """
+    training = np.sort(dataset.parts["train"])
+    of_class = [training[dataset.labels[training] == label] for label in range(len(dataset.classes))]
+    of_class = [numbers for numbers in of_class if len(numbers)][:MOST_SHOWN]
+    most = 5 if len(of_class) <= 5 else 3 if len(of_class) <= 10 else 1
+    each = min([most, *map(len, of_class)])
+    chosen = np.stack([numbers[:each] for numbers in of_class])
+    return chosen if most == 5 else chosen.T
 
 
 def group_same(digests: list[str]) -> npt.NDArray[np.int64]:

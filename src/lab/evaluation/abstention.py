@@ -1,7 +1,7 @@
 """When a network should name several classes, or none: a temperature, conformal thresholds, a limit to strangeness."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -126,8 +126,3 @@ def judge(
             key: calibration(shares, right)["expected_calibration_error"] for key, shares in sure.items()
         },
     }
-
-
-def as_plain(abstention: Abstention) -> dict[str, Any]:
-    """For JSON."""
-    return asdict(abstention)

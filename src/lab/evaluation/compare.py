@@ -90,7 +90,7 @@ def tell_difference(
     """A sentence on the two of `names`, the better one first; see Difference."""
     p = say("p < {p:.4f}", p=1e-4) if corrected_p < 1e-4 else say("p = {p:.2g}", p=corrected_p)
     told = {"better": names[0], "worse": names[1], "p": p, "pairs": pairs}
-    told |= {key: 100 * getattr(estimate, key) for key in ("value", "low", "high")}
+    told |= dict(zip(("value", "low", "high"), estimate.points(), strict=True))
     corrected = say(", corrected for {pairs} pairs", **told) if pairs > 1 else ""
     told["by"] = say(
         "by {value:.2f} points, 95 % interval {low:.2f} to {high:.2f} ({p}{corrected})", **told, corrected=corrected
@@ -307,4 +307,5 @@ def _print(contestants: Sequence[Contestant]) -> None:
         scores = f"{one.loss:.4f}", f"{one.accuracy:.2%}", f"{one.low:.2%} to {one.high:.2%}"
         rows.append([one.name, f"{one.parameters:,}", f"{one.seconds:,.0f} s", *scores])
     print_table(contestants[0].data, columns, rows, spare=["training time", f"{part} loss", "parameters"])
-    print_notes([baseline for baseline in [contestants[0].baseline] if baseline])
+    if baseline := contestants[0].baseline:
+        print_notes([baseline])

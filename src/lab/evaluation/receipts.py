@@ -127,7 +127,7 @@ def _beside(one: Receipt, best: Receipt) -> str:
     if (difference := _difference(one, best)) is None:
         overlap = "lies below" if _is_worse(one, best) else "reaches"
         return told + f"whose pictures were others, and its interval {overlap} the other's"
-    points, low, high = (100 * each for each in (difference.value, difference.low, difference.high))
+    points, low, high = difference.points()
     count = len(one.accuracy.right)
     return told + f"{points:+.2f} points ({low:+.2f} to {high:+.2f}) on the same {count:,} pictures"
 

@@ -31,6 +31,10 @@ class Estimate:
         """Whether it is surely below 0, by what may matter."""
         return self.high < 0 and not self.is_equivalent
 
+    def points(self) -> tuple[float, float, float]:
+        """The difference and its interval, in percentage points."""
+        return 100 * self.value, 100 * self.low, 100 * self.high
+
 
 def accuracy_interval(correct: int, images: int) -> tuple[float, float]:
     """The 95 % interval of the accuracy: Wilson's score interval (1927)."""

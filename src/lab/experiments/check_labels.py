@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lab.display.page import Sheet, Table, render
 from lab.display.terminal import print_table, warn
 from lab.errors import UserError, printable
 from lab.evaluation.confident import Suspects, find_suspects, probe
-from lab.evaluation.images import check_images
+from lab.evaluation.images import load_answered
 from lab.evaluation.significance import Estimate, corrected_t
 from lab.files import write_csv, write_json, write_text
 from lab.runs.folder import read_config, read_result
@@ -33,10 +34,7 @@ MOST_PAIRS = 10  # of classes, in the terminal
 def find_wrong_labels(folder: Path, root: Path | None, language: str = "en") -> None:
     """Leave suspects.csv, suspects.json and suspects.html beside the folds in `folder`; nothing is trained."""
     config, parts = _read(folder)
-    place_data(config, root)
-    dataset = load(config.data, untrusted=True)
-    for fold, part in enumerate(parts):
-        check_images(part, dataset, folder / f"fold_{fold}", data_folder(config.data.root))
+    dataset = load_answered(config, root, ((folder / f"fold_{fold}", part) for fold, part in enumerate(parts)))
     predictions = join(parts)
     suspects = find_suspects(predictions.labels, predictions.probabilities())
     rows, pairs = _list(suspects, predictions, dataset), _count(suspects, predictions)
@@ -48,13 +46,10 @@ def find_wrong_labels(folder: Path, root: Path | None, language: str = "en") -> 
     if rows:
         write_csv(rows, folder / "suspects.csv")
         with speaking(language):
-            page = _draw(
-                _title(config, rows, dataset, predictions), is_poor, rows, pairs, suspects, predictions, dataset
-            )
+            page = _draw(_title(config, rows, dataset, predictions), is_poor, rows, pairs, dataset)
         write_text(page, folder / "suspects.html")
-    columns = ["label", "thought to be", "expected", "suspects"]
-    shown = [[pair["class"], pair["thought"], f"{pair['expected']:.0f}", f"{pair['suspects']:,}"] for pair in pairs]
-    if rows:
+        columns = ["label", "thought to be", "expected", "suspects"]
+        shown = [[pair["class"], pair["thought"], f"{pair['expected']:.0f}", f"{pair['suspects']:,}"] for pair in pairs]
         print_table(_title(config, rows, dataset, predictions), columns, shown[:MOST_PAIRS])
     print(f"Expected to be wrong: {expected:,.0f} of {len(predictions.labels):,} labels; suspects: {len(rows):,}")
     print(f"Of labels changed at random, to try it, {found:.0%} are suspects; of all the others {others:.1%}")
@@ -76,7 +71,7 @@ def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
     if config.data.corrections:
         raise UserError(f"{folder}: its labels are corrected already: give the folds of before, and one table of all")
     _check_starts(folder, len(before))
-    command = command_again(config, CrossValidate)
+    command = command_again(config)
     if command is None:
         raise UserError(
             f"{folder}: no command is found that gives these folds: type yours with data.corrections={corrections}"
@@ -98,7 +93,7 @@ def train_corrected(folder: Path, corrections: Path, root: Path | None) -> None:
     after = [load_predictions(out / f"fold_{fold}") for fold in range(len(before))]
     estimate, scores = _compare(before, after)
     told = _sentence(dataset.corrected.labels, estimate)
-    about = {"folds": str(folder), "corrections": dataset.corrected.plain(), **scores, "sentence": told}
+    about = {"folds": str(folder), "corrections": asdict(dataset.corrected), **scores, "sentence": told}
     interval = [estimate.low, estimate.high]
     write_json(about | {"difference": estimate.value, "interval": interval, "p": estimate.p}, out / "corrected.json")
     print(told)
@@ -153,15 +148,7 @@ def _title(config: DictConfig, rows: list[dict[str, Any]], dataset: Dataset, pre
     return say("{model} on {data}: {suspects:,} labels of {images:,} to look at", **told)
 
 
-def _draw(
-    title: str,
-    is_poor: bool,
-    rows: list[dict[str, Any]],
-    pairs: list[dict[str, Any]],
-    suspects: Suspects,
-    predictions: Predictions,
-    dataset: Dataset,
-) -> str:
+def _draw(title: str, is_poor: bool, rows: list[dict[str, Any]], pairs: list[dict[str, Any]], dataset: Dataset) -> str:
     """The page on which they are judged."""
     sheet, shown = Sheet(dataset.images.shape[1:]), rows[:MOST_SHOWN]
     tiles = [sheet.add(dataset.images[row["image"]]) for row in shown]
@@ -177,7 +164,7 @@ def _draw(
         is_poor=is_poor,
         suspects=[row | {"tile": tile, "name": name} for row, tile, name in zip(shown, tiles, names, strict=True)],
         total=len(rows),
-        expected=float(suspects.expected.sum() - suspects.expected.trace()),
+        expected=sum(pair["expected"] for pair in pairs),
         pairs=Table([say("label"), say("thought to be"), say("expected"), say("suspects")], counts),
         classes=dataset.classes,
         sha256=dataset.sha256,
@@ -196,7 +183,7 @@ def _compare(before: list[Predictions], after: list[Predictions]) -> tuple[Estim
 
 
 def _sentence(labels: int, estimate: Estimate) -> str:
-    points, low, high = (f"{100 * x:+.2f}" for x in (estimate.value, estimate.low, estimate.high))
+    points, low, high = estimate.points()
     word = "label" if labels == 1 else "labels"
     chance = "" if estimate.p < 0.05 else f", which may be chance (p = {estimate.p:.2g})"
-    return f"{labels:,} {word} corrected: {points} points ({low} to {high}){chance}"
+    return f"{labels:,} {word} corrected: {points:+.2f} points ({low:+.2f} to {high:+.2f}){chance}"

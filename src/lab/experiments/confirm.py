@@ -61,7 +61,7 @@ def confirm(
     recipe = Contender(RECIPE, [], _list_jobs("recipe", plan.fixed, again, folder))
     others = []
     for trial, score in best:
-        values = trial.proposal()["values"]
+        values = trial.proposal()
         overrides = [f"{key}={value}" for key, value in values.items()]
         jobs = _list_jobs(trial.folder.name, [*plan.fixed, *overrides], again, folder)
         others.append(Contender(name_values(values), overrides, jobs, score * 100))
@@ -146,7 +146,7 @@ def _line(one: Contender, metric: str) -> list[str]:
     """Its row in the table."""
     scores, lead = list(one.scores(metric).values()), one.lead
     spread = f" ± {stdev(scores):.2f}" if len(scores) > 1 else ""
-    against = "{:+.2f} ({:+.2f} to {:+.2f})".format(*_points(lead)) if lead else "-"
+    against = "{:+.2f} ({:+.2f} to {:+.2f})".format(*lead.points()) if lead else "-"
     searched = "-" if one.searched is None else f"{one.searched:.2f}"
     return [one.name, searched, f"{mean(scores):.2f}{spread}", against]
 
@@ -155,7 +155,7 @@ def _entry(one: Contender, metric: str) -> dict[str, object]:
     """What verdict.json has of it, in % and points."""
     known = {"name": one.name, "searched": one.searched, "confirmed": one.mean(metric)}
     if lead := one.lead:
-        known |= dict(zip(("lead", "low", "high"), _points(lead), strict=True)) | {"corrected_p": one.p}
+        known |= dict(zip(("lead", "low", "high"), lead.points(), strict=True)) | {"corrected_p": one.p}
     return known
 
 
@@ -193,9 +193,4 @@ def _tell_lead(one: Contender, pairs: int) -> str:
     """Its lead over the recipe in words."""
     corrected = f", corrected for {pairs} comparisons" if pairs > 1 else ""
     p = "p < 0.0001" if one.p < 1e-4 else f"p = {one.p:.2g}"
-    return "{:.2f} points, 95 % interval {:.2f} to {:.2f} ({}{})".format(*_points(one.lead), p, corrected)
-
-
-def _points(lead: Estimate) -> tuple[float, float, float]:
-    """The lead and its interval, in points."""
-    return 100 * lead.value, 100 * lead.low, 100 * lead.high
+    return "{:.2f} points, 95 % interval {:.2f} to {:.2f} ({}{})".format(*one.lead.points(), p, corrected)

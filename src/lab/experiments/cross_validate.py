@@ -72,7 +72,7 @@ def _list_jobs(config: DictConfig, folder: Path) -> list[Job]:
     told += [f"{key}={value}" for key, value in own.items() if not any(word.startswith(f"{key}=") for word in told)]
     epochs = max(config.trainer.max_epochs or config.model.epochs, 0)  # -1: no end
     return [
-        Job([*told, f"data.fold={k}"], {"fold": str(k)}, folder / f"fold_{k}", "validation", epochs=epochs, work=epochs)
+        Job([*told, f"data.fold={k}"], {"fold": str(k)}, folder / f"fold_{k}", "held_out", epochs=epochs)
         for k in range(config.data.folds)
     ]
 

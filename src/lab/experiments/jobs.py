@@ -46,15 +46,14 @@ class Job:
     overrides: list[str]  # what train.py would be told
     values: dict[str, str]  # of these what tells the job from the others
     folder: Path
-    tested: str = "test"  # the part that scores it; "validation" of a fold, see training.train
+    kind: str = "test"  # of its result; "held_out" of a fold
     digest: str = ""  # its config's fingerprint
     epochs: int = 0
     work: float = 0.0  # of all its epochs, in the progress bar's unit; 0: each epoch counts one
 
     def result(self) -> dict[str, Any] | None:
         """Its result.json, None before it has finished; UserError where that is damaged."""
-        kind = "test" if self.tested == "test" else "held_out"
-        return read_result(self.folder, kind) if (self.folder / "result.json").exists() else None
+        return read_result(self.folder, self.kind) if (self.folder / "result.json").exists() else None
 
     def error(self) -> str | None:
         """Why it failed, in a line; None where it did not."""
@@ -156,7 +155,6 @@ def identify(jobs: Sequence[Job], config: DictConfig, context: HydraContext, fol
                 known[key] = fingerprint(composed), composed.trainer.max_epochs or composed.model.epochs
         job.digest, job.epochs = known[key]
         job.epochs = max(job.epochs, 0)  # -1: no end
-        job.work = job.work or job.epochs
     write_json({"root": root, "conf": version, "jobs": known}, path)
 
 
@@ -248,6 +246,7 @@ def launch(
     """
     for job in jobs:
         clear(job, rerun)
+        job.work = job.work or job.epochs
     prepare_environment()
     if (at_a_time := getattr(launcher, "joblib", {})) and (workers or at_a_time["n_jobs"] == -1):
         at_a_time["n_jobs"] = workers or count_workers(len(jobs))
@@ -260,9 +259,8 @@ def launch(
                 launcher.launch([[*job.overrides, *_place(job.folder)] for job in jobs], initial_job_idx=0)
                 return
             except BrokenExecutor:
-                told = "stopped when a process of the sweep was killed (no memory left?)"
                 for job in [job for job in jobs if job.folder.exists() and not job.has_ended()]:
-                    write_text(told, job.folder / "error.txt")
+                    write_text("stopped when a process was killed (no memory left?)", job.folder / "error.txt")
                 before, jobs = len(jobs), [job for job in jobs if not job.has_ended()]
                 if len(jobs) == before:
                     raise UserError("a process was killed before its first job (no memory left?)") from None

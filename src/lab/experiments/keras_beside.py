@@ -1,7 +1,6 @@
 """Keras trains on the same files, in a process of its own beside the runs: src/yardsticks/keras_scores.py."""
 
 import contextlib
-import csv
 import itertools
 import os
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 from lab.config.schema import PROJECT, data_folder
 from lab.display.terminal import warn
 from lab.errors import UserError, first_line, was_interrupted
-from lab.files import MOST_TEXT, open_plain, write_csv
+from lab.files import read_csv, write_csv
 
 SCORES = "keras.csv"
 ALONE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
@@ -99,7 +98,4 @@ class _Worker(threading.Thread):
 
 def _read(folder: Path) -> list[dict[str, str]]:
     path = folder / SCORES
-    if not path.exists():
-        return []
-    with open_plain(path, MOST_TEXT, "r") as file:
-        return list(csv.DictReader(file))
+    return read_csv(path) if path.exists() else []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
+from lab.config.schema import OF_SWEEPS
 from lab.errors import UserError
 
 STARTUP = 6  # trials with random values, before the first that learns from others
@@ -14,7 +15,7 @@ DIGITS = 4  # of a value between two ends, so that it is short to type
 DRAWS = ("seed", "data.fold", "data.fold_seed", "data.split_seed")  # which run of a recipe it is
 # these, and the images that a run is scored on: their best value is the luckiest, not the best
 LUCK = (*DRAWS, "data.validation", "data.folds")
-OF_THE_SEARCH = ("search", "prune", "confirm", "rerun", "show_test", "threads", "resume", "tune", "stop_below")
+OF_THE_SEARCH = (*OF_SWEEPS, "threads", "resume", "tune", "stop_below")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ class Knob:
 
     def __str__(self) -> str:
         return f"{self.key}={'|'.join(self.choices) if self.choices else f'{self.low:g}..{self.high:g}'}"
+
+
+@dataclass
+class Known:
+    """An earlier trial, as a proposal takes it into account."""
+
+    values: dict[str, str]
+    curve: dict[int, float]  # its validation score by epoch; empty: it has failed, or is running
+    is_running: bool = False
+    is_whole: bool = True  # False: it was pruned
 
 
 def read_knobs(overrides: Sequence[Override], config: DictConfig) -> list[Knob]:

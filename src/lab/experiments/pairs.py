@@ -9,8 +9,6 @@ from lab.evaluation.significance import CONFIDENCE, Estimate, corrected_t, cross
 from lab.experiments.jobs import Job
 from lab.runs.predictions import load_predictions
 
-Answers = tuple[NDArray[np.bool_], NDArray[np.bool_]]  # which images each job of a pair answers right
-
 
 def estimate_lead(
     pairs: Sequence[tuple[Job, Job]], metric: str, held_out: float = 0.0, confidence: float = CONFIDENCE
@@ -31,8 +29,8 @@ def estimate_lead(
     return (corrected_t([ours - theirs for ours, theirs in scores], held_out, confidence), 0) if pairs else None
 
 
-def _find_answers(pairs: Sequence[tuple[Job, Job]]) -> list[Answers]:
-    """Those of each pair; [] where a job's score is of other images, or of an older version, which kept none."""
+def _find_answers(pairs: Sequence[tuple[Job, Job]]) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Which images each job of a pair answers right; [] where scores are of others, or an older version kept none."""
     right, known = [], set()
     for job in (job for pair in pairs for job in pair):
         if not (job.folder / "predictions_validation.npz").exists():

@@ -4,7 +4,6 @@ import itertools
 import statistics
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import optuna
@@ -12,21 +11,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lab.experiments.knobs import STARTUP, Knob
+from lab.experiments.knobs import STARTUP, Knob, Known
 
 TRIES = 10  # proposals; were all of them tried before, random values follow
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
-
-@dataclass
-class Known:
-    """An earlier trial, as a proposal takes it into account."""
-
-    values: dict[str, str]
-    curve: dict[int, float]  # its validation score by epoch; empty: it has failed, or is running
-    is_running: bool = False
-    is_whole: bool = True  # False: it was pruned
 
 
 def propose(knobs: Sequence[Knob], seed: int, known: Sequence[Known]) -> dict[str, str]:

@@ -1,11 +1,14 @@
 """The ranking of a sweep's jobs: a table, the winner and whether it is chance, where to look next, a picture."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from scipy.stats import ttest_ind
 
 from lab.config.overrides import command_line
 from lab.datasets.pitfalls import largest_class
@@ -15,6 +18,7 @@ from lab.display.language import localise, number, say, translate
 from lab.display.terminal import print_notes, print_table, warn
 from lab.experiments.jobs import Job, is_of_sample
 from lab.experiments.knobs import DRAWS
+from lab.experiments.pairs import estimate_lead
 from lab.files import write_csv
 
 HEADINGS = {  # of the last epoch's scores
@@ -90,8 +94,9 @@ def rank(jobs: Sequence[Job], swept: Sequence[str], folder: Path, shows_test: bo
         columns, lines = tabulate(settings, metric, shows_test)
         spare = [say("folder"), *(translate(HEADINGS[name]) for name in ("test_loss", "seconds", "val_loss"))]
         print_table(title, columns, lines, spare=spare)
-        if counts := data.get("class_images", {}).get("validation"):  # older versions did not say
-            print_notes([f"{said} on the validation part" for said in [largest_class(counts, data["classes"])] if said])
+        counts = data.get("class_images", {}).get("validation")  # older versions did not say
+        if said := counts and largest_class(counts, data["classes"]):
+            print_notes([f"{said} on the validation part"])
         draw(settings, swept, title, metric, folder / "sweep.png")
         warn_of_samples([result for _, result in finished])
     for row in rows:
@@ -193,8 +198,6 @@ def conclusion(settings: Sequence[Setting], metric: str) -> list[str]:
 
 def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
     """A sentence where the gap to the second may be chance, that of the runs or that of the images."""
-    from lab.experiments.pairs import estimate_lead
-
     gap, is_single = best.mean(metric) - second.mean(metric), len(best.jobs) == len(second.jobs) == 1
     pairs = _pair(best, second)
     lead = estimate_lead(pairs, metric.removeprefix("val_"), best.held_out()) if is_single or len(pairs) > 1 else None
@@ -209,10 +212,10 @@ def _doubt(best: Setting, second: Setting, metric: str) -> list[str]:
         else:
             source = say("{runs} runs, paired", **told)
     elif min(len(best.jobs), len(second.jobs)) > 1:
-        from scipy.stats import t
-
-        error = math.hypot(*(one.spread(metric) / math.sqrt(len(one.jobs)) for one in (best, second)))
-        within = error * float(t.ppf(0.975, len(best.jobs) + len(second.jobs) - 2))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scipy's, of scores that are all alike
+            welch = ttest_ind(*([scores[metric] for scores in one.scores] for one in (best, second)), equal_var=False)
+        within = gap - float(welch.confidence_interval().low)
         source = say("the runs")
     elif metric != "val_accuracy":  # no plain share of the images
         return [say("Single runs do not tell whether its lead is chance: {advice}.", advice=say("add seed=1,2,3"))]

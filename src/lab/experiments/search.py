@@ -15,8 +15,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.config.checks import check
-from lab.config.overrides import OF_SWEEPS
-from lab.config.schema import Train
+from lab.config.schema import OF_SWEEPS, Train
 from lab.display.labels import name_values
 from lab.errors import UserError
 from lab.experiments.confirm import VERDICT, confirm
@@ -65,10 +64,8 @@ def _search(knobs: Sequence[Knob], fixed: list[str], config: DictConfig, context
     launcher = make_launcher(config, context, take=take_next, decide=decide)
     workers = count_at_a_time(launcher, config.search)
     plan = _make_plan(knobs, fixed, config, recipe, workers, folder)
-    trials = [
-        Trial(fixed, {}, folder / f"trial_{number:03}", epochs=recipe.epochs, work=recipe.epochs)
-        for number in range(1, config.search + 1)
-    ]
+    numbers = range(1, config.search + 1)
+    trials = [Trial(fixed, {}, folder / f"trial_{number:03}", epochs=recipe.epochs) for number in numbers]
     todo = [trial for trial in trials if not trial.has_finished()]
     behind = f", each but the last {plan.behind} known to the next" if plan.behind else ""
     print(f"{len(trials)} trials, {len(todo)} to run, {workers} at a time{behind}, in {folder}")

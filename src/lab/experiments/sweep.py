@@ -34,7 +34,7 @@ def sweep(
         todo = [job for job in jobs if config.rerun or not _has_finished(job)]
         print(f"{len(jobs)} jobs, {len(todo)} to run, in {folder}")
         launch(todo, launcher, config.rerun)
-        failed = rank(jobs, swept, folder, config.show_test)
+        failed = rank(jobs, [key.removeprefix("++") for key in swept], folder, config.show_test)
     if failed:
         raise UserError(f"{failed} of {len(jobs)} jobs failed: the lines above say why, the same command tries again")
     return folder
@@ -49,6 +49,7 @@ def _list_jobs(overrides: Sequence[list[str]], swept: Sequence[str], folder: Pat
         name = re.sub(r"[^\w.,=+-]", "_", name)
         if name in jobs or len(name) > 100:
             name = f"{name[:80]}_{hashlib.sha256(repr(job).encode()).hexdigest()[:8]}"
+        values = {key.removeprefix("++"): value for key, value in values.items()}  # ++seed says what seed says
         alone = [] if any(override.startswith("threads=") for override in job) else ["threads=1"]
         jobs[name] = Job([*job, *alone], values, folder / name)
     return list(jobs.values())

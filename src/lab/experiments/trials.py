@@ -4,20 +4,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab.display import figures
 from lab.display.labels import label, name_values
 from lab.display.terminal import print_table, shorten
 from lab.errors import UserError, first_line
 from lab.experiments.jobs import Job, is_of_these_images
-from lab.experiments.knobs import Knob
+from lab.experiments.knobs import Knob, Known
 from lab.experiments.ranking import HEADINGS, scores_of, warn_of_samples
 from lab.files import read_text, write_csv
 from lab.runs.folder import read_history
-
-if TYPE_CHECKING:
-    from lab.experiments.propose import Known
 
 
 @dataclass
@@ -47,12 +44,12 @@ class Plan:
 class Trial(Job):
     """A job whose values are known only once it has begun."""
 
-    def proposal(self) -> dict[str, Any]:
-        """Its "values" by key, and its own "overrides"; both empty before it has begun."""
+    def proposal(self) -> dict[str, str]:
+        """Its values by key; none before it has begun."""
         path = self.folder / "trial.json"
         try:
-            return json.loads(read_text(path)) if path.exists() else {"values": {}, "overrides": []}
-        except ValueError:
+            return json.loads(read_text(path))["values"] if path.exists() else {}
+        except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: damaged: delete {self.folder}, and it runs again") from None
 
     def has_begun(self) -> bool:
@@ -70,15 +67,13 @@ class Trial(Job):
         return int(self.folder.name.rpartition("_")[2])
 
     def name(self) -> str:
-        values = name_values(self.proposal()["values"])
+        values = name_values(self.proposal())
         return f"trial {self.number()}" + (f", {values}" if values else "")
 
 
-def to_known(trial: Trial, plan: Plan, is_running: bool = False) -> "Known":
+def to_known(trial: Trial, plan: Plan, is_running: bool = False) -> Known:
     """What later trials know of `trial`."""
-    from lab.experiments.propose import Known  # Optuna, in a search alone
-
-    values, result = trial.proposal()["values"], None if is_running else trial.result()
+    values, result = trial.proposal(), None if is_running else trial.result()
     if result is None:
         return Known(values, {}, is_running)
     rows = read_history(trial.folder, f"delete {trial.folder}, and it runs again")
@@ -106,7 +101,7 @@ def report(trials: Sequence[Trial], plan: Plan, folder: Path) -> int:
 def _row(trial: Trial, plan: Plan) -> dict[str, Any]:
     """A trial's line in sweep.csv: nothing of the test part, which no search looks at."""
     result = trial.result()
-    row = {"trial": trial.number(), **trial.proposal()["values"], "score": None}
+    row = {"trial": trial.number(), **trial.proposal(), "score": None}
     if result is None:
         return row | {"error": trial.error() or "has left no result", "folder": trial.folder.name}
     scores = {name: value for name, value in scores_of(result).items() if not name.startswith("test_")}

@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from lab.datasets.pitfalls import name_some
 from lab.display.terminal import make_bar, print_notes, print_table
 from lab.errors import UserError
-from lab.evaluation.abstention import Abstention, as_plain, find_typical, images_needed, judge, set_abstention
+from lab.evaluation.abstention import Abstention, find_typical, images_needed, judge, set_abstention
 from lab.export.formats import DEVICE_TOLERANCE, Deployed, describe, save_onnx, write_onnx, write_torchscript
 from lab.export.parity import BATCH, Runtime, check_parity, collect, onnx_runtime, print_parity, torch_runtime
 from lab.export.precision import CALIBRATION, Verdict, compare, to_fp16, to_int8
@@ -44,7 +45,7 @@ def export(folder: Path, weights: str, root: Path | None, coverage: float, preci
     metadata = describe(run, read_result(folder), weights, golden.numpy(), probabilities)
     abstention = _set_abstention(run, torch_runtime(deployed), coverage)
     if abstention:
-        metadata["abstention"] = as_plain(abstention)
+        metadata["abstention"] = asdict(abstention)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
         files = _write_float(deployed, golden, metadata, Path(beside))
         parity = check_parity(deployed, files, images)
@@ -131,7 +132,7 @@ def _tell_abstention(
 ) -> None:
     """What came of it on the test part, into `report` too."""
     found = judge(abstention, *answers, run.dataset.labels[run.dataset.parts["test"]])
-    report["abstention"] = as_plain(abstention) | {"test": found}
+    report["abstention"] = asdict(abstention) | {"test": found}
     rows = [
         ["sets that hold the right class", f"{found['coverage_of_sets']:.2%}, {abstention.coverage:.2%} was asked"],
         ["of the class with the fewest", f"{found['least_coverage_of_a_class']:.2%}"],
@@ -183,10 +184,9 @@ def _write_precision(
     else:
         smaller = to_fp16(model)
     save_onnx(smaller, metadata, path)  # to be asked
-    runtime, images, metadata = onnx_runtime(path), _images(run, test), copy.deepcopy(metadata)
-    found = {
-        key: collect(f"{key} file", onnx_runtime(file), images) for key, file in (("this", path), ("float", model))
-    }
+    files, images, metadata = {"this": path, "float": model}, _images(run, test), copy.deepcopy(metadata)
+    runtimes = {key: onnx_runtime(file) for key, file in files.items()}
+    found = {key: collect(f"{key} file", runtime, images) for key, runtime in runtimes.items()}
     if not np.isfinite(found["this"][0]).all():
         raise UserError(f"{name}: its answers are not finite: this network's numbers are too large for it")
     metadata |= {"precision": precision, "tolerance": COARSE}
@@ -195,11 +195,9 @@ def _write_precision(
     metadata["metrics"] = {key: metadata["metrics"][key] for key in kept if key in metadata["metrics"]}
     metadata["metrics"]["accuracy"] = accuracy
     count = len(metadata["golden"]["probabilities"])
-    metadata["golden"] |= {
-        "probabilities": found["this"][0][:count].astype(float).round(9).tolist(),
-    }
+    metadata["golden"]["probabilities"] = found["this"][0][:count].astype(float).round(9).tolist()
     if "abstention" in metadata:
-        metadata["abstention"] = as_plain(_set_abstention(run, runtime, coverage))
+        metadata["abstention"] = asdict(_set_abstention(run, runtimes["this"], coverage))
     save_onnx(smaller, metadata, path)
     probabilities = {key: answers[0] for key, answers in found.items()}
-    return path, compare(name, probabilities, run.dataset.labels[test], {"this": path, "float": model}, images)
+    return path, compare(name, probabilities, run.dataset.labels[test], files, images)

@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Verdict:
     size: float  # of the float file's
 
     def __str__(self) -> str:
-        points, low, high = (100 * x for x in (self.difference.value, self.difference.low, self.difference.high))
+        points, low, high = self.difference.points()
         margin = f"{100 * MARGIN:g}"
         if self.difference.is_equivalent:
             held = f"equivalent within {margin}"
@@ -170,17 +170,13 @@ def _last_nodes(model: onnx.ModelProto) -> list[str]:
 
 def _time(files: Mapping[str, Path], images: npt.NDArray[np.float32]) -> dict[str, float]:
     """Median seconds of a call of each file, in turn, so that what slows the machine slows both."""
-    sessions = {key: _session(path) for key, path in files.items()}
+    provider = ["CPUExecutionProvider"]
+    sessions = {key: onnxruntime.InferenceSession(path, providers=provider) for key, path in files.items()}
     seconds: dict[str, list[float]] = {key: [] for key in sessions}
     for number in range(ROUNDS + 3):  # three to warm up
         for key, session in sessions.items():
             started = time.perf_counter()
-            session(images)
+            session.run(None, {"images": images})
             if number >= 3:
                 seconds[key].append(time.perf_counter() - started)
     return {key: float(np.median(each)) for key, each in seconds.items()}
-
-
-def _session(path: Path) -> Callable[[npt.NDArray[np.float32]], Any]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})

@@ -34,7 +34,7 @@ class Network(nn.Sequential):
     up to rounding, for the largest number stays the largest.
 
     The first `frozen` layers, up to the last frozen one before any that trains, do not change in training: `features`
-    is what they make of images, `answer` goes on from there. Whatever is frozen stays in evaluation mode.
+    is what they make of images, `head` goes on from there. Whatever is frozen stays in evaluation mode.
     """
 
     def __init__(self, *layers: nn.Module) -> None:
@@ -55,7 +55,7 @@ class Network(nn.Sequential):
         return [layers[place] for place in self.places]
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.answer(self.features(images))
+        return self.head(self.features(images))
 
     def features(self, images: Tensor) -> Tensor:
         """What the frozen layers make of images [n, c, h, w]: [n, channels, ...]; without frozen layers the images.
@@ -78,7 +78,7 @@ class Network(nn.Sequential):
 
         return torch.cat(_with_one_thread_each(see, images.split(PIECE))).movedim(-1, 1)
 
-    def answer(self, features: Tensor) -> Tensor:
+    def head(self, features: Tensor) -> Tensor:
         """Logits [n, classes] for what `features` gives."""
         return _run(self.order[self.frozen :], features)
 

@@ -176,10 +176,6 @@ class ImageNetResNet50(nn.Module):
         self.normalise = Normalise([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
         self.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "ImageNetResNet50":
-        """Stay in evaluation mode: batch normalisation keeps ImageNet's statistics, as with Keras' trainable=False."""
-        return super().train(False)
-
     def forward(self, images: Tensor) -> Tensor:
         return self.backbone(self.normalise(images))
 

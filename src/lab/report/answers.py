@@ -25,7 +25,6 @@ MISTAKES = 12
 LETTERS = 24  # of a file's name, its last
 SHADES = 6  # of a cell
 
-Shares = npt.NDArray[np.float64]
 # of images of the data set [n] and the classes named there: a name, and how much each pixel counts, [n, h, w]
 Saliency = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], tuple[str, npt.NDArray[np.float32]]]
 
@@ -74,9 +73,9 @@ def describe_answers(
 ) -> Answers:
     """Of `predictions` on images of `dataset`, which go into `sheet`."""
     evaluation, names = evaluate(predictions), predictions.classes.tolist()
-    shares, show = predictions.probabilities(), _Shower(predictions, dataset, sheet)
-    matrix = _fill(evaluation["confusion"], names, predictions, shares, show, max(dataset.images.shape[1:3]))
-    mistakes, method = _mistakes(predictions, dataset, sheet, show, saliency)
+    show = _Tiles(predictions, dataset, sheet)
+    matrix = _fill(evaluation["confusion"], show)
+    mistakes, method = _mistakes(show, saliency)
     rows = [
         [name, *(number(scores[key], ".2%") for key in ("precision", "recall", "f1")), number(scores["images"])]
         for name, scores in evaluation["classes"].items()
@@ -97,7 +96,7 @@ def describe_answers(
     )
 
 
-class _Shower:
+class _Tiles:
     """Puts an image into the sheet once, wherever the page shows it."""
 
     def __init__(self, predictions: Predictions, dataset: Dataset, sheet: Sheet) -> None:
@@ -117,27 +116,20 @@ class _Shower:
         return Shown(self.tiles[row], [name[-LETTERS:], say("{sure:.1%} sure", **told)], alt)
 
 
-def _fill(
-    counts: Sequence[Sequence[int]],
-    names: list[str],
-    predictions: Predictions,
-    shares: Shares,
-    show: _Shower,
-    side: int,
-) -> list[list[Cell]]:
+def _fill(counts: Sequence[Sequence[int]], show: _Tiles) -> list[list[Cell]]:
     """The matrix, each cell with its images as far as the page has room: of mistakes the surest first."""
-    named, sure = predictions.logits.argmax(1), shares.max(1)
+    labels, names, side = show.predictions.labels, show.predictions.classes, max(show.dataset.images.shape[1:3])
     most = _most_of_cell(np.asarray(counts), MOST_TILES if side <= 64 else MOST_LARGE)
-    order = np.argsort(-sure, kind="stable")
+    order = np.argsort(-show.shares.max(1), kind="stable")
     of_cell: dict[tuple[int, int], list[int]] = {}
     for row in order.tolist():
-        of_cell.setdefault((int(predictions.labels[row]), int(named[row])), []).append(row)
+        of_cell.setdefault((int(labels[row]), int(show.named[row])), []).append(row)
     matrix = []
     for label, line in enumerate(counts):
         cells, total = [], max(sum(line), 1)
         for read_as, count in enumerate(line):
             is_right, rows = label == read_as, of_cell.get((label, read_as), [])
-            told = {"label": names[label], "read_as": names[read_as]}
+            told = {"label": str(names[label]), "read_as": str(names[read_as])}
             title = say("{label}, rightly read", **told) if is_right else say("{label} read as {read_as}", **told)
             rows = rows[::-1][:MOST_RIGHT] if is_right else rows[:most]
             place = f"cell-{label}-{read_as}" if rows else ""
@@ -155,10 +147,9 @@ def _most_of_cell(counts: npt.NDArray[np.int64], room: int) -> int:
     return max(fitting, default=1)
 
 
-def _mistakes(
-    predictions: Predictions, dataset: Dataset, sheet: Sheet, show: _Shower, saliency: Saliency | None
-) -> tuple[list[Shown], str]:
+def _mistakes(show: _Tiles, saliency: Saliency | None) -> tuple[list[Shown], str]:
     """The surest, and by what it is told where the network looked, "" where it is not."""
+    predictions = show.predictions
     worst, names = worst_mistakes(predictions, MISTAKES), predictions.classes
     shown = [show(row) for row in worst.tolist()]
     for each, row in zip(shown, worst, strict=True):
@@ -169,7 +160,7 @@ def _mistakes(
     images = predictions.indices[worst]
     method, maps = saliency(images, show.named[worst])
     for each, image, heat in zip(shown, images, maps, strict=True):
-        each.saliency = sheet.add(_overlay(dataset.images[image], heat))
+        each.saliency = show.sheet.add(_overlay(show.dataset.images[image], heat))
     return shown, method
 
 

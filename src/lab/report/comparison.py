@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from lab.config.checks import check_plain
-from lab.config.schema import CrossValidate, Train, data_folder, place_data
-from lab.datasets.dataset import Dataset, load
+from lab.config.schema import CrossValidate, Train
+from lab.datasets.dataset import Dataset
 from lab.display.figures import box_plot, intervals
 from lab.display.language import number, say
 from lab.display.page import Sheet, Table, draw
 from lab.errors import UserError, printable
 from lab.evaluation.compare import MOST_PAIRS, tell_difference
-from lab.evaluation.images import check_images
+from lab.evaluation.images import load_answered
 from lab.evaluation.significance import Estimate
 from lab.files import read_text
 from lab.report.answers import LETTERS, Shown
@@ -58,14 +58,11 @@ def _describe_group(
 ) -> tuple[dict[str, Any], Sheet | None]:
     runs, pairs = content["runs"], content["pairs"]
     told = pairs if len(pairs) <= MOST_PAIRS else pairs[: len(runs) - 1]
-    answers = {run["name"]: _Answers(run, folder) for run in runs}
+    answers = {run["name"]: _Compared(run, folder) for run in runs}
     first, second = (answers[run["name"]] for run in runs[:2])
     dataset = first.load_data(root)
-    if sheet is None or sheet.shape != dataset.images.shape[1:]:  # of another data set there is no room in it
-        shown = sheet is None
-        sheet = sheet or Sheet(dataset.images.shape[1:])
-    else:
-        shown = True
+    sheet = sheet or Sheet(dataset.images.shape[1:])
+    shown = sheet.shape == dataset.images.shape[1:]  # of another data set there is no room in it
     rows = [
         [
             run["name"],
@@ -91,8 +88,8 @@ def _describe_group(
     }, sheet
 
 
-class _Answers:
-    """What one of the compared said: right or wrong of each image."""
+class _Compared:
+    """One of the compared: of each image whether it was right."""
 
     def __init__(self, run: Mapping[str, Any], comparison: Path) -> None:
         """The folder of `run` lies where it lay, as seen from here or from around its `comparison`, or beside that."""
@@ -110,11 +107,7 @@ class _Answers:
 
     def load_data(self, root: Path | None) -> Dataset:
         config = read_config(self.folder, CrossValidate if self.folds else Train, builds=False)
-        place_data(config, root)
-        dataset = load(config.data, untrusted=True)
-        for place, part in self.parts:
-            check_images(part, dataset, place, data_folder(config.data.root))
-        return dataset
+        return load_answered(config, root, self.parts)
 
 
 def _sentence(pair: Mapping[str, Any], pairs: int) -> str:
@@ -123,7 +116,7 @@ def _sentence(pair: Mapping[str, Any], pairs: int) -> str:
     return tell_difference((pair["better"], pair["worse"]), estimate, float(pair["corrected_p"]), pairs, is_one)
 
 
-def _draw(runs: list[dict[str, Any]], answers: Mapping[str, "_Answers"]) -> str:
+def _draw(runs: list[dict[str, Any]], answers: Mapping[str, "_Compared"]) -> str:
     if answers[runs[0]["name"]].folds:
         scores = {name: [100 * float(part.correct().mean()) for _, part in one.parts] for name, one in answers.items()}
         return draw(box_plot, scores, say("accuracy on the held-out fold (%)"))
@@ -131,7 +124,7 @@ def _draw(runs: list[dict[str, Any]], answers: Mapping[str, "_Answers"]) -> str:
     return draw(intervals, points, say("accuracy (%), 95 % interval"))
 
 
-def _mcnemar(better: _Answers, worse: _Answers) -> dict[str, Any]:
+def _mcnemar(better: _Compared, worse: _Compared) -> dict[str, Any]:
     """Of the same images how many both read rightly, one alone, none."""
     if not np.array_equal(better.predictions.indices, worse.predictions.indices):
         raise UserError(f"{better.folder} and {worse.folder} are of other images than when they were compared")
@@ -145,7 +138,7 @@ def _mcnemar(better: _Answers, worse: _Answers) -> dict[str, Any]:
     return {"title": title, "table": Table(columns, [[head, *row] for head, row in zip(heads, rows, strict=True)])}
 
 
-def _differing(right: _Answers, wrong: _Answers, dataset: Dataset, sheet: Sheet) -> dict[str, Any]:
+def _differing(right: _Compared, wrong: _Compared, dataset: Dataset, sheet: Sheet) -> dict[str, Any]:
     """The images that `right` alone reads rightly, those first of which `wrong` is surest."""
     rows = np.flatnonzero(right.right & ~wrong.right)
     shares = wrong.predictions.probabilities()

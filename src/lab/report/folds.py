@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lab.config.schema import CrossValidate, data_folder, place_data
-from lab.datasets.dataset import Dataset, load
+from lab.config.schema import CrossValidate
+from lab.datasets.dataset import Dataset
 from lab.datasets.pitfalls import largest_class
 from lab.display.figures import box_plot, curves
 from lab.display.language import number, say
 from lab.display.page import Sheet, Table, draw
-from lab.evaluation.images import check_images
+from lab.evaluation.images import load_answered
 from lab.report.answers import Saliency, describe_answers
 from lab.report.recipe import describe_data, describe_recipe
 from lab.runs.folder import read_config, read_history, read_result
@@ -25,10 +25,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
     result, config = read_result(folder, "folds"), read_config(folder, CrossValidate, builds=False)
     places = [folder / f"fold_{row['fold']}" for row in result["folds"]]
     parts, histories = [load_predictions(place) for place in places], [read_history(place) for place in places]
-    place_data(config, root)
-    dataset = load(config.data, untrusted=True)
-    for place, part in zip(places, parts, strict=True):
-        check_images(part, dataset, place, data_folder(config.data.root))
+    dataset = load_answered(config, root, zip(places, parts, strict=True))
     predictions, sheet = join(parts), Sheet(dataset.images.shape[1:])
     answers = describe_answers(predictions, dataset, sheet, _saliency(places, parts, dataset, root))
     scores = [100 * row["accuracy"] for row in result["folds"]]
@@ -48,7 +45,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
     return {
         "title": say("{model} on {data}: {mean:.2%} ± {std:.2%} over {folds} folds", folds=len(rows), **about),
         "pitfalls": [baseline] if baseline else [],
-        **describe_recipe(config, result, CrossValidate),
+        **describe_recipe(config, result),
         "data": describe_data(dataset, {"held out": counts}, sheet),
         "boxes": draw(box_plot, {result["model"]: scores}, say("accuracy on the held-out fold (%)")),
         "folds": Table([say("fold"), say("images"), say("loss"), say("accuracy"), say("seconds")], rows),

@@ -8,33 +8,31 @@ import numpy.typing as npt
 from omegaconf import DictConfig, OmegaConf
 
 from lab.config.again import command_again
-from lab.config.schema import Train
-from lab.datasets.dataset import Dataset
+from lab.datasets.dataset import Dataset, first_of_each_class
 from lab.display.figures import counts
 from lab.display.labels import label
 from lab.display.language import number, say, translate
 from lab.display.page import Sheet, Table, draw
+from lab.experiments.jobs import is_of_sample
 from lab.report.answers import Shown
 
 PARTS = {"train": "training", "validation": "validation", "test": "test"}
 LONG = 60  # letters, of a value
 
 
-def describe_recipe(config: DictConfig, result: Mapping[str, Any], schema: type[Train] = Train) -> dict[str, Any]:
-    """The command, the recipe's values, data by class, the machine and the versions."""
+def describe_recipe(config: DictConfig, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The command, the recipe's values, the machine, the versions, and whether a sample stood in for the data."""
     return {
-        "command": command_again(config, schema),
+        "command": command_again(config),
         "recipe": _recipe(config),
         "machine": _machine(result),
         "versions": ", ".join(f"{name} {number}" for name, number in result.get("versions", {}).items()),
-        "is_sample": result["data"]["name"].endswith("_sample"),
+        "is_sample": is_of_sample(result),
     }
 
 
 def describe_data(dataset: Dataset, by_part: Mapping[str, npt.NDArray[np.int64]], sheet: Sheet) -> dict[str, Any]:
     """Images of each class, [classes], in each part: table and figure; a few to look at go into `sheet`."""
-    from lab.training.show import first_of_each_class  # torch takes seconds
-
     shown = {PARTS.get(part, part): of_part.tolist() for part, of_part in by_part.items() if of_part.any()}
     rows = [
         [name, *(number(of_part[place]) for of_part in shown.values())] for place, name in enumerate(dataset.classes)

@@ -1,6 +1,5 @@
 """The page of a table that reproduce.py has measured again."""
 
-import csv
 import itertools
 from pathlib import Path
 from statistics import mean
@@ -12,7 +11,7 @@ from lab.display.markdown import read_blocks
 from lab.display.page import Table, draw
 from lab.errors import UserError
 from lab.experiments.keras_beside import SCORES
-from lab.files import MOST_TEXT, open_plain, read_text
+from lab.files import read_csv, read_text
 
 
 def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], None]:
@@ -21,7 +20,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], None]:
     try:
         blocks, rows = read_blocks(read_text(path)), _read_runs(folder)
         first = next(content for kind, content in blocks if kind == "table")
-    except (ValueError, KeyError, TypeError, StopIteration, csv.Error):
+    except (ValueError, KeyError, TypeError, StopIteration):
         raise UserError(f"{path}: damaged, or not of this version") from None
     start = blocks.index(("table", first))
     summary = blocks[0][1] if blocks[0][0] == "list" else []
@@ -61,10 +60,9 @@ def _read_runs(folder: Path) -> list[dict[str, Any]]:
     """Of each row what its figure shows: "name", "scores" in %, of each seed all of whose folds ran, "published"."""
     rows: dict[str, dict[str, Any]] = {}
     for path in [path for path in sorted(folder.glob("*.csv")) if path.name != SCORES][:1]:
-        with open_plain(path, MOST_TEXT, "r") as file:
-            for line in csv.DictReader(file):
-                row = rows.setdefault(line["row"], {"seeds": {}, "published": line["published"]})
-                row["seeds"].setdefault(line["seed"], []).append(line.get("accuracy"))  # no column where none has run
+        for line in read_csv(path):
+            row = rows.setdefault(line["row"], {"seeds": {}, "published": line["published"]})
+            row["seeds"].setdefault(line["seed"], []).append(line.get("accuracy"))  # no column where none has run
     return [
         {
             "name": name,

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lab.config.schema import data_folder
 from lab.datasets.pitfalls import find_pitfalls
 from lab.display.figures import curves
 from lab.display.language import number, say, translate
@@ -29,7 +28,7 @@ def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], Sheet]:
     result, predictions, history = read_result(folder), load_predictions(folder), read_history(folder)
     run = load(folder, root=root)
     dataset = run.dataset
-    check_images(predictions, dataset, folder, data_folder(run.config.data.root))
+    check_images(predictions, dataset, folder, run.config)
     sheet = Sheet(dataset.images.shape[1:])
 
     def saliency(images: npt.NDArray[np.int64], named: npt.NDArray[np.int64]) -> tuple[str, npt.NDArray[np.float32]]:

@@ -1,17 +1,18 @@
 """The page of a sweep."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
 from lab.config.again import command_again
 from lab.config.overrides import command_line
+from lab.display.labels import label
 from lab.display.language import say
 from lab.display.page import Table, draw
 from lab.errors import UserError
 from lab.experiments import ranking
 from lab.experiments.jobs import Job, is_of_sample
-from lab.files import MOST_TEXT, open_plain
+from lab.experiments.knobs import DRAWS
+from lab.files import read_csv
 from lab.runs.folder import read_config
 
 SCORES = {*ranking.HEADINGS, "error", "folder"}  # columns of sweep.csv; the others are what was swept
@@ -20,47 +21,43 @@ SCORES = {*ranking.HEADINGS, "error", "folder"}  # columns of sweep.csv; the oth
 def describe(folder: Path, root: Path | None) -> tuple[dict[str, Any], None]:
     """What sweep.html says of the jobs that sweep.csv in `folder` lists; a sweep needs no images."""
     jobs, swept = _read_jobs(folder)
-    finished = [(job, result) for job in jobs if (result := job.result())]
-    failed = [f"{job.folder.name}: {job.error() or say('has left no result')}" for job in jobs if not job.result()]
+    results = [(job, job.result()) for job in jobs]
+    finished = [result for _, result in results if result]
     if not finished:
         raise UserError(f"{folder}: none of its jobs has finished")
-    first = finished[0][1]
-    metric = f"val_{first.get('monitor', 'accuracy')}"
-    settings = ranking.group_by_setting([(job, job.result()) for job in jobs], metric)
+    metric = f"val_{finished[0].get('monitor', 'accuracy')}"
+    settings = ranking.group_by_setting(results, metric)
     has_winner = metric in ranking.common(settings)
-    columns, rows = ranking.tabulate(settings, metric, shows_test=not has_winner or set(swept) <= set(ranking.DRAWS))
-    title = ranking.title_of(first, swept)
-    keys = [ranking.label(key) for key in swept]
+    columns, rows = ranking.tabulate(settings, metric, shows_test=not has_winner or set(swept) <= set(DRAWS))
+    title = ranking.title_of(finished[0], swept)
+    keys = [label(key) for key in swept]
     return {
         "title": say("{title}, by {keys}", title=title, keys=say(" and ").join(keys)),
-        "is_sample": any(is_of_sample(result) for _, result in finished),
+        "is_sample": any(map(is_of_sample, finished)),
         "finished": len(finished),
-        "failed": failed,
+        "failed": [
+            f"{job.folder.name}: {job.error() or say('has left no result')}" for job, result in results if not result
+        ],
         "conclusion": ranking.conclusion(settings, metric),
         "command": _command(settings[0].jobs[0]) if has_winner else None,
-        "picture": draw(_draw, settings, swept, title, metric),
+        "picture": draw(lambda untitled, path: ranking.draw(settings, swept, title, metric, path)),
         "keys": keys,
         "settings": Table([" ".join(column.split()) for column in columns], rows),
-        "result": first,
+        "result": finished[0],
     }, None
-
-
-def _draw(settings: list[ranking.Setting], swept: list[str], name: str, metric: str, title: str, path: Path) -> None:
-    ranking.draw(settings, swept, name, metric, path)  # which makes its title
 
 
 def _read_jobs(folder: Path) -> tuple[list[Job], list[str]]:
     path = folder / "sweep.csv"
     try:
-        with open_plain(path, MOST_TEXT, "r") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(path)
         swept = [name for name in rows[0] if name not in SCORES]
         names = [Path(row["folder"]).name for row in rows]  # a stranger's table names none outside
         places = [folder / name for name in names if name != ".."]
         return [
             Job([], {key: row[key] or "" for key in swept}, place) for row, place in zip(rows, places, strict=True)
         ], swept
-    except (ValueError, KeyError, IndexError, TypeError, csv.Error):
+    except (ValueError, KeyError, IndexError, TypeError):
         raise UserError(f"{path}: damaged, or not of this version") from None
 
 

@@ -1,7 +1,6 @@
 """A run's folder: claimed by the run that writes it, read by the commands that evaluate it."""
 
 import contextlib
-import csv
 import json
 import re
 import zipfile
@@ -20,7 +19,7 @@ from lab.config.checks import check_plain, check_values
 from lab.config.overrides import resume_command
 from lab.config.schema import CrossValidate, Train
 from lab.errors import UserError, first_line, printable
-from lab.files import LEFT_OVER, MOST_TEXT, atomic_write, open_plain, read_bytes, read_text, refuse_bomb
+from lab.files import LEFT_OVER, MOST_TEXT, atomic_write, open_plain, read_bytes, read_csv, read_text, refuse_bomb
 
 # what a folder may name as _target_
 TRUSTED = r"(lab\.models(?!\.own$)|lab\.datasets|lab\.training\.optimizers|torch\.optim(\.lr_scheduler)?)\.\w+"
@@ -168,11 +167,10 @@ def read_history(folder: Path, mend: str = "train it anew") -> list[dict[str, fl
     """
     path = folder / "metrics.csv"
     try:
-        with open_plain(path, MOST_TEXT, "r") as file:
-            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = [{name: float(value) for name, value in row.items() if value} for row in read_csv(path)]
         if not rows or not all(row.keys() >= NEEDED_OF_EPOCH for row in rows):
             raise ValueError("no epochs")
-    except (ValueError, TypeError, csv.Error):
+    except (ValueError, TypeError):
         raise UserError(f"{path}: damaged: {mend}") from None
     return rows
 

@@ -122,7 +122,7 @@ class Classifier(LightningModule):
         images, labels, _ = batch
         images = self.augment(images) if self.augment else images
         images, targets = self.mix(images, labels) if self.mix else (images, labels)
-        logits = self.net(images) if self.changes_images else self.net.answer(images)
+        logits = self.net(images) if self.changes_images else self.net.head(images)
         loss = self.train_loss(logits, targets)
         self.train_score.update(loss, logits, targets.argmax(1) if self.mix else labels)
         if (loss.is_cpu or (step + 1) % STEPS_UNWATCHED == 0) and not loss.item() < MOST_LOSS:
@@ -139,12 +139,12 @@ class Classifier(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         images, labels, _ = batch
-        logits = self.net.answer(images)
+        logits = self.net.head(images)
         self.val_score.update(F.cross_entropy(logits, labels), logits, labels)
 
     def test_step(self, batch: Batch, _: int) -> None:
         images, labels, indices = batch
-        logits = self.net.answer(images)
+        logits = self.net.head(images)
         self.test_score.update(F.cross_entropy(logits, labels), logits, labels)
         self.test_outputs.update(logits, indices)
 

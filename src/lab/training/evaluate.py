@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from lab.config.schema import data_folder
 from lab.datasets.pitfalls import is_uneven, largest_class
 from lab.display.figures import calibration, confusion, gallery
 from lab.display.terminal import print_notes, print_table, shorten
@@ -38,7 +37,7 @@ def evaluate_run(path: Path, part: str | None, weights: str, root: Path | None) 
     words = ("ensemble", is_ensemble), (part, part != usual), (weights, weights != "last")
     name = "".join(f"_{word}" for word, told in words if told)
     if not name and (folder / "predictions.npz").exists():
-        check_images(load_predictions(folder), run.dataset, folder, data_folder(run.config.data.root))
+        check_images(load_predictions(folder), run.dataset, folder, run.config)
     validation = None
     if len(run.dataset.classes) == 2 and part != "validation" and not is_ensemble:
         validation = predict(run, "validation")[1] if len(run.dataset.parts["validation"]) else None

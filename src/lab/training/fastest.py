@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from lab.config.checks import is_on_one_device
 from lab.models.build import count_parameters
@@ -55,7 +56,7 @@ class Threads(Callback):
         seconds = [row["seconds"] for row in self.epochs.rows]
         is_slow = not seconds or seconds[-1] > SLOWER * min(seconds)
         if is_slow and trainer.world_size == 1 and (said := choose_threads(self.run)):
-            self.epochs.show(said)
+            tqdm.write(said)
 
 
 def choose_precision(run: Run) -> str:
@@ -107,7 +108,7 @@ def _measure_speeds(run: Run, ways: Mapping[Hashable, Callable[[], AbstractConte
     images = torch.from_numpy(run.dataset.images)[indices]
     if is_seen:  # perhaps by shorter products than those of the weights
         images = run.features[indices].to(next(net.parameters()).dtype)
-    images, answer = images.movedim(-1, 1).to(device), net.answer if is_seen else net
+    images, answer = images.movedim(-1, 1).to(device), net.head if is_seen else net
     steps, seconds = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0.0)
 
     def step() -> None:

@@ -63,7 +63,7 @@ class Exported(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.module(images).clamp(min=torch.finfo(torch.float32).tiny).log()
 
-    answer = forward
+    head = forward
 
 
 def load_weights(run: Run, path: Path) -> None:

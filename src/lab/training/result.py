@@ -6,6 +6,7 @@ import io
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -88,7 +89,7 @@ def describe(run: Run) -> dict[str, Any]:
             "classes": dataset.classes,
             "split": {key: data[key] for key in ("validation", "test", "split_seed", "stratify", *folds)},
             "sha256": dataset.sha256,
-            **({"corrections": dataset.corrected.plain()} if dataset.corrected else {}),
+            **({"corrections": asdict(dataset.corrected)} if dataset.corrected else {}),
             **({"skipped": dataset.skipped} if dataset.skipped else {}),  # files that were broken
         },
         "monitor": run.config.monitor or "accuracy",

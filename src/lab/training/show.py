@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
-from lab.datasets.dataset import Dataset, print_counts
+from lab.datasets.dataset import first_of_each_class, print_counts
 from lab.datasets.dataset import load as load_data
 from lab.display.figures import counts, filters, gallery, maps
 from lab.errors import UserError
@@ -23,7 +23,6 @@ from lab.training.prepare import Run
 
 EDGES = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])  # Sobel's, from dark to bright
 MOST_FILTERS = 64
-MOST_IMAGES = 40  # of a data set
 MOST_MAPS = 16  # of a layer
 
 
@@ -64,20 +63,6 @@ def show_run(folder: Path, image: int, root: Path | None) -> None:
     else:
         print("No layer reads the pixels themselves: there are no filters to show.")
     _finish(folder, figures)
-
-
-def first_of_each_class(dataset: Dataset) -> npt.NDArray[np.int64]:
-    """Indices of training images, as they fit on a page: of up to 5 classes a row of five each, else columns.
-
-    Of up to 10 classes a column has three images, of more one.
-    """
-    training = np.sort(dataset.parts["train"])
-    of_class = [training[dataset.labels[training] == label] for label in range(len(dataset.classes))]
-    of_class = [numbers for numbers in of_class if len(numbers)][:MOST_IMAGES]
-    most = 5 if len(of_class) <= 5 else 3 if len(of_class) <= 10 else 1
-    each = min([most, *map(len, of_class)])
-    chosen = np.stack([numbers[:each] for numbers in of_class])
-    return chosen if most == 5 else chosen.T
 
 
 def convolve_and_pool(image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray]:

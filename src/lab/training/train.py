@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from tqdm import tqdm
 
 from lab.config.checks import check_start
 from lab.config.overrides import resume_command
@@ -52,7 +51,7 @@ def train(
     run = prepare(config, untrusted=resumes, has_weights=resumes and (folder / "last.ckpt").exists())
     _check_validation(run)
     fast = choose_precision(run) if config.speed and not resumes else ""
-    epochs = Epochs(folder / "metrics.csv", tqdm.write, lambda rows: fell_below(config, rows))
+    epochs = Epochs(folder / "metrics.csv", lambda rows: fell_below(config, rows))
     keeps_best = tested == "test" and len(run.dataset.parts["validation"]) > 0
     trainer = make_trainer(config, folder, [*callbacks, epochs, ProgressBar(), Threads(run, epochs)], keeps_best)
     _check_processes(run, trainer)
@@ -78,17 +77,17 @@ def train(
             _write(run, trainer, epochs, scores, predictions, folder)
 
 
-def resume(folder: Path) -> None:
+def resume(folder: Path) -> DictConfig:
     """Go on with the run of `folder` after its last finished epoch, to the same bits as without an interruption.
 
-    That works because all that an epoch draws depends on the seed and the epoch's number alone.
+    That works because all that an epoch draws depends on the seed and the epoch's number alone. Give the run's config.
     """
     config, folder = read_config(folder), folder.absolute()
     if config.tune:
         raise UserError(f"{folder}: tune=lr has no epochs to go on with: start it again")
     if (folder / "result.json").exists():
         print(f"{folder} has finished: nothing is left to do")
-        return
+        return config
     if is_of_folds(folder):  # and is not to be tested on the test part
         raise UserError(f"{folder}: a fold: the command that began the cross-validation goes on with it")
     weights = OmegaConf.select(config, "model.net.weights")
@@ -98,6 +97,7 @@ def resume(folder: Path) -> None:
     check_start(config.trainer)
     place_data(config)
     train(config, folder, resumes=True)
+    return config
 
 
 def _check_validation(run: Run) -> None:

@@ -22,6 +22,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, LearningRateM
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
+from tqdm import tqdm
 
 from lab.config.instantiate import instantiate
 from lab.config.schema import MOST_THREADS
@@ -153,15 +154,13 @@ class Turns(Callback):
 
 
 class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's metrics are all logged
-    """Keeps the metrics of each epoch, `rows`, in the CSV file `path`, and gives each to `show` as a line.
+    """Keeps the metrics of each epoch, `rows`, in the CSV file `path`, and prints a line of each.
 
     `images` were trained on in `seconds`, without validation. Training ends once the rows are `enough`.
     """
 
-    def __init__(
-        self, path: Path, show: Callable[[str], None], enough: Callable[[list[dict[str, float]]], bool]
-    ) -> None:
-        self.path, self.show, self.enough = path, show, enough
+    def __init__(self, path: Path, enough: Callable[[list[dict[str, float]]], bool]) -> None:
+        self.path, self.enough = path, enough
         self.rows: list[dict[str, float]] = []
         self.images, self.seconds, self.before = 0, 0.0, 0.0
         self.total: float | None = None  # once training has ended
@@ -197,7 +196,7 @@ class Epochs(Checkpoint):  # Lightning calls a Checkpoint last, when the epoch's
         if trainer.is_global_zero and not trainer.fast_dev_run:
             write_csv(self.rows, self.path)
         if trainer.is_global_zero:
-            self.show(self._line(trainer.max_epochs))
+            tqdm.write(self._line(trainer.max_epochs))
         losses = metrics["train_loss"], metrics.get("val_loss", 0.0)
         if not all(loss < MOST_LOSS for loss in losses) or not all_finite(module.net):  # of NaN nothing is less
             module.stop_diverged("loss or a weight is no longer finite at the end")  # before this epoch's checkpoint
