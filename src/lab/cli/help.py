@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
-from lab.config.overrides import OF_SWEEPS
-from lab.config.schema import CONF, SCHEMAS, CrossValidate, Train
+from lab.config.schema import CONF, OF_SWEEPS, SCHEMAS, CrossValidate, Train
 
 NOT_FOR_FOLDS = (*OF_SWEEPS, "threads", "tune", "early_stopping", "resume")  # see config.checks
 
