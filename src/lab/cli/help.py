@@ -5,7 +5,8 @@ from dataclasses import fields, is_dataclass
 
 from lab.config.schema import CONF, OF_SWEEPS, SCHEMAS, CrossValidate, Train
 
-NOT_FOR_FOLDS = (*OF_SWEEPS, "threads", "tune", "early_stopping", "resume")  # see config.checks
+# keys and choices that config.checks refuses of folds
+NOT_FOR_FOLDS = (*OF_SWEEPS, "threads", "tune", "early_stopping", "resume", "plateau", "ddp")
 
 EXAMPLES = """
 Examples
@@ -30,13 +31,13 @@ def help_text(title: str, command: str) -> str:
         option = "an option of Lightning's Trainer, e.g. trainer.limit_train_batches=10"
         keys.append(("trainer.KEY=VALUE", option))
         examples = EXAMPLES
-    if schema is CrossValidate:
-        groups.remove("trainer")  # of several devices
-        keys = [key for key in keys if not key[0].startswith(tuple(f"{name}=" for name in NOT_FOR_FOLDS))]
+    hidden = NOT_FOR_FOLDS if schema is CrossValidate else ()
+    keys = [key for key in keys if key[0].partition("=")[0] not in hidden]
     keys += [("hydra.run.dir=FOLDER", "the run folder"), ("--cfg job", "print the whole config and stop")]
     lines = [f"{title}: python src/{command}.py {usage}"]
     for group in groups:
-        lines += [f"\n{'+' * (group == 'sweep')}{group}=", *_choices(group)]
+        choices = (line for line in _choices(group) if line.split()[0] not in hidden)
+        lines += [f"\n{'+' * (group == 'sweep')}{group}=", *choices]
     lines += ["\nOptions", *(f"  {typed:32} {text}" for typed, text in keys)]
     return "\n".join([*lines, *([examples] if examples else [])])
 
