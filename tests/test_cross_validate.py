@@ -10,7 +10,7 @@ from conftest import SMALL_MNIST, read_csv, read_result
 from sklearn.model_selection import KFold
 
 FOLDS = 3
-FAST = (*SMALL_MNIST, "model=small_conv", "model.epochs=2", "model.batch_size=50", f"data.folds={FOLDS}")
+FAST = (*SMALL_MNIST, "model=small_pool", "model.epochs=2", "model.batch_size=50", f"data.folds={FOLDS}")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,18 @@ def finished(folds, here, tmp_path):
         told = here("cross_validate", *FAST, "workers=2", f"hydra.run.dir={folds}").out
         (folds / "told").write_text(told)
     return (folds / "told").read_text(), folds
+
+
+@pytest.fixture
+def blank(finished, folds, here, data_root, tmp_path):
+    """The folder of the same folds, one at a time, where all test images are blank."""
+    folder = folds.parent / "blank"
+    if not folder.exists():
+        root = shutil.copytree(data_root, tmp_path / "data")
+        path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+        path.write_bytes(path.read_bytes()[:16] + bytes(100 * 784))
+        here("cross_validate", *FAST, "workers=1", f"data.root={root}", f"hydra.run.dir={folder}")
+    return folder
 
 
 def test_nothing_in_the_current_directory_is_imported(finished):
@@ -73,23 +85,18 @@ def test_saved_folds_are_lab_as_and_hold_every_training_image_once(finished):
             assert arrays["indices"].tolist() == held_out.tolist()
 
 
-def test_the_test_part_is_never_used(finished, here, data_root, tmp_path):
+def test_the_test_part_is_never_used(finished, blank):
     """Other test images, all of them blank, change nothing."""
     _, folder = finished
-    root = shutil.copytree(data_root, tmp_path / "data")
-    path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:16] + bytes(100 * 784))
-    here("cross_validate", *FAST, "workers=1", f"data.root={root}", "hydra.run.dir=blank")
-    ours, theirs = read_result(folder), read_result(tmp_path / "blank")
+    ours, theirs = read_result(folder), read_result(blank)
     assert ours["held_out"] == theirs["held_out"] and ours["accuracy"] == theirs["accuracy"]
     assert "test" not in read_result(folder / "fold_0") and not (folder / "fold_0" / "best.ckpt").exists()
 
 
-def test_the_number_of_workers_changes_no_bit_and_a_fold_is_train_pys(finished, here, tmp_path):
+def test_the_number_of_workers_changes_no_bit_and_a_fold_is_train_pys(finished, blank, here, tmp_path):
     _, folder = finished
-    here("cross_validate", *FAST, "workers=1", "hydra.run.dir=alone")
     for k in range(FOLDS):
-        ours, theirs = weights(folder / f"fold_{k}"), weights(tmp_path / "alone" / f"fold_{k}")
+        ours, theirs = weights(folder / f"fold_{k}"), weights(blank / f"fold_{k}")
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     here("train", *FAST, "data.fold=2", "threads=1", "hydra.run.dir=fold")
     ours, theirs = weights(folder / "fold_2"), weights(tmp_path / "fold")
@@ -124,7 +131,7 @@ def test_the_same_command_trains_the_folds_that_are_missing(finished, here, refu
 
 def test_cross_validations_are_compared_on_the_same_folds(finished, here, refused, tmp_path):
     _, folder = finished
-    here("cross_validate", *FAST, "workers=1", "model=dense", "hydra.run.dir=dense")
+    here("cross_validate", *FAST, "workers=1", "model=small_dense", "model.epochs=1", "hydra.run.dir=dense")
     told = here("compare", folder, "dense", "--out", "out").out
     assert f"Tested on the same {FOLDS} folds" in told
     scores = [read_result(path)["accuracy"]["mean"] for path in (folder, tmp_path / "dense")]

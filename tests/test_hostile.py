@@ -342,7 +342,7 @@ def test_bombs_are_refused_before_they_grow(run, tmp_path):
 
     folder = shutil.copytree(run, tmp_path / "run")
     with (
-        zipfile.ZipFile(folder / "predictions.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(folder / "predictions.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("logits.npy", "w", force_zip64=True) as file,
     ):
         for _ in range(1100):

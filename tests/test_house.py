@@ -35,7 +35,7 @@ WITHOUT_TORCH = (
     "experiments",
     "report",
 )
-LIGHTNINGS = {"datasets.batches", *(f"training.{name}" for name in ("classifier", "load", "prepare"))}
+LIGHTNINGS = {"datasets.batches", "training", *(f"training.{name}" for name in ("classifier", "load", "prepare"))}
 LIGHTNINGS |= {f"training.{name}" for name in ("fastest", "train", "trainer", "tune")}
 
 

@@ -13,7 +13,7 @@ from lab.files import hash_text
 from lab.models import own
 from lab.runs.folder import read_config
 
-FAST = (*SMALL_MNIST, "model.epochs=2", "model.batch_size=50", "threads=1")
+FAST = (*SMALL_MNIST, "model.epochs=1", "model.batch_size=50", "threads=1")
 MINE = """
 from torch.nn import Flatten, LazyLinear, ReLU, Sequential
 

@@ -42,7 +42,7 @@ def weights(tmp_path_factory):
 def tiny(weights):
     """`model=pretrained`, small and quick."""
     words = ("model=pretrained", f"model.net.name={TINY}", "model.net.size=32", f"weights={weights}", "data=cifar4")
-    return (*words, "model.epochs=3", "model.batch_size=30")
+    return (*words, "model.epochs=2", "model.batch_size=30")
 
 
 def make(train, name=TINY, weights=False):
@@ -129,7 +129,7 @@ def test_a_network_that_is_not_in_order_is_one_layer_and_says_that_no_jetson_rea
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
     words = [word for word in tiny if not word.startswith(("weights", "model.net"))]
     vit = ("model.net.name=test_vit", f"weights={tmp_path / 'vit.pth'}", "trainer.limit_train_batches=2")
-    told = here("train", *words, *vit, "hydra.run.dir=vit").out
+    told = here("train", *words, *vit, "model.epochs=1", "hydra.run.dir=vit").out
     assert "VisionTransformer" in told and "Its export will run on none of the Jetsons" in told
 
 
@@ -199,11 +199,11 @@ def test_without_timm_it_is_told_what_to_install(refused, tiny, monkeypatch):
 def test_an_interrupted_run_goes_on_to_the_same_bits_without_the_file_of_weights(here, tiny, weights, tmp_path):
     words = [*tiny, "model.train=2", "hydra.run.dir=whole"]
     here("train", *words)
-    short = [word.replace("epochs=3", "epochs=1").replace("whole", "short") for word in words]
+    short = [word.replace("epochs=2", "epochs=1").replace("whole", "short") for word in words]
     here("train", *short)
     (tmp_path / "short" / "result.json").unlink()
     config = tmp_path / "short" / "config.yaml"
-    config.write_text(config.read_text().replace("epochs: 1", "epochs: 3").replace(str(weights), "gone.pth"))
+    config.write_text(config.read_text().replace("epochs: 1", "epochs: 2").replace(str(weights), "gone.pth"))
     here("train", f"resume={tmp_path / 'short'}")
     whole, resumed = (
         torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("whole", "short")

@@ -102,9 +102,9 @@ def test_balanced_weights_are_scikit_learns_and_change_training_alone(train_here
 
 
 def test_the_average_of_the_weights_is_what_is_validated_tested_and_evaluated(train_here, here, tmp_path):
-    options = (*MNIST, "model.average=0.9", "model.epochs=3", "model.optimizer.lr=0.01")
+    options = (*MNIST, "model.average=0.9", "model.epochs=2", "model.optimizer.lr=0.01")
     train_here(*options, "hydra.run.dir=run")
-    train_here(*MNIST, "model.epochs=3", "model.optimizer.lr=0.01", "hydra.run.dir=plain")
+    train_here(*MNIST, "model.epochs=2", "model.optimizer.lr=0.01", "hydra.run.dir=plain")
     saved, plain = weights(tmp_path / "run"), weights(tmp_path / "plain")["state_dict"]
     for name, weight in saved["current_model_state"].items():
         torch.testing.assert_close(weight, plain[name], atol=0, rtol=0)  # training itself has the same bits
@@ -120,7 +120,7 @@ def test_the_average_of_the_weights_is_what_is_validated_tested_and_evaluated(tr
 
 def test_with_all_of_it_a_resumed_run_has_the_same_bits(train_here, tmp_path):
     extras = ("crop=0.5", "brightness=0.2", "contrast=0.2", "mixup=0.2")
-    options = (*MNIST, "model=small_batchnorm", "model.average=0.99", "model.label_smoothing=0.1", "model.epochs=3")
+    options = (*MNIST, "model=small_batchnorm", "model.average=0.99", "model.label_smoothing=0.1", "model.epochs=2")
     options += tuple(f"model.augment.{extra}" for extra in extras)
     train_here(*options, "hydra.run.dir=whole")
     with pytest.raises(SystemExit):

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from lab.training.checkpoint import AtomicCheckpoints
 
-EPOCHS = 12
+EPOCHS = 8
 RECIPE = (*SMALL_MNIST, "model=dropout", f"model.epochs={EPOCHS}", "model.batch_size=50", "model.optimizer.lr=0.001")
 RECIPE += ("model.augment.rotation=10", "model.augment.shift=0.1", "schedule=one_cycle", "threads=1")
 

@@ -163,7 +163,7 @@ def test_a_search_is_a_sweep_of_train(refused, command):
     assert "a range is searched, with -m search=20" in refused(*SMALL_MNIST, RATES, command=command)
 
 
-def test_a_preset_searches_the_usual_three_and_has_no_page(train_here, refused, tmp_path):
+def test_a_preset_searches_the_usual_three_and_has_no_page(train_here, refused, capfd, tmp_path):
     small = (*SMALL_MNIST, "model.epochs=1", "trainer.limit_train_batches=1", "hydra/launcher=basic")
     told = train_here("+sweep=search", *small, "model=small_dense", "search=2", "confirm=0").out
     assert "2 trials, 2 to run" in told and "weight decay" in told
@@ -171,7 +171,10 @@ def test_a_preset_searches_the_usual_three_and_has_no_page(train_here, refused, 
     assert folder.name.startswith("search_weight_decay_batch_size_lr_small_dense-mnist_")
     assert "a search has no page" in refused(folder, command="report")
     given = ("search=2", "confirm=0", "+model.optimizer.weight_decay=0.001")
-    assert "weight decay" not in train_here("+sweep=search", *small, "model=small_dense", *given).out
+    with pytest.raises(SystemExit, match="jobs failed"):  # what is searched shows even where each trial is refused
+        train_here("+sweep=search", *small, "model=small_dense", *given, "trainer.precision=99")
+    told = capfd.readouterr().out
+    assert "2 trials, 2 to run" in told and "weight decay" not in told
 
 
 def test_optuna_is_imported_in_a_search_alone():

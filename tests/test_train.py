@@ -318,7 +318,7 @@ def test_speed_fast_says_what_it_measured_and_chose(train_here, tmp_path):
 
 
 def test_a_run_in_bfloat16_is_about_as_good_and_is_evaluated_in_it(train_here, here, tmp_path):
-    options = (*SMALL_MNIST, "model=dense", "model.epochs=2", "model.scale=255", "model.optimizer.lr=0.01")
+    options = (*SMALL_MNIST, "model=small_dense", "model.epochs=2", "model.optimizer.lr=0.01")
     train_here(*options, "trainer.precision=bf16-mixed", "hydra.run.dir=fast")
     train_here(*options, "hydra.run.dir=usual")
     fast, usual = (read_result(tmp_path / run)["test"]["last"] for run in ("fast", "usual"))
