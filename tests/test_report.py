@@ -116,7 +116,7 @@ def test_french_numbers_have_a_comma_and_a_thin_space():
 
 def test_what_a_table_may_say_is_said_in_french():
     """Each state of a row, each verdict, each note; figures among them."""
-    lines = [line.removeprefix("- ").replace("**", "") for line in _sum_up([])]
+    lines = [line.removeprefix("- ").replace("**", "") for line in _sum_up([], {})]
     said = [Row("A1", [], {"run": "model=deep", **published}).state() for published in ({}, {"published": 98.7})]
     tables = [yaml.safe_load(path.read_text()) for path in (PROJECT / "conf" / "table").glob("*.yaml")]
     said += [row["note"] for table in tables for row in table["rows"].values() if "note" in row]

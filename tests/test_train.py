@@ -233,7 +233,7 @@ def test_help_lists_models_data_options_and_examples_without_torch(train):
         (["data.validation=0.5", "data.test=0.5"], "nothing is left to train on"),
         (["data=npy"], "data.source.images is missing"),
         (["data=cifar4", "data.sample=true"], "only data=mnist"),
-        (["weights=resnet.pth"], "only model=resnet50"),
+        (["weights=resnet.pth"], "only pretrained networks do"),
         (["model=["], "no viable alternative"),
         (["deep"], "is no KEY=VALUE; did you mean model=deep?"),
         (["model=null"], "Config group override must be"),
