@@ -4,7 +4,6 @@ import csv
 import functools
 import json
 import os
-import pickle
 import runpy
 import struct
 import subprocess
@@ -12,31 +11,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import omegaconf.base
 import pytest
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
-from hydra.core.config_store import ConfigStore
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; torch is not imported yet
 PROJECT = Path(__file__).parents[1]
 REAL_DATA = os.environ.get("LAB_DATA")
-
-read_config, configs = FileConfigSource.load_config, {}
-
-
-def load_config(source, config_path):
-    """Hydra reads conf/ anew for each config: the tests, which compose a thousand, read each file once."""
-    place = source.path, config_path
-    if place not in configs:
-        configs[place] = pickle.dumps(read_config(source, config_path))
-    return pickle.loads(configs[place])
-
-
-FileConfigSource.load_config = load_config
-ConfigStore.__deepcopy__ = lambda store, _: store  # Hydra copies it for each config, and again what it reads of it
-omegaconf.base.parse = functools.cache(omegaconf.base.parse)  # of interpolations, which are the same each time
 
 
 def pytest_collection_modifyitems(items):

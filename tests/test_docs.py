@@ -21,6 +21,7 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"python3?\s+(?:src/)?(\w+)\.py((?: [^`|#\n]+)?)")
 BY_HYDRA = ("train", "cross_validate", "benchmark", "reproduce")
 LABS = OmegaConf.to_container(OmegaConf.load(CONF / "table" / "labs.yaml"))
+PAIR = r"\{(\S+) minus ([^\s}]+)(?: (loss))?\}"  # a difference in a finding
 LADDERS = [("Ladder", "ladder"), ("Ladder of photographs", "ladder_photos"), ("Precision", "precision")]
 MINE = """
 from torch.nn import Flatten, LazyLinear, Sequential
@@ -168,22 +169,22 @@ def test_the_verdicts_in_the_results_follow_from_the_csv_file_by_the_protocol():
 
 def test_the_differences_in_the_findings_follow_from_the_csv_file_by_holm():
     known, effects = whole_rows(), []
-    asked = dict.fromkeys(re.findall(r"\{(\S+) minus ([^\s}]+)(?: (loss))?\}", " ".join(LABS["findings"])))
+    asked = dict.fromkeys(re.findall(PAIR, " ".join(LABS["findings"])))
     for one, other, what in asked:
         pair = [[float(line[what or "accuracy"]) for line in known.get(row, [])] for row in (one, other)]
         is_of_folds = "folds" in LABS["rows"][one]
         effects.append(corrected_t(np.subtract(*pair), is_of_folds / 4) if all(pair) else None)
     corrected = multipletests([effect.p if effect else 1 for effect in effects], method="holm")[1]
     text = results("Published figures")[0]
-    named = [
-        {word for each in re.findall(r"\{([^}]+)\}", finding) for word in each.split()} for finding in LABS["findings"]
-    ]
-    untold = set().union(*(names for names in named if names & LABS["rows"].keys() - known.keys()))
-    for (one, other, what), effect, p in zip(asked, effects, corrected, strict=True):
-        if effect and not {one, other} <= untold:
-            value = f"{effect.value:+.4f}" if what else f"{100 * effect.value:+.2f}"
-            told = re.escape(f"p = {p:.2g}: {'real' if p < 0.05 else 'undecided'})")
-            assert re.search(rf"{re.escape(value)} \([^()]*, {told}", text), (one, other, what)
+    told = dict(zip(asked, zip(effects, corrected, strict=True), strict=True))
+    for finding in LABS["findings"]:
+        named = {word for each in re.findall(r"\{([^}]+)\}", finding) for word in each.split()}
+        if named & LABS["rows"].keys() <= known.keys():
+            for one, other, what in re.findall(PAIR, finding):
+                effect, p = told[one, other, what]
+                value = f"{effect.value:+.4f}" if what else f"{100 * effect.value:+.2f}"
+                verdict = re.escape(f"p = {p:.2g}: {'real' if p < 0.05 else 'undecided'})")
+                assert re.search(rf"{re.escape(value)} \([^()]*, {verdict}", text), (one, other, what)
 
 
 @pytest.mark.parametrize(("section", "name"), LADDERS)

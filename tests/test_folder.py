@@ -73,8 +73,8 @@ FITS = [(), ("data.fit=pad", "data.size=48x20"), ("data.fit=stretch", "data.colo
 
 
 @pytest.mark.parametrize("options", [FITS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in FITS[1:])])
-def test_the_device_makes_the_same_bytes_of_odd_pictures(train_here, here, place, tmp_path, options):
-    write_odd(place, 140)
+def test_the_device_makes_the_same_bytes_of_300_odd_pictures(train_here, here, place, tmp_path, options):
+    write_odd(place, 300)
     kept = f"data.cache={tmp_path}/kept"
     train_here(*SHORT, *options, f"data.root={place}", kept)
     here("export", "run")
@@ -82,7 +82,7 @@ def test_the_device_makes_the_same_bytes_of_odd_pictures(train_here, here, place
     assert metadata["classes"] == ["even", "odd"] == read_result(tmp_path / "run")["data"]["classes"]
     (images,) = (np.load(path) for path in (tmp_path / "kept").glob("*.npy"))
     files = sorted(place.glob("*/*"))
-    assert len(images) == len(files) == 140
+    assert len(images) == len(files) == 300
     for pixels, path in zip(images, files, strict=True):
         picture = predict.open_picture(str(path), metadata["input"])
         assert predict.fit(picture, metadata["input"], False)[0].tobytes() == pixels.tobytes(), path

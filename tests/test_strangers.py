@@ -334,7 +334,7 @@ def many(part, examples, strategy, test):
     seed(part)(settings(max_examples=examples, **options)(given(strategy)(test)))()
 
 
-@pytest.mark.parametrize(("part", "examples"), [(0, 4), *PARTS])
+@pytest.mark.parametrize(("part", "examples"), [(0, 6), *PARTS])
 def test_a_hostile_run_folder_is_one_line_and_touches_nothing_else(run, data_root, tmp_path, part, examples):  # noqa: F811
     outside, counted = tmp_path / "outside", {0: [], 1: [], None: []}
     outside.mkdir()
@@ -463,7 +463,7 @@ def keys():
     return [*told, *(".".join(map(str, path)) for path in spots(OmegaConf.to_container(config)))]
 
 
-@pytest.mark.parametrize(("part", "examples"), [(0, 6), *PARTS])
+@pytest.mark.parametrize(("part", "examples"), [(0, 10), *PARTS])
 def test_a_wrong_override_is_one_line(data_root, tmp_path, monkeypatch, part, examples):
     from lab.training import train  # noqa: F401, for all copies
 

@@ -38,7 +38,7 @@ def trained(train_here, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("schedule", [("schedule=one_cycle",), ("schedule=plateau",), ("schedule=step",)])
+@pytest.mark.parametrize("schedule", [(), ("schedule=one_cycle",), ("schedule=plateau",), ("schedule=step",)])
 def test_batch_by_batch_the_weights_have_the_same_bits_as_by_whole_epochs(trained, schedule):
     more = ("model.augment.shift=0.1", *schedule)
     result, rows, whole = trained(*more)

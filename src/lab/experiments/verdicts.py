@@ -212,8 +212,8 @@ def _sum_up(compared: Sequence[Comparison], entries: Mapping[str, Mapping[str, A
     count = {word: words.count(word) for word in ("equivalent", "different", "undecided", "not yet run")}
     others = [one.verdict() for one in compared if one.what != "accuracy"]
     more = ", ".join(f"{others.count(word)} {word}" for word in count)
-    less = [entries[one.row] for one in compared if one.what == "accuracy" and one.verdict() == "equivalent"]
-    dead, dependent = (sum(key in entry for entry in less) for key in ("dead", "continues"))
+    equivalent = [entries[one.row] for one in compared if one.what == "accuracy" and one.verdict() == "equivalent"]
+    dead, dependent = (sum(key in entry for entry in equivalent) for key in ("dead", "continues"))
     return [
         f"- **{count['equivalent']} equivalent**, of {len(words)} published accuracies: shown, at 5 % risk each, to be "
         f"within a margin of ours that was written down before; {dead} of them of a network that never learned, "
