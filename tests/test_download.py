@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import PROJECT
@@ -85,6 +86,15 @@ def test_offline_is_told_within_a_second(tmp_path):
     with pytest.raises(OfflineError):
         download(["http://127.0.0.1:9/a", "http://127.0.0.1:9/b"], tmp_path / "f.gz", MD5)
     assert time.perf_counter() - started < 1
+
+
+def test_processes_that_start_at_once_are_all_told_that_there_is_no_network(tmp_path):
+    def fails(number):
+        with pytest.raises(OfflineError, match="no network"):
+            download(["http://127.0.0.1:9/a"], tmp_path / str(number // 8) / "raw" / "f.gz", MD5)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(fails, range(160)))
 
 
 @pytest.mark.parametrize("runs", [2, pytest.param(10, marks=pytest.mark.slow)])

@@ -9,9 +9,12 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
+from lab.errors import UserError
+
 pooch.get_logger().setLevel("ERROR")
 
 SECONDS = 3, 10  # to connect, and between two pieces
+MOST_TRIES = 1000  # to lock a file whose folder others remove
 
 
 class OfflineError(Exception):
@@ -27,10 +30,8 @@ def download(urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
         return path
     if not urls:
         raise OfflineError("no mirror is named")
-    made = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.lock")
-    with FileLock(lock):
+    made, lock = [folder for folder in path.parents if not folder.exists()], path.with_name(f".{path.name}.lock")
+    with _acquire(lock):
         try:
             if not _is_there(path, known_hash):
                 _fetch(urls, path, known_hash)
@@ -44,6 +45,15 @@ def download(urls: Sequence[str], path: Path, known_hash: str | None) -> Path:
             with contextlib.suppress(OSError):  # Windows removes no file that is open
                 lock.unlink()
     return path
+
+
+def _acquire(lock: Path) -> FileLock:
+    """The file `lock`, locked. Its folder is made, again where a process that had no network removes it meanwhile."""
+    for _ in range(MOST_TRIES):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            return FileLock(lock).acquire().lock
+    raise UserError(f"{lock.parent}: cannot be made: choose another folder for the data")
 
 
 def _is_there(path: Path, known_hash: str | None) -> bool:
