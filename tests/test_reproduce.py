@@ -55,6 +55,35 @@ def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, here, tmp_
     assert "4 runs, 0 to do" in again and row.split("|")[5].strip().partition(" ")[0] in again
 
 
+def test_another_machines_runs_count_as_done_where_recipe_and_images_are_the_same(reproduce, here, tmp_path):
+    reproduce("rows=[C1]", "seeds=2")
+    first, other = tmp_path / "out", tmp_path / "elsewhere"
+    (first / "keras.csv").write_bytes(b"row,seed,accuracy,seconds\r\nE6,1,68.25,3.1\r\n")
+    words = [SMALL, "rows=[C1]", "workers=1", "hydra.run.dir=elsewhere", "earlier=out/published.csv"]
+    told = here("reproduce", *words, "seeds=2").out
+    assert "2 runs are known from out/published.csv\n1 rows, 2 runs, 0 to do" in told
+    for name in ("table.md", "published.csv", "keras.csv"):
+        assert (other / name).read_bytes() == (first / name).read_bytes()
+    assert not list(other.glob("C1*"))
+    assert "2 runs, 2 to do" in here("reproduce", *words, "seeds=2", "table.rows.C1.run='model=small_dense seed=9'").out
+    path = first / "published.csv"
+    one, two = (line["sha256"] for line in runs(first))
+    path.write_text(path.read_text().replace(one, f"0{two[1:]}", 1))
+    assert "1 runs are known from out/published.csv; 1 are not taken, of other images" in here(
+        "reproduce", *words, "seeds=2", "hydra.run.dir=third"
+    ).out
+    assert [line["accuracy"] for line in runs(tmp_path / "third")] == [line["accuracy"] for line in runs(first)]
+
+
+@pytest.mark.parametrize("content", [None, "row,seed\nA1,1\n", "accuracy,folder\nhigh,A1\n"])
+def test_an_earlier_table_that_is_none_is_refused(refused, tmp_path, content):
+    if content:
+        (tmp_path / "old.csv").write_text(content)
+    told = refused("rows=[C1]", "earlier=old.csv", "hydra.run.dir=out", command="reproduce")
+    assert "earlier=old.csv: no CSV file of a table such as docs/published.csv" in told
+    assert not list(tmp_path.glob("out/C1*"))
+
+
 @pytest.mark.slow
 def test_folds_are_a_row_with_the_spread_over_folds(reproduce, tmp_path):
     reproduce("rows=[A1]")

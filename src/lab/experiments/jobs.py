@@ -193,11 +193,15 @@ def is_of_these_images(job: Job) -> bool:
     trained = job.result()["data"].get("sha256")  # older versions did not say
     if trained is None:
         return True
-    data = OmegaConf.to_container(read_config(job.folder).data)
     try:
-        return trained == _sha256(json.dumps(data))
+        return trained == images_of(read_config(job.folder).data)
     except UserError:  # they are gone
         return True
+
+
+def images_of(data: DictConfig) -> str:
+    """SHA-256 of the images and labels that this part of a run's config has today. UserError where they are gone."""
+    return _sha256(json.dumps(OmegaConf.to_container(data, resolve=True)))
 
 
 @functools.cache

@@ -29,6 +29,13 @@ def read_scores(folder: Path, row: str) -> list[float]:
     return [scores[seed] for seed in itertools.takewhile(scores.__contains__, itertools.count(1))]
 
 
+def take_over(earlier: Path, folder: Path) -> None:
+    """Put into `folder` the seeds of another folder that it lacks."""
+    if lines := _read(earlier):
+        seeds = {(line.get("row"), line.get("seed")): line for line in [*lines, *_read(folder)]}
+        write_csv(list(seeds.values()), folder / SCORES)
+
+
 @contextlib.contextmanager
 def beside(python: str | None, asked: dict[str, int], folder: Path) -> Iterator[None]:
     """Meanwhile train in Keras, with one thread, the seeds that `folder`/keras.csv lacks: so many of each row `asked`.

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.config.overrides import nearest, quoted
 from lab.errors import UserError
+from lab.experiments.earlier import adopt
 from lab.experiments.jobs import Job, compose_train, identify, is_current, is_of_sample, launch, make_launcher
 from lab.experiments.keras_beside import beside, read_scores
 from lab.experiments.processes import count_workers
@@ -38,8 +39,10 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         identify(jobs, train, context, folder)
         for job in jobs:
             job.folder = folder / f"{job.folder}_{job.digest}"
+        taken = adopt(Path(config.earlier), rows, folder, train, context) if config.earlier else set()
         # where only a sample of the data was there, the real files may be there today
-        todo = [job for job in jobs if not is_current(job) or is_of_sample(job.result())]
+        missing = [job for job in jobs if not is_current(job) or is_of_sample(job.result())]
+        todo = [job for job in missing if job.folder.name not in taken]
         print(f"{len(rows)} rows, {len(jobs)} runs, {len(todo)} to do, in {folder}")
         # with fewer seeds than a protocol asks for no row has a verdict
         is_whole = config.rows is None and not (config.seeds and "protocol" in table)
@@ -70,7 +73,8 @@ def _list_rows(table: dict[str, Any], config: DictConfig, folder: Path) -> list[
     for name, entry in _choose(table["rows"], config.rows).items():
         asked = _count_seeds(entry, table.get("protocol"))
         jobs = _list_jobs(name, entry, table.get("common", ""), config, config.seeds or asked)
-        rows.append(Row(name, jobs, entry, asked, keras=lambda name=name: read_scores(folder, name)))
+        tail = table["protocol"]["tail"] if "protocol" in table and "tail" in entry else 0
+        rows.append(Row(name, jobs, entry, asked, tail, lambda name=name: read_scores(folder, name)))
     return rows
 
 

@@ -4,7 +4,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, pstdev, stdev
 from typing import Any
@@ -13,13 +13,17 @@ from lab.display.figures import published, rungs
 from lab.display.markdown import replace_section, table
 from lab.display.terminal import print_table
 from lab.evaluation.significance import corrected_t, holm, holm_levels
-from lab.experiments.jobs import Job, is_of_sample
+from lab.experiments.jobs import Job
 from lab.experiments.keras_beside import SCORES
 from lab.experiments.protocol import Comparison, compare_all, tell
 from lab.files import atomic_write, write_csv, write_text
 from lab.runs.folder import read_history
 
 NOTHING = {"accuracy": [], "loss": [], "tail": [], "Keras": []}  # of a row that has not run as often as asked
+# what the CSV file tells of a finished run, by column
+MEASURED = {"accuracy": float, "loss": float, "images": int, "train_accuracy": float, "epochs": int, "parameters": int}
+MEASURED |= {"seconds": float, "machine": str, "data": str, "sha256": str}
+OF_SOME = dict.fromkeys(("tail", "auc", "balanced_accuracy"), float)  # where the lab prints it; of two classes
 
 
 def data_set(entry: Mapping[str, Any]) -> str:
@@ -33,14 +37,16 @@ class Row:
 
     `entry` is what conf/table/ has of it: what train.py is told, "run"; perhaps the accuracy in % that was "published"
     and the "folds" that this is the mean of; a "note"; the row that it is compared "against"; the row that it
-    "continues", with the same seeds.
+    "continues", with the same seeds. `earlier` is what runs measured that have left no folder here, by its name.
     """
 
     name: str
     jobs: list[Job]
     entry: Mapping[str, Any]
     asked: int = 1  # seeds, by the table's protocol
+    tail: int = 0  # the last epochs, whose validation accuracies are compared, too; 0: none
     keras: Callable[[], list[float]] = list  # reads the accuracies in % of Keras' seeds beside ours
+    earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def folds(self) -> Sequence[float]:
@@ -61,20 +67,45 @@ class Row:
 
     def has_ended(self) -> bool:
         """Whether all its runs have finished or failed."""
-        return all(job.has_ended() for job in self.jobs)
+        return all(job.has_ended() or job.folder.name in self.earlier for job in self.jobs)
 
     def error(self) -> str | None:
         """Why its first failed run failed; None where none did."""
-        return next((job.error() for job in self.jobs if job.result() is None and job.error()), None)
+        return next((job.error() for job in self.jobs if not self.measured_by(job) and job.error()), None)
 
-    def results(self) -> list[dict[str, Any]]:
-        """The result.json of each run that has finished."""
-        return [result for result in (job.result() for job in self.jobs) if result]
+    def measured_by(self, job: Job) -> Mapping[str, Any]:
+        """What the run measured, by the columns MEASURED and OF_SOME; empty before it has finished.
+
+        The scores are the last epoch's on the test part, or on the fold held out.
+        """
+        if (result := job.result()) is None:
+            return self.earlier.get(job.folder.name, {})
+        score = result["validation" if job.values["fold"] else "test"]["last"]
+        measured = {key: score[key] for key in ("accuracy", "loss", "images")}
+        measured |= {"train_accuracy": result["train"]["accuracy"], "epochs": result["epochs"]}
+        measured |= {"parameters": result["parameters"]["total"], "seconds": result["seconds"]}
+        versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+        measured |= {"machine": f"{result['machine']}; {versions}"}
+        measured |= {"data": result["data"]["name"], "sha256": result["data"].get("sha256", "")}
+        if (tail := _last_epochs(job, self.tail)) is not None:
+            measured["tail"] = tail
+        if "auc" in result:
+            measured |= {"auc": result["auc"], "balanced_accuracy": result["threshold"]["balanced_accuracy"]}
+        return measured
+
+    def line(self, job: Job) -> dict[str, Any]:
+        """The run's line in the CSV file: all that its row is judged by, and more."""
+        line = {"row": self.name, "run": " ".join(job.overrides), **job.values, "published": self.published}
+        return line | self.measured_by(job) | {"error": job.error() or "", "folder": job.folder.name}
+
+    def finished(self) -> list[dict[str, Any]]:
+        """The line of each run that has finished."""
+        return [line for line in map(self.line, self.jobs) if "accuracy" in line]
 
     def scores(self, what: str = "accuracy") -> dict[tuple[str, str], float]:
         """Accuracy in %, or loss, by seed and fold, on the test part, or on the fold held out."""
-        scored = {(job.values["seed"], job.values["fold"]): _score(job) for job in self.jobs}
-        return {key: score[what] * (100 if what == "accuracy" else 1) for key, score in scored.items() if score}
+        scale = 100 if what == "accuracy" else 1
+        return {(line["seed"], line["fold"]): line[what] * scale for line in self.finished()}
 
     def by_whole_seed(self) -> dict[str, tuple[float, ...]]:
         """Accuracies in % of each seed all of whose folds have run: a fold each, in order; without folds one."""
@@ -92,11 +123,11 @@ class Row:
 
     def is_sampled(self) -> bool:
         """Whether a run had only a sample of the data."""
-        return any(map(is_of_sample, self.results()))
+        return any(line["data"].endswith("_sample") for line in self.finished())
 
     def parameters(self) -> int | None:
         """Of its network; None where nothing has run."""
-        return next((result["parameters"]["total"] for result in self.results()), None)
+        return next((line["parameters"] for line in self.finished()), None)
 
     def measured(self) -> str:
         """The mean over the seeds ± their standard deviation; of folds the first seed's, with n, as lab A prints it."""
@@ -111,20 +142,19 @@ class Row:
     def seconds(self) -> float:
         """Seconds of training a seed, all its folds together."""
         seeds = self.by_whole_seed()
-        return sum(job.result()["seconds"] for job in self.jobs if job.values["seed"] in seeds) / max(len(seeds), 1)
+        return sum(line["seconds"] for line in self.finished() if line["seed"] in seeds) / max(len(seeds), 1)
 
-    def figures(self, tail: int) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """The scores that a protocol compares, see compare_all; NOTHING before all seeds have run on the real data."""
         seeds = list(self.by_whole_seed())[: self.asked]
         if len(seeds) < self.asked or self.is_sampled():
             return NOTHING
-        jobs = [job for seed in seeds for job in self.jobs if job.values["seed"] == seed]
-        accuracies = [_score(job)["accuracy"] * 100 for job in jobs]
+        lines = [line for line in self.finished() if line["seed"] in seeds]
+        accuracies = [line["accuracy"] * 100 for line in lines]
         if self.folds:
             accuracies = [ours - theirs for ours, theirs in zip(accuracies, self.folds, strict=True)]
-        tails = [score for job in jobs if (score := _last_epochs(job, tail)) is not None]
-        losses = [_score(job)["loss"] for job in jobs]
-        return {"accuracy": accuracies, "loss": losses, "tail": tails, "Keras": self.keras()}
+        tails = [line["tail"] for line in lines if "tail" in line]
+        return {"accuracy": accuracies, "loss": [line["loss"] for line in lines], "tail": tails, "Keras": self.keras()}
 
     def state(self) -> str:
         """Why there is no verdict."""
@@ -150,8 +180,7 @@ def report(rows: Sequence[Row], content: Mapping[str, Any], folder: Path, result
     _print(title, lines)
     if drawn := [row for row in rows if row.by_seed()]:
         (rungs if is_ladder else published)(list(map(_shown, drawn)), title, picture)
-    tail = protocol["tail"] if protocol else 0
-    write_csv([_csv_line(row, job, tail) for row in rows for job in row.jobs], picture.with_suffix(".csv"))
+    write_csv([row.line(job) for row in rows for job in row.jobs], picture.with_suffix(".csv"))
     others = [one for one in compared if one.what != "accuracy" and one.ours]
     more = [_comparison_line(one, content["rows"][one.row]) for one in others]
     parts = [
@@ -201,7 +230,7 @@ def _compare(rows: Mapping[str, Row], content: Mapping[str, Any]) -> list[Compar
     """All comparisons of the table, also of rows that were not asked for: these have not yet run."""
     protocol, measured = content["protocol"], {}
     for name, entry in content["rows"].items():
-        figures = rows[name].figures(protocol["tail"]) if name in rows else NOTHING
+        figures = rows[name].figures() if name in rows else NOTHING
         measured[name] = figures | {"set": data_set(entry)}
     return compare_all(measured, content["rows"], protocol)
 
@@ -364,8 +393,7 @@ def _tell(rows: Mapping[str, Row], effects: Effects, name: str, what: str = "mea
 
 def _medical(row: Row) -> str:
     """AUC and balanced accuracy of two classes, the threshold chosen on the validation part."""
-    results = row.results()
-    areas, balances = [r["auc"] for r in results], [r["threshold"]["balanced_accuracy"] for r in results]
+    areas, balances = ([line[key] for line in row.finished()] for key in ("auc", "balanced_accuracy"))
     if len(areas) == 1:
         return f"AUC {areas[0]:.4f}, balanced accuracy {balances[0]:.2%} with one seed"
     return (
@@ -382,36 +410,17 @@ def _shown(row: Row) -> dict[str, Any]:
     return known | {"parameters": row.parameters(), "seconds": row.seconds()}
 
 
-def _score(job: Job) -> dict[str, float] | None:
-    """The last epoch's scores on the test part, or on the fold held out; None before the job has finished."""
-    result = job.result()
-    return result and result["validation" if job.values["fold"] else "test"]["last"]
-
-
 def _last_epochs(job: Job, epochs: int) -> float | None:
-    """The mean validation accuracy in % of a job's last `epochs`; None where it validated fewer."""
+    """The mean validation accuracy in % of a job's last `epochs`; None for 0 of them, or where it validated fewer."""
+    if not epochs:
+        return None
     validated = [row["val_accuracy"] for row in read_history(job.folder) if "val_accuracy" in row]
     return 100 * mean(validated[-epochs:]) if len(validated) >= epochs else None
 
 
-def _csv_line(row: Row, job: Job, tail: int) -> dict[str, Any]:
-    """A run's line in the CSV file: all that its row is judged by, and more."""
-    line = {"row": row.name, "run": " ".join(job.overrides), **job.values, "published": row.published}
-    if result := job.result():
-        line |= {key: _score(job)[key] for key in ("accuracy", "loss", "images")}
-        line |= {"train_accuracy": result["train"]["accuracy"], "epochs": result["epochs"]}
-        line |= {"parameters": result["parameters"]["total"], "seconds": result["seconds"]}
-        line |= {"tail": _last_epochs(job, tail)} if tail and "tail" in row.entry else {}
-    return line | {"error": job.error() or "", "folder": job.folder.name}
-
-
 def _about(rows: Sequence[Row]) -> str:
     """On which machines and versions the runs were measured."""
-    where = dict.fromkeys(
-        f"{result['machine']}; {', '.join(f'{name} {number}' for name, number in result['versions'].items())}"
-        for row in rows
-        for result in row.results()
-    )
+    where = dict.fromkeys(line["machine"] for row in rows for line in row.finished())
     if not where:
         return "Nothing was run."
     sampled = any(map(Row.is_sampled, rows))
