@@ -15,7 +15,7 @@ import predict
 from lab.config.schema import CONF
 from lab.evaluation.significance import corrected_t
 from lab.experiments.protocol import compare_all
-from lab.experiments.verdicts import data_set
+from lab.experiments.rows import data_set
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"python3?\s+(?:src/)?(\w+)\.py((?: [^`|#\n]+)?)")

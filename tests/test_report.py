@@ -24,7 +24,8 @@ from lab.display.language import FILES, LANGUAGES, number, retell, say, speaking
 from lab.display.page import Sheet, render
 from lab.experiments.knobs import DRAWS
 from lab.experiments.ranking import HEADINGS
-from lab.experiments.verdicts import Row, _sum_up
+from lab.experiments.rows import Row
+from lab.experiments.verdicts import _sum_up
 from lab.report.answers import describe_answers
 from lab.runs.folder import read_config
 from lab.runs.predictions import Predictions, load_predictions

@@ -69,9 +69,10 @@ def test_another_machines_runs_count_as_done_where_recipe_and_images_are_the_sam
     path = first / "published.csv"
     one, two = (line["sha256"] for line in runs(first))
     path.write_text(path.read_text().replace(one, f"0{two[1:]}", 1))
-    assert "1 runs are known from out/published.csv; 1 are not taken, of other images" in here(
-        "reproduce", *words, "seeds=2", "hydra.run.dir=third"
-    ).out
+    assert (
+        "1 runs are known from out/published.csv; 1 are not taken, of other images"
+        in here("reproduce", *words, "seeds=2", "hydra.run.dir=third").out
+    )
     assert [line["accuracy"] for line in runs(tmp_path / "third")] == [line["accuracy"] for line in runs(first)]
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from lab.errors import UserError, first_line
 from lab.experiments.jobs import composed_job, images_of
 from lab.experiments.keras_beside import take_over
-from lab.experiments.verdicts import MEASURED, OF_SOME, Row
+from lab.experiments.rows import MEASURED, OF_SOME, Row
 from lab.files import read_csv
 
 

@@ -13,7 +13,8 @@ from lab.experiments.jobs import Job, compose_train, identify, is_current, is_of
 from lab.experiments.keras_beside import beside, read_scores
 from lab.experiments.processes import count_workers
 from lab.experiments.protocol import tell
-from lab.experiments.verdicts import Row, data_set, report
+from lab.experiments.rows import Row, data_set
+from lab.experiments.verdicts import report
 from lab.runs.folder import locked
 
 MOST_SECONDS = 300  # of a core, for a row to get several seeds
