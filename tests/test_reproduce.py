@@ -93,6 +93,8 @@ def test_folds_are_a_row_with_the_spread_over_folds(reproduce, tmp_path):
     mean = sum(folds) / 5
     spread = (sum((score - mean) ** 2 for score in folds) / 5) ** 0.5
     assert f"| {mean:.2f} ± {spread:.2f} | 1 |" in (tmp_path / "out" / "table.md").read_text()
+    told = reproduce("rows=[A1]", "hydra.run.dir=elsewhere", "earlier=out/published.csv").out
+    assert "5 runs are known" in told and "5 runs, 0 to do" in told  # each fold has images of its own
 
 
 @pytest.mark.slow

@@ -22,12 +22,15 @@ def adopt(path: Path, rows: Sequence[Row], folder: Path, config: DictConfig, con
     """
     measured, others = _read(path), 0
     for row in rows:
-        known = {job.folder.name for job in row.jobs if not job.result()} & measured.keys()
-        if known:
-            with composed_job(row.jobs[0].overrides, config, context) as composed:
-                images = images_of(composed.data)
-            row.earlier = {name: measured[name] for name in known if measured[name]["sha256"] == images}
-            others += len(known) - len(row.earlier)
+        known = [job for job in row.jobs if job.folder.name in measured and not job.result()]
+        images = {}  # of each fold: a row's seeds have one split
+        for job in known:
+            if (fold := job.values["fold"]) not in images:
+                with composed_job(job.overrides, config, context) as composed:
+                    images[fold] = images_of(composed.data)
+            if measured[job.folder.name]["sha256"] == images[fold]:
+                row.earlier[job.folder.name] = measured[job.folder.name]
+        others += len(known) - len(row.earlier)
     taken = {name for row in rows for name in row.earlier}
     print(f"{len(taken)} runs are known from {path}" + (f"; {others} are not taken, of other images" if others else ""))
     take_over(path.parent, folder)

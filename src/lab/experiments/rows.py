@@ -36,7 +36,7 @@ class Row:
     asked: int = 1  # seeds, by the table's protocol
     tail: int = 0  # the last epochs, whose validation accuracies are compared, too; 0: none
     keras: Callable[[], list[float]] = list  # reads the accuracies in % of Keras' seeds beside ours
-    earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    earlier: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def folds(self) -> Sequence[float]:
