@@ -171,9 +171,13 @@ def test_the_differences_in_the_findings_follow_from_the_csv_file_by_holm():
     known, effects = whole_rows(), []
     asked = dict.fromkeys(re.findall(PAIR, " ".join(LABS["findings"])))
     for one, other, what in asked:
-        pair = [[float(line[what or "accuracy"]) for line in known.get(row, [])] for row in (one, other)]
+        pair = [
+            {(line["seed"], line["fold"]): float(line[what or "accuracy"]) for line in known.get(row, [])}
+            for row in (one, other)
+        ]
+        differences = [pair[0][key] - pair[1][key] for key in pair[0] if key in pair[1]]
         is_of_folds = "folds" in LABS["rows"][one]
-        effects.append(corrected_t(np.subtract(*pair), is_of_folds / 4) if all(pair) else None)
+        effects.append(corrected_t(differences, is_of_folds / 4) if differences else None)
     corrected = multipletests([effect.p if effect else 1 for effect in effects], method="holm")[1]
     text = results("Published figures")[0]
     told = dict(zip(asked, zip(effects, corrected, strict=True), strict=True))
