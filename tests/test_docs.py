@@ -1,5 +1,6 @@
 """What README and docs tell people to type is what the commands take, and links lead somewhere."""
 
+import functools
 import json
 import re
 import shlex
@@ -14,8 +15,13 @@ from statsmodels.stats.multitest import multipletests
 import predict
 from lab.config.schema import CONF
 from lab.evaluation.significance import corrected_t
+from lab.experiments.earlier import read_runs
+from lab.experiments.jobs import Job
+from lab.experiments.keras_beside import read_scores
 from lab.experiments.protocol import compare_all
-from lab.experiments.rows import data_set
+from lab.experiments.reproduce import count_seeds
+from lab.experiments.rows import Row, data_set
+from lab.experiments.verdicts import report
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"python3?\s+(?:src/)?(\w+)\.py((?: [^`|#\n]+)?)")
@@ -165,6 +171,22 @@ def test_the_verdicts_in_the_results_follow_from_the_csv_file_by_the_protocol():
             sum((one.what == "accuracy") == is_main and one.verdict() == word for one in compared) for is_main in (1, 0)
         ]
         assert f"- **{counts[0]} {word}" in text and f"{counts[1]} {word}" in text.partition("judged the same way")[2]
+
+
+def test_the_table_in_the_results_is_made_of_the_files_beside_it_alone(tmp_path):
+    docs, content, rows = PROJECT / "docs", LABS | {"picture": "again"}, []
+    for line in read_csv(docs / "published.csv"):
+        if not rows or rows[-1].name != line["row"]:
+            entry, scores = LABS["rows"][line["row"]], functools.partial(read_scores, docs, line["row"])
+            tail = LABS["protocol"]["tail"] if "tail" in entry else 0
+            rows.append(Row(line["row"], [], entry, count_seeds(entry, LABS["protocol"]), tail, scores))
+        values = {"seed": line["seed"], "fold": line["fold"]}
+        rows[-1].jobs.append(Job(line["run"].split(" "), values, tmp_path / line["folder"]))
+        rows[-1].earlier = read_runs(docs / "published.csv")
+    report(rows, content, tmp_path, None)
+    assert (tmp_path / "again.csv").read_bytes() == (docs / "published.csv").read_bytes()
+    section = (tmp_path / "table.md").read_text().replace("(again.png)", "(docs/published.png)")
+    assert section.strip() == results("Published figures")[0].strip()
 
 
 def test_the_differences_in_the_findings_follow_from_the_csv_file_by_holm():

@@ -58,30 +58,52 @@ def test_two_rows_end_in_a_table_beside_what_was_published(reproduce, here, tmp_
 def test_another_machines_runs_count_as_done_where_recipe_and_images_are_the_same(reproduce, here, tmp_path):
     reproduce("rows=[C1]", "seeds=2")
     first, other = tmp_path / "out", tmp_path / "elsewhere"
-    (first / "keras.csv").write_bytes(b"row,seed,accuracy,seconds\r\nE6,1,68.25,3.1\r\n")
+    (first / "keras.csv").write_bytes(b"row,seed,accuracy,seconds\r\nC1,1,98.25,3.1\r\nE6,1,68.25,3.1\r\n")
     words = [SMALL, "rows=[C1]", "workers=1", "hydra.run.dir=elsewhere", "earlier=out/published.csv"]
     told = here("reproduce", *words, "seeds=2").out
-    assert "2 runs are known from out/published.csv\n1 rows, 2 runs, 0 to do" in told
-    for name in ("table.md", "published.csv", "keras.csv"):
+    assert "Known from out/published.csv: 2 runs\n1 rows, 2 runs, 0 to do" in told
+    for name in ("table.md", "published.csv"):
         assert (other / name).read_bytes() == (first / name).read_bytes()
-    assert not list(other.glob("C1*"))
+    assert not list(other.glob("C1*")) and not (other / "keras.csv").exists()  # only E6, E8 and E9 have Keras beside
+    here("reproduce", *words, "seeds=2", "+table.rows.C1.keras=true")
+    assert read_scores(other, "C1") == [98.25] and read_scores(other, "E6") == []
     assert "2 runs, 2 to do" in here("reproduce", *words, "seeds=2", "table.rows.C1.run='model=small_dense seed=9'").out
     path = first / "published.csv"
-    one, two = (line["sha256"] for line in runs(first))
-    path.write_text(path.read_text().replace(one, f"0{two[1:]}", 1))
-    assert (
-        "1 runs are known from out/published.csv; 1 are not taken, of other images"
-        in here("reproduce", *words, "seeds=2", "hydra.run.dir=third").out
-    )
+    line, _ = runs(first)
+    path.write_text(path.read_text().replace(line["sha256"], "0" * 64, 1))
+    told = here("reproduce", *words, "seeds=2", "hydra.run.dir=third").out
+    assert f"1 runs; 1 are not taken, of other images than here: {line['folder']}" in told
     assert [line["accuracy"] for line in runs(tmp_path / "third")] == [line["accuracy"] for line in runs(first)]
 
 
-@pytest.mark.parametrize("content", [None, "row,seed\nA1,1\n", "accuracy,folder\nhigh,A1\n"])
-def test_an_earlier_table_that_is_none_is_refused(refused, tmp_path, content):
+def test_where_the_images_are_gone_nothing_is_taken_and_the_row_says_why(here, tmp_path, data_root):
+    common = "+table.common='model.epochs=1 model.batch_size=50 data.root={}'"
+    words = ("rows=[E1]", "~table.rows.E1-255", "seeds=1", "workers=1")
+    here("reproduce", *words, common.format(data_root), "hydra.run.dir=out")
+    assert len(runs(tmp_path / "out")) == 1
+    with pytest.raises(SystemExit, match=r"error: E1: could not be run"):
+        here("reproduce", *words, common.format(tmp_path), "hydra.run.dir=elsewhere", "earlier=out/published.csv")
+    assert "not run; " in (tmp_path / "elsewhere" / "table.md").read_text()
+
+
+WHOLE = "accuracy,loss,images,train_accuracy,epochs,parameters,seconds,machine,data,sha256,folder\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "earlier=old.csv: .*old.csv"),
+        ("row,seed\nA1,1\n", "old.csv: earlier= wants the CSV file of a table, with the columns of docs/published.csv"),
+        (WHOLE + "high,1,1,1,1,1,1,x,mnist,0,A1\n", "earlier=old.csv: could not convert string to float: 'high'"),
+        (WHOLE + "nan,1,1,1,1,1,1,x,mnist,0,A1\n", "earlier=old.csv: accuracy of A1 cannot be nan"),
+        (WHOLE + "0.9,0,1,1,1,1,1,x,mnist,0,A1\n", "earlier=old.csv: loss of A1 cannot be 0"),
+        (WHOLE.encode() + b"\xe9", "old.csv: not a table in UTF-8"),
+    ],
+)
+def test_an_earlier_table_that_is_none_is_refused(refused, tmp_path, content, told):
     if content:
-        (tmp_path / "old.csv").write_text(content)
-    told = refused("rows=[C1]", "earlier=old.csv", "hydra.run.dir=out", command="reproduce")
-    assert "earlier=old.csv: no CSV file of a table such as docs/published.csv" in told
+        (tmp_path / "old.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert re.search(told, refused("rows=[C1]", "earlier=old.csv", "hydra.run.dir=out", command="reproduce"))
     assert not list(tmp_path.glob("out/C1*"))
 
 
@@ -94,7 +116,7 @@ def test_folds_are_a_row_with_the_spread_over_folds(reproduce, tmp_path):
     spread = (sum((score - mean) ** 2 for score in folds) / 5) ** 0.5
     assert f"| {mean:.2f} ± {spread:.2f} | 1 |" in (tmp_path / "out" / "table.md").read_text()
     told = reproduce("rows=[A1]", "hydra.run.dir=elsewhere", "earlier=out/published.csv").out
-    assert "5 runs are known" in told and "5 runs, 0 to do" in told  # each fold has images of its own
+    assert "published.csv: 5 runs\n" in told and "5 runs, 0 to do" in told  # each fold has parts of its own
 
 
 @pytest.mark.slow
@@ -162,7 +184,7 @@ def test_what_keras_prints_is_a_score_or_told_with_its_command(tmp_path, monkeyp
         pass
     assert read_scores(tmp_path, "E6") == ([] if told else [68.25, 68.25])
     for seed in ("one", "1" * 200_000):  # longer than a cell of a CSV file may be
-        (tmp_path / "keras.csv").write_text(f"row,seed,accuracy\nE6,{seed},68.25\n")
+        (tmp_path / "keras.csv").write_text(f"row,seed,accuracy,seconds\nE6,{seed},68.25,3\n")
         with pytest.raises(UserError, match="is damaged: delete it, and Keras is trained anew"):
             read_scores(tmp_path, "E6")
 

@@ -248,7 +248,7 @@ class Reproduce:
     weights: Optional[str] = option(None, "FILE", "torchvision's ImageNet weights for E10 and E11, else downloaded")
     keras: Optional[str] = option(None, "PYTHON", "an interpreter that has Keras: E6, E8 and E9 by it too, beside ours")
     earlier: Optional[str] = option(
-        None, "docs/published.csv", "its runs count as done where recipe and images are the same; else all are run here"
+        None, "docs/published.csv", "a table's CSV file: its runs with the same recipe and images are not run again"
     )
     results: Optional[str] = option(
         None, "RESULTS.md", "gets the table once no row is left out, with docs/ beside it; null: no such file"

@@ -7,46 +7,57 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from lab.errors import UserError, first_line
-from lab.experiments.jobs import composed_job, images_of
+from lab.errors import UserError, first_line, printable
+from lab.experiments.jobs import composed_job, images_of, is_current, is_of_sample
 from lab.experiments.keras_beside import take_over
 from lab.experiments.rows import MEASURED, OF_SOME, Row
-from lab.files import read_csv
+from lab.files import parse_table, read_bytes
+
+LIMITS = dict.fromkeys(("accuracy", "train_accuracy", "auc", "balanced_accuracy"), (0, 1)) | {"tail": (0, 100)}
+LIMITS |= {"loss": (1e-12, 1e12), "seconds": (0, 1e12)}
 
 
-def adopt(path: Path, rows: Sequence[Row], folder: Path, config: DictConfig, context: HydraContext) -> set[str]:
-    """Give `rows` what the runs of `path` measured on the images of here; return the names of these runs.
+def adopt(path: Path, rows: Sequence[Row], folder: Path, config: DictConfig, context: HydraContext) -> list[str]:
+    """Give `rows` what the runs of `path` measured on the images of here; return the runs that saw other images.
 
-    A run's name ends in its recipe's digest. What has its result in `folder` already stays as it is. Keras' seeds,
-    where they lie beside `path`, are taken too.
+    A run's name ends in its recipe's digest. What `folder` has already stays as it is. With the runs of a row come the
+    seeds of Keras that lie beside `path`.
     """
-    measured, others = _read(path), 0
+    measured, others = read_runs(path), []
     for row in rows:
-        known = [job for job in row.jobs if job.folder.name in measured and not job.result()]
         images = {}  # of each fold: a row's seeds have one split
-        for job in known:
-            if (fold := job.values["fold"]) not in images:
+        for job in row.jobs:
+            name, fold = job.folder.name, job.values["fold"]
+            if name not in measured or (is_current(job) and not is_of_sample(job.result())):
+                continue
+            if fold not in images:
                 with composed_job(job.overrides, config, context) as composed:
                     images[fold] = images_of(composed.data)
-            if measured[job.folder.name]["sha256"] == images[fold]:
-                row.earlier[job.folder.name] = measured[job.folder.name]
-        others += len(known) - len(row.earlier)
-    taken = {name for row in rows for name in row.earlier}
-    print(f"{len(taken)} runs are known from {path}" + (f"; {others} are not taken, of other images" if others else ""))
-    take_over(path.parent, folder)
-    return taken
+            if measured[name]["sha256"] != images[fold]:
+                others.append(name)
+            elif row.tail == 0 or "tail" in measured[name]:
+                row.earlier[name] = measured[name]
+    told = f"; {len(others)} are not taken, of other images than here: {others[0]}, ..." if others else ""
+    print(f"Known from {path}: {sum(len(row.earlier) for row in rows)} runs{told}")
+    take_over(path.parent, folder, {row.name for row in rows if row.earlier and "keras" in row.entry})
+    return others
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def read_runs(path: Path) -> dict[str, dict[str, Any]]:
     """What each finished run measured, by the name of its folder."""
+    otherwise = "earlier= wants the CSV file of a table, with the columns of docs/published.csv"
     try:
-        lines = [line for line in read_csv(path) if line["accuracy"]]
-        return {line["folder"]: _numbers(line) for line in lines}
-    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
-        why = f"it has no column {error.args[0]}" if isinstance(error, KeyError) else first_line(error)
-        raise UserError(f"earlier={path}: no CSV file of a table such as docs/published.csv: {why}") from None
+        lines = parse_table(read_bytes(path), path, {*MEASURED, "folder"}, otherwise)
+        return {line["folder"]: _figures(line) for _, line in lines if line["accuracy"]}
+    except (OSError, ValueError) as error:
+        raise UserError(f"earlier={path}: {first_line(error)}") from None
 
 
-def _numbers(line: dict[str, str]) -> dict[str, Any]:
+def _figures(line: dict[str, str]) -> dict[str, Any]:
+    """What the line says, as numbers; ValueError where they cannot be."""
     columns = MEASURED | {name: kind for name, kind in OF_SOME.items() if line.get(name)}
-    return {name: kind(line[name]) for name, kind in columns.items()}
+    figures = {name: kind(line[name]) for name, kind in columns.items()}
+    for name, (least, most) in LIMITS.items():
+        if name in figures and not least <= figures[name] <= most:
+            raise ValueError(f"{name} of {line['folder']} cannot be {line[name]}")
+    return figures | {"machine": printable(figures["machine"])}

@@ -191,22 +191,20 @@ def is_current(job: Job) -> bool:
 def is_of_these_images(job: Job) -> bool:
     """Whether the finished `job` trained on the images that its data folder has today: they may have been replaced."""
     trained = job.result()["data"].get("sha256")  # older versions did not say
-    if trained is None:
-        return True
-    try:
-        return trained == images_of(read_config(job.folder).data)
-    except UserError:  # they are gone
-        return True
+    return trained is None or images_of(read_config(job.folder).data) in (trained, None)
 
 
-def images_of(data: DictConfig) -> str:
-    """SHA-256 of the images and labels that this part of a run's config has today. UserError where they are gone."""
+def images_of(data: DictConfig) -> str | None:
+    """SHA-256 of the images that a run's config has today, with their labels and parts; None where they are gone."""
     return _sha256(json.dumps(OmegaConf.to_container(data, resolve=True)))
 
 
 @functools.cache
-def _sha256(data: str) -> str:
-    return load(OmegaConf.create(json.loads(data)), untrusted=True).sha256
+def _sha256(data: str) -> str | None:
+    try:
+        return load(OmegaConf.create(json.loads(data)), untrusted=True).sha256
+    except UserError:
+        return None
 
 
 def compose_train(overrides: Sequence[str] = ()) -> tuple[DictConfig, HydraContext]:

@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from lab.config.schema import PROJECT, data_folder
@@ -22,17 +22,14 @@ ALONE |= {"PYTHONSAFEPATH": ""}  # off, whatever our own processes have: the scr
 
 def read_scores(folder: Path, row: str) -> list[float]:
     """Keras' accuracies in % of `row`: of seed 1, 2, ... up to the first seed that is missing."""
-    try:
-        scores = {int(line["seed"]): float(line["accuracy"]) for line in _read(folder) if line["row"] == row}
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{folder / SCORES}: is damaged: delete it, and Keras is trained anew") from None
+    scores = {int(line["seed"]): float(line["accuracy"]) for line in _read(folder) if line["row"] == row}
     return [scores[seed] for seed in itertools.takewhile(scores.__contains__, itertools.count(1))]
 
 
-def take_over(earlier: Path, folder: Path) -> None:
-    """Put into `folder` the seeds of another folder that it lacks."""
-    if lines := _read(earlier):
-        seeds = {(line.get("row"), line.get("seed")): line for line in [*lines, *_read(folder)]}
+def take_over(earlier: Path, folder: Path, rows: Set[str]) -> None:
+    """Put into `folder` the seeds of `rows` in another folder that it lacks."""
+    if lines := [line for line in _read(earlier) if line["row"] in rows]:
+        seeds = {(line["row"], line["seed"]): line for line in [*lines, *_read(folder)]}
         write_csv(list(seeds.values()), folder / SCORES)
 
 
@@ -104,5 +101,12 @@ class _Worker(threading.Thread):
 
 
 def _read(folder: Path) -> list[dict[str, str]]:
+    """The lines of `folder`'s keras.csv, none where it has no such file. UserError where that is damaged."""
     path = folder / SCORES
-    return read_csv(path) if path.exists() else []
+    try:
+        lines = read_csv(path) if path.exists() else []
+        if all(int(line["seed"]) > 0 and 0 <= float(line["accuracy"]) <= 100 and line["row"] for line in lines):
+            return [{name: line[name] for name in ("row", "seed", "accuracy", "seconds")} for line in lines]
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise UserError(f"{path}: is damaged: delete it, and Keras is trained anew")

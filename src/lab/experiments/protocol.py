@@ -31,8 +31,11 @@ class Comparison:
     comparisons: int = 1  # how many are judged together
     corrected_p: float = 1.0  # by Holm, for all of these
 
-    def interval(self, confidence: float) -> tuple[float, float]:
-        return self._interval(confidence, self.seeds)
+    def interval(self, confidence: float, seeds: int | None = None) -> tuple[float, float]:
+        """That of the difference; with `seeds`, were there so many of the same spread."""
+        seeds = seeds or self.seeds
+        half = float(t.ppf((1 + confidence) / 2, self._freedom(seeds))) * self.error(seeds) + self.rounding
+        return self.value - half, self.value + half
 
     def p(self, seeds: int | None = None) -> float:
         """The probability of a difference as large by chance; with `seeds`, were there so many of the same spread."""
@@ -47,12 +50,8 @@ class Comparison:
 
     def is_equivalent(self, seeds: int | None = None) -> bool:
         """Two one-sided tests at 5 %: the 90 % interval lies within the margin."""
-        low, high = self._interval(0.9, seeds or self.seeds)
+        low, high = self.interval(0.9, seeds)
         return -self.margin < low and high < self.margin
-
-    def _interval(self, confidence: float, seeds: int) -> tuple[float, float]:
-        half = float(t.ppf((1 + confidence) / 2, self._freedom(seeds))) * self.error(seeds) + self.rounding
-        return self.value - half, self.value + half
 
     def _freedom(self, seeds: int) -> float:
         return self.freedom + (seeds - self.seeds) * (2 if self.theirs else 1)
@@ -95,7 +94,7 @@ def compare_all(
         if "tail" in entry:
             found.append(Comparison(row, "tail", entry["tail"], margin, 0.005, scores["tail"]))
         if "keras" in entry:
-            ours = scores["accuracy"] if len(scores["Keras"]) >= len(scores["accuracy"]) else ()
+            ours = scores["accuracy"] if len(scores["Keras"]) >= len(scores["accuracy"]) > 1 else ()
             theirs = scores["Keras"][: len(ours)]
             found.append(Comparison(row, "Keras", mean(theirs or [math.nan]), margin, 0.0, ours, theirs))
     groups: dict[tuple[str, str], list[Comparison]] = {}

@@ -40,7 +40,8 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         identify(jobs, train, context, folder)
         for job in jobs:
             job.folder = folder / f"{job.folder}_{job.digest}"
-        taken = adopt(Path(config.earlier), rows, folder, train, context) if config.earlier else set()
+        others = adopt(Path(config.earlier), rows, folder, train, context) if config.earlier else []
+        taken = {name for row in rows for name in row.earlier}
         # where only a sample of the data was there, the real files may be there today
         missing = [job for job in jobs if not is_current(job) or is_of_sample(job.result())]
         todo = [job for job in missing if job.folder.name not in taken]
@@ -48,9 +49,13 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         # with fewer seeds than a protocol asks for no row has a verdict
         is_whole = config.rows is None and not (config.seeds and "protocol" in table)
         results = Path(config.results) if config.results and is_whole else None
+        if results and others:
+            print(f"{results} stays as it is: it has runs that are not taken")
+            results = None
         asked = {row.name: min(row.asked, config.seeds or row.asked) for row in rows if "keras" in row.entry}
         workers = config.workers
-        if config.keras and not workers:  # Keras takes one of the cores
+        is_beside = config.keras and any(len(read_scores(folder, row)) < seeds for row, seeds in asked.items())
+        if is_beside and not workers:  # Keras takes one of the cores
             workers = max(count_workers(len(todo) + 1) - 1, 1)
         try:
             with beside(config.keras, asked, folder):
@@ -72,7 +77,7 @@ def _list_rows(table: dict[str, Any], config: DictConfig, folder: Path) -> list[
     """Those that were asked for, with their jobs, whose folders have no digest yet."""
     rows = []
     for name, entry in _choose(table["rows"], config.rows).items():
-        asked = _count_seeds(entry, table.get("protocol"))
+        asked = count_seeds(entry, table.get("protocol"))
         jobs = _list_jobs(name, entry, table.get("common", ""), config, config.seeds or asked)
         tail = table["protocol"]["tail"] if "protocol" in table and "tail" in entry else 0
         rows.append(Row(name, jobs, entry, asked, tail, lambda name=name: read_scores(folder, name)))
@@ -91,7 +96,7 @@ def _is_meant(row: str, name: str) -> bool:
     return row == name or row.startswith(f"{name}-")
 
 
-def _count_seeds(entry: dict[str, Any], protocol: dict[str, Any] | None) -> int:
+def count_seeds(entry: dict[str, Any], protocol: dict[str, Any] | None) -> int:
     """How many seeds the row itself or the table's protocol asks for."""
     if "seeds" in entry:
         return entry["seeds"]

@@ -13,7 +13,7 @@ NOTHING = {"accuracy": [], "loss": [], "tail": [], "Keras": []}  # of a row that
 # what the CSV file tells of a finished run, by column
 MEASURED = {"accuracy": float, "loss": float, "images": int, "train_accuracy": float, "epochs": int, "parameters": int}
 MEASURED |= {"seconds": float, "machine": str, "data": str, "sha256": str}
-OF_SOME = dict.fromkeys(("tail", "auc", "balanced_accuracy"), float)  # where the lab prints it; of two classes
+OF_SOME = dict.fromkeys(("tail", "auc", "balanced_accuracy"), float)  # tail: of rows that have it; else: of two classes
 
 
 def data_set(entry: Mapping[str, Any]) -> str:
@@ -27,7 +27,8 @@ class Row:
 
     `entry` is what conf/table/ has of it: what train.py is told, "run"; perhaps the accuracy in % that was "published"
     and the "folds" that this is the mean of; a "note"; the row that it is compared "against"; the row that it
-    "continues", with the same seeds. `earlier` is what runs measured that have left no folder here, by its name.
+    "continues", with the same seeds. `earlier` has what runs measured elsewhere, by the name of the folder that they
+    would have here.
     """
 
     name: str
@@ -61,32 +62,37 @@ class Row:
 
     def error(self) -> str | None:
         """Why its first failed run failed; None where none did."""
-        return next((job.error() for job in self.jobs if not self.measured_by(job) and job.error()), None)
+        return next((job.error() for job in self.jobs if not self.figures_of(job) and job.error()), None)
 
-    def measured_by(self, job: Job) -> Mapping[str, Any]:
+    def figures_of(self, job: Job) -> Mapping[str, Any]:
         """What the run measured, by the columns MEASURED and OF_SOME; empty before it has finished.
 
         The scores are the last epoch's on the test part, or on the fold held out.
         """
-        if (result := job.result()) is None:
+        if job.folder.name in self.earlier or (result := job.result()) is None:
             return self.earlier.get(job.folder.name, {})
         score = result["validation" if job.values["fold"] else "test"]["last"]
-        measured = {key: score[key] for key in ("accuracy", "loss", "images")}
-        measured |= {"train_accuracy": result["train"]["accuracy"], "epochs": result["epochs"]}
-        measured |= {"parameters": result["parameters"]["total"], "seconds": result["seconds"]}
         versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-        measured |= {"machine": f"{result['machine']}; {versions}"}
-        measured |= {"data": result["data"]["name"], "sha256": result["data"].get("sha256", "")}
+        figures = {key: score[key] for key in ("accuracy", "loss", "images")} | {
+            "train_accuracy": result["train"]["accuracy"],
+            "epochs": result["epochs"],
+            "parameters": result["parameters"]["total"],
+            "seconds": result["seconds"],
+            "machine": f"{result['machine']}; {versions}",
+            "data": result["data"]["name"],
+            "sha256": result["data"].get("sha256", ""),  # older versions did not say
+        }
         if (tail := _last_epochs(job, self.tail)) is not None:
-            measured["tail"] = tail
-        if "auc" in result:
-            measured |= {"auc": result["auc"], "balanced_accuracy": result["threshold"]["balanced_accuracy"]}
-        return measured
+            figures["tail"] = tail
+        if "threshold" in result:
+            figures |= {"auc": result["auc"], "balanced_accuracy": result["threshold"]["balanced_accuracy"]}
+        return figures
 
     def line(self, job: Job) -> dict[str, Any]:
         """The run's line in the CSV file: all that its row is judged by, and more."""
         line = {"row": self.name, "run": " ".join(job.overrides), **job.values, "published": self.published}
-        return line | self.measured_by(job) | {"error": job.error() or "", "folder": job.folder.name}
+        figures = self.figures_of(job)
+        return line | figures | {"error": "" if figures else job.error() or "", "folder": job.folder.name}
 
     def finished(self) -> list[dict[str, Any]]:
         """The line of each run that has finished."""
@@ -136,8 +142,8 @@ class Row:
 
     def figures(self) -> dict[str, Any]:
         """The scores that a protocol compares, see compare_all; NOTHING before all seeds have run on the real data."""
-        seeds = list(self.by_whole_seed())[: self.asked]
-        if len(seeds) < self.asked or self.is_sampled():
+        seeds = list(self.by_whole_seed())[: 1 if self.folds else self.asked]  # of folds one, however many were asked
+        if len(self.by_whole_seed()) < self.asked or self.is_sampled():
             return NOTHING
         lines = [line for line in self.finished() if line["seed"] in seeds]
         accuracies = [line["accuracy"] * 100 for line in lines]
