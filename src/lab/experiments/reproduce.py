@@ -46,12 +46,7 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         missing = [job for job in jobs if not is_current(job) or is_of_sample(job.result())]
         todo = [job for job in missing if job.folder.name not in taken]
         print(f"{len(rows)} rows, {len(jobs)} runs, {len(todo)} to do, in {folder}")
-        # with fewer seeds than a protocol asks for no row has a verdict
-        is_whole = config.rows is None and not (config.seeds and "protocol" in table)
-        results = Path(config.results) if config.results and is_whole else None
-        if results and others:
-            print(f"{results} stays as it is: it has runs that are not taken")
-            results = None
+        results = _choose_results(config, others)
         asked = {row.name: min(row.asked, config.seeds or row.asked) for row in rows if "keras" in row.entry}
         workers = config.workers
         is_beside = config.keras and any(len(read_scores(folder, row)) < seeds for row, seeds in asked.items())
@@ -67,6 +62,17 @@ def reproduce(config: DictConfig, folder: Path) -> None:
         report(rows, table, folder, results)
     if failed := [row.name for row in rows if row.error()]:
         raise UserError(f"{', '.join(failed)}: could not be run, the table says why; the same command tries again")
+
+
+def _choose_results(config: DictConfig, others: Sequence[str]) -> Path | None:
+    """The file that gets the table; None where that would not be whole, or would lose the runs `others`."""
+    # with fewer seeds than a protocol asks for no row has a verdict
+    if not config.results or config.rows is not None or (config.seeds and "protocol" in config.table):
+        return None
+    if others:
+        print(f"{config.results} stays as it is: it has runs that are not taken")
+        return None
+    return Path(config.results)
 
 
 def _count_ended(rows: Sequence[Row]) -> str:
